@@ -1,0 +1,71 @@
+"""Resight trains small-image classifiers in seconds and shows what they see.
+
+The names below load what they need on first use: `import resight` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resight.catalog import find_recipe
+    from resight.data.types import ImageData, Split
+    from resight.errors import ResightError, ResightWarning
+    from resight.evaluation import evaluate
+    from resight.interrupt import Interrupted
+    from resight.predictions import Predictions
+    from resight.range_test import LrTest, find_lr
+    from resight.recipe import Recipe
+    from resight.run import Run, load_run
+    from resight.targets import summary
+    from resight.training import train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Interrupted": "interrupt",
+    "ImageData": "data.types",
+    "LrTest": "range_test",
+    "Predictions": "predictions",
+    "Recipe": "recipe",
+    "ResightError": "errors",
+    "ResightWarning": "errors",
+    "Run": "run",
+    "Split": "data.types",
+    "evaluate": "evaluation",
+    "find_lr": "range_test",
+    "find_recipe": "catalog",
+    "load_run": "run",
+    "summary": "targets",
+    "train": "training",
+}
+
+__all__ = [
+    "ImageData",
+    "Interrupted",
+    "LrTest",
+    "Predictions",
+    "Recipe",
+    "ResightError",
+    "ResightWarning",
+    "Run",
+    "Split",
+    "__version__",
+    "evaluate",
+    "find_lr",
+    "find_recipe",
+    "load_run",
+    "summary",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'resight' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"resight.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

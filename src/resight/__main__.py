@@ -1,0 +1,3 @@
+from resight.cli import main
+
+main()

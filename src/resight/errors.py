@@ -1,0 +1,28 @@
+"""What a user can mend: one clear line each, with the nearest right name where there is one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ResightError(ValueError):
+    """Something the user can mend, said in one line: what, where, what is allowed, what to do."""
+
+
+class ResightWarning(UserWarning):
+    """A setting that has no effect, or a difference that matters to the result."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where something in `known` is near to `name`, else the whole list.
+
+    >>> did_you_mean("digts", ["digits", "cifar10"])
+    "; did you mean 'digits'?"
+    """
+    names = [str(k) for k in known]
+    lower = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{lower[near[0]]}'?"
+    return f"; known: {', '.join(names)}"
