@@ -1,0 +1,176 @@
+"""The named recipes: one function each, its docstring the promise that was measured.
+
+`docs/recipes.md` holds the measurements with their commands; a docstring says no more than it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from resight.errors import ResightError, did_you_mean
+from resight.recipe import (
+    Adam,
+    Augment,
+    Data,
+    Model,
+    OneCycle,
+    Plateau,
+    Recipe,
+    Sgd,
+    Train,
+)
+
+
+def custom_resnet() -> Recipe:
+    """Custom ResNet (6.57 M parameters), Adam, linear one-cycle with the LR found, 24 epochs.
+
+    data      CIFAR-10
+    accuracy  see docs/recipes.md; measured so far with --epochs 3 on a CPU
+    command   resight train --recipe custom-resnet --data cifar10
+    """
+    return Recipe()
+
+
+def custom_resnet_ln() -> Recipe:
+    """custom-resnet-a with GroupNorm(1) ("layer norm") in its residual blocks, its LR found.
+
+    data      CIFAR-10
+    accuracy  not measured yet
+    command   resight train --recipe custom-resnet-ln --data cifar10
+    """
+    recipe = custom_resnet_a()
+    return recipe.model_copy(
+        update={
+            "name": "custom-resnet-ln",
+            "model": Model(norm="layer", conv_bias=True),
+            "schedule": OneCycle(anneal="cosine", lr_end=0.0),
+        }
+    )
+
+
+def custom_resnet_a() -> Recipe:
+    """Custom ResNet with biases (6.57 M), batch 128, Adam, cosine one-cycle up to 0.0492.
+
+    data      CIFAR-10
+    accuracy  not measured yet
+    command   resight train --recipe custom-resnet-a --data cifar10
+    """
+    return Recipe(
+        name="custom-resnet-a",
+        model=Model(conv_bias=True),
+        optimizer=Adam(),
+        schedule=OneCycle(anneal="cosine", lr_max=0.0492, lr_min=0.0492 / 8, lr_end=0.0),
+        train=Train(batch_size=128),
+    )
+
+
+def custom_resnet_d() -> Recipe:
+    """Custom ResNet, SGD with momentum, linear one-cycle: 0.0204 up to 0.1 and down to 0.
+
+    data      CIFAR-10
+    accuracy  not measured yet
+    command   resight train --recipe custom-resnet-d --data cifar10
+    """
+    return Recipe(
+        name="custom-resnet-d",
+        optimizer=Sgd(),
+        schedule=OneCycle(lr_max=0.1, lr_min=0.0204, lr_end=0.0),
+    )
+
+
+def resnet18() -> Recipe:
+    """ResNet-18 with a CIFAR stem (11.17 M parameters), SGD, linear one-cycle up to 0.1.
+
+    data      CIFAR-10
+    accuracy  not measured yet
+    command   resight train --recipe resnet18 --data cifar10
+    """
+    return Recipe(
+        name="resnet18",
+        model=Model(net="resnet18"),
+        optimizer=Sgd(),
+        schedule=OneCycle(lr_max=0.1, lr_min=0.0204, lr_end=0.0),
+    )
+
+
+def resnet18_gn() -> Recipe:
+    """ResNet-18 with GroupNorm(1), last stage at 8×8, SGD, linear one-cycle up to 0.1, 20 epochs.
+
+    data      CIFAR-10
+    accuracy  not measured yet
+    command   resight train --recipe resnet18-gn --data cifar10
+    """
+    return Recipe(
+        name="resnet18-gn",
+        model=Model(net="resnet18-gn"),
+        optimizer=Sgd(),
+        schedule=OneCycle(epochs=20, peak_epoch=6, lr_max=0.1, lr_min=0.04, lr_end=0.0),
+    )
+
+
+def plateau() -> Recipe:
+    """Custom ResNet, SGD from the found LR, a tenth of it when the loss stops falling, 40 epochs.
+
+    data      CIFAR-10; watches the validation loss with --val, else the training loss
+    accuracy  not measured yet
+    command   resight train --recipe plateau --data cifar10 --val 0.1
+    """
+    return Recipe(
+        name="plateau",
+        optimizer=Sgd(),
+        schedule=Plateau(shape="plateau", epochs=40),
+    )
+
+
+def digits() -> Recipe:
+    """A narrow custom ResNet (width 16) on scikit-learn's 8×8 scans of digits, no flip.
+
+    data      digits: 1,438 to train, 359 to test, bundled with scikit-learn
+    accuracy  see docs/recipes.md
+    command   resight train --recipe digits
+    """
+    return Recipe(
+        name="digits",
+        model=Model(width=16),
+        data=Data(source="digits", image_size=8),
+        augment=Augment(crop_pad_px=1, flip="none", cutout_px=0),
+        schedule=OneCycle(epochs=20, peak_epoch=5),
+        train=Train(batch_size=64),
+    )
+
+
+_FUNCTIONS: tuple[Callable[[], Recipe], ...] = (
+    custom_resnet,
+    custom_resnet_ln,
+    custom_resnet_a,
+    custom_resnet_d,
+    resnet18,
+    resnet18_gn,
+    plateau,
+    digits,
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    function.__name__.replace("_", "-"): function for function in _FUNCTIONS
+}
+
+
+def promise(name: str) -> str:
+    """The docstring of a named recipe, dedented: first line what it is, then what was measured."""
+    return inspect.getdoc(RECIPES[name]) or ""
+
+
+def find_recipe(recipe: str | Path | Recipe) -> Recipe:
+    """A recipe as it is, by its name, or from a TOML or JSON file.
+
+    Raises `ResightError` with the nearest known name.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    name = str(recipe)
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.endswith((".toml", ".json")) or Path(name).is_file():
+        return Recipe.load(name)
+    raise ResightError(f"recipe '{name}' is neither a name nor a file{did_you_mean(name, RECIPES)}")

@@ -1,0 +1,90 @@
+"""A split where the steps can reach it, and the batches of an epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from resight import augment
+from resight.data.plan import EpochPlan
+from resight.data.types import Split
+from resight.recipe import Augment
+
+
+@dataclass(frozen=True)
+class DeviceSplit:
+    """images: uint8 (N, H, W, C); labels: int64 (N,); mean, std: float32 (C,), of x / 255.
+
+    `images` is on the device, or a memory map that is read batch by batch (`resident` says which).
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+    device: torch.device
+    resident: bool
+
+    @classmethod
+    def place(
+        cls, split: Split, mean: Tensor, std: Tensor, device: torch.device, *, resident: bool
+    ) -> DeviceSplit:
+        images = _as_tensor(split.images)
+        return cls(
+            images=images.to(device, copy=True) if resident else images,
+            labels=torch.from_numpy(split.labels).to(device),
+            mean=mean.to(device),
+            std=std.to(device),
+            device=device,
+            resident=resident,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """Images [start, stop) without augmentation: float32 (B, C, H, W), normalised."""
+        images = self.images[start:stop].to(self.device, non_blocking=True)
+        return augment.normalize(images, self.mean, self.std)
+
+    def augmented(self, index: Tensor, plan: EpochPlan, settings: Augment) -> tuple[Tensor, Tensor]:
+        """Images and labels at `index` (int64 (B,), on the device) as `plan` drew them."""
+        shifts = None if plan.shifts is None else plan.shifts[index]
+        flips = None if plan.flips is None else plan.flips[index]
+        if self.resident:
+            images, where = self.images, index
+        else:
+            images = self.images[index.cpu()].to(self.device, non_blocking=True)
+            where = torch.arange(len(index), device=self.device)
+        pixels = augment.crop_flip(
+            images, where, shifts, flips, pad_px=settings.crop_pad_px, fill=settings.crop_fill
+        )
+        normalized = augment.normalize(pixels, self.mean, self.std)
+        if plan.boxes is not None:
+            normalized = augment.cutout(normalized, plan.boxes[index], size_px=settings.cutout_px)
+        return normalized, self.labels[index]
+
+
+def steps_per_epoch(n: int, batch_size: int, last_batch: Literal["keep", "drop"]) -> int:
+    """Batches an epoch; with "drop" at least one, so a small split still trains."""
+    whole, rest = divmod(n, batch_size)
+    return max(1, whole) if last_batch == "drop" else whole + (rest > 0)
+
+
+def batch_indices(plan: EpochPlan, batch_size: int, steps: int, first: int = 0) -> Iterator[Tensor]:
+    """The images of steps `first`, `first + 1` … of an epoch of `steps`: int64 (B,) each."""
+    for step in range(first, steps):
+        yield plan.order[step * batch_size : (step + 1) * batch_size]
+
+
+def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    with warnings.catch_warnings():  # of a read-only map: nothing here writes to it
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(pixels)

@@ -1,0 +1,72 @@
+"""`EpochPlan`: every random number of an epoch, drawn on the CPU for all N images.
+
+Each number is keyed by (seed, epoch, purpose) and belongs to an image, not to a place in a batch:
+so a device, a batch size, a number of processes or an interruption cannot change what is drawn,
+and switching one augmentation off leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resight.recipe import Augment
+
+
+def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    """A CPU generator keyed by the three."""
+    key = hashlib.blake2b(f"resight|{seed}|{epoch}|{purpose}".encode(), digest_size=8).digest()
+    # torch takes [-2**63, 2**64); the half below 2**63 is plenty
+    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """order: int64 (N,), the images in the order they are trained on; by image: shifts int64 (N, 2)
+    in [0, 2·pad] (rows, columns), flips bool (N,), boxes int64 (N, 2), the cutout's upper left
+    corner. What the recipe leaves out is None."""
+
+    order: Tensor
+    shifts: Tensor | None
+    flips: Tensor | None
+    boxes: Tensor | None
+
+    @classmethod
+    def draw(cls, n: int, image_size: int, augment: Augment, *, seed: int, epoch: int) -> EpochPlan:
+        """The numbers of `epoch` (from 0) for `n` images of `image_size` px."""
+
+        def integers(purpose: str, high: int) -> Tensor:
+            return torch.randint(high, (n, 2), generator=generator(seed, epoch, purpose))
+
+        pad, cutout = augment.crop_pad_px, augment.cutout_px
+        return cls(
+            order=torch.randperm(n, generator=generator(seed, epoch, "order")),
+            shifts=integers("crop", 2 * pad + 1) if pad else None,
+            flips=_flips(n, augment, seed=seed, epoch=epoch),
+            boxes=integers("cutout", image_size - cutout + 1) if cutout else None,
+        )
+
+    def to(self, device: torch.device) -> EpochPlan:
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return EpochPlan(
+            self.order.to(device, non_blocking=True),
+            move(self.shifts),
+            move(self.flips),
+            move(self.boxes),
+        )
+
+
+def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
+    if augment.flip == "none":
+        return None
+    if augment.flip == "random":
+        return torch.rand(n, generator=generator(seed, epoch, "flip")) < 0.5
+    # alternating: half of the images start mirrored, then all change sides each epoch
+    # (airbench's derandomised flip: every image is seen both ways in any two epochs)
+    first = torch.rand(n, generator=generator(seed, 0, "flip")) < 0.5
+    return first ^ bool(epoch % 2)

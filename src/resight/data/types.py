@@ -1,0 +1,52 @@
+"""`Split` and `ImageData`: what every source of images becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Split:
+    """Decoded images of one split.
+
+    images: uint8 (N, H, W, C), H = W, possibly a read-only memory map; labels: int64 (N,), in
+    [0, K); ids: fixed-width unicode (N,), unique in the split: a path relative to the data's root
+    or a name from the archive.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A dataset, ready to train on. `mean` and `std`: float64 (C,), of `train`, in [0, 1]."""
+
+    name: str  # "cifar10", or the folder's name
+    source: str  # what was asked for: a known name or an absolute path
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+    fingerprint: str  # of the decoded content of train and test, not of where it lies
+    val: Split | None = None
+    notes: tuple[str, ...] = field(
+        default=()
+    )  # one line each: what a user should know of this data
+    bad: tuple[str, ...] = field(default=())  # ids of unreadable files that --skip-bad left out
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[3])
+
+    @property
+    def image_size(self) -> int:
+        return int(self.train.images.shape[1])
