@@ -1,0 +1,149 @@
+"""What a training will cost here, said before it starts, from a few timed steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from resight.errors import ResightError
+from resight.job import Job, needs_lr_test
+from resight.progress import duration
+from resight.recipe import Recipe
+
+TIMED_IMAGES_CPU = 128  # a few cheap steps: on a CPU the rate hardly depends on the batch
+TIMED_STEPS = 2
+WORTH_CUTTING = 600.0  # seconds from which `--minutes` is offered
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds an image, of a training step and of a forward pass."""
+
+    train_image: float
+    test_image: float
+
+    def epoch(self, job: Job) -> float:
+        """Seconds of an epoch with its evaluation."""
+        return self.train_image * job.epoch_images() + self.test_image * len(job.monitor)
+
+    def lr_test(self, job: Job) -> float:
+        """Seconds of the LR test, if the recipe wants one and it does not end early."""
+        if not needs_lr_test(job.recipe):
+            return 0.0
+        batch = min(job.recipe.train.batch_size, len(job.train))
+        return self.train_image * batch * job.lr_test_steps
+
+
+def measure(job: Job) -> Cost:
+    """Time a few steps and a forward pass on a snapshot; the state is the same after."""
+    images = min(job.recipe.train.batch_size, len(job.train))
+    if job.runtime.on_cpu:
+        images = min(images, TIMED_IMAGES_CPU)
+    plan = job.plan(0)
+    before = job.state.snapshot()
+    shown = min(images, len(job.monitor))
+    model = job.state.eval_model
+
+    def forward() -> None:
+        with torch.no_grad(), job.runtime.autocast():
+            model(job.monitor.plain(0, shown))
+
+    try:
+        train = _seconds(job, lambda: job.executor.step(plan.order[:images], plan, lr=0.0))
+        model.eval()
+        test = _seconds(job, forward)
+    finally:
+        model.train()
+        job.state.restore(before)
+    return Cost(train / images, test / shown)
+
+
+def lr_test_price(job: Job, cost: Cost | None = None) -> str:
+    """What the LR test costs here at most, in words; it ends early where the loss diverges."""
+    cost = cost or measure(job)
+    batch = min(job.recipe.train.batch_size, len(job.train))
+    steps = job.lr_test_steps
+    seconds = cost.train_image * batch * steps
+    return f"LR test: at most {steps} steps of {batch} images, {duration(seconds)}"
+
+
+def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
+    """Whole epochs within `minutes`, the LR test taken off first; at most the recipe's.
+
+    Raises `ResightError` if not one fits.
+    """
+    budget = minutes * 60 - cost.lr_test(job)
+    fit = int(budget // cost.epoch(job))
+    if fit < 1:
+        least = (cost.lr_test(job) + cost.epoch(job)) / 60
+        raise ResightError(
+            f"minutes = {minutes:g} is too short: one epoch with the LR test takes about "
+            f"{duration(least * 60)} here; give --minutes {int(least) + 1}, a smaller model.width, "
+            "or an --lr of your own"
+        )
+    return min(fit, job.recipe.schedule.epochs)
+
+
+def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
+    """What will be done and what it will cost, in lines."""
+    recipe, data = job.recipe, job.data
+    rate = 1 / cost.train_image
+    total = cost.lr_test(job) + recipe.schedule.epochs * cost.epoch(job)
+    splits = f"{len(data.train):,} train"
+    splits += f" / {len(data.val):,} val" if data.val is not None else ""
+    where = "this CPU" if job.runtime.on_cpu else job.runtime.name
+    lines = [
+        f"{recipe.name} on {data.name}: {splits} / {len(data.test):,} test, {len(data.classes)} "
+        f"classes, {data.image_size}×{data.image_size} px",
+        f"{job.runtime.name}, {job.runtime.precision} ({job.runtime.reasons['precision']})",
+        *_scaled(recipe),
+    ]
+    if not job.train.resident:
+        lines.append("the images take more than half of the free memory: streamed from the disk")
+    if needs_lr_test(recipe):
+        lines.append(lr_test_price(job, cost))
+    plan = f"{recipe.schedule.epochs} epochs of {job.steps_per_epoch} steps, about "
+    plan += f"{duration(total)} on {where} ({rate:,.0f} images/s)"
+    if minutes is None and total > WORTH_CUTTING:
+        plan += _offer(job, cost, total)
+    return [*lines, plan]
+
+
+def _offer(job: Job, cost: Cost, total: float) -> str:
+    """`; --minutes M fits N`: about a seventh of the whole, so that something is left to choose."""
+    for minutes in (5, 10, 20, 30, 60, 120, 240):
+        fit = (minutes * 60 - cost.lr_test(job)) // cost.epoch(job)
+        if fit >= 1 and minutes * 60 >= total / 7:
+            return f"; --minutes {minutes} fits {int(fit)}" if minutes * 60 < total else ""
+    return ""
+
+
+def _scaled(recipe: Recipe) -> list[str]:
+    """The durations of the schedule, in epochs: `--epochs` and `--minutes` scale them."""
+    names = {
+        "peak_epoch": "peak at epoch",
+        "step_epochs": "a step every",
+        "cycle_epochs": "cycle of",
+    }
+    found = [
+        f"{words} {getattr(recipe.schedule, key):.3g}"
+        for key, words in names.items()
+        if hasattr(recipe.schedule, key)
+    ]
+    shape = f"{recipe.schedule.shape} over {recipe.schedule.epochs} epochs"
+    return [", ".join([shape, *found])]
+
+
+def _seconds(job: Job, work: Callable[[], object]) -> float:
+    """Seconds of one call: the least of a few, after one that warms up."""
+    times = []
+    for _ in range(1 + TIMED_STEPS):
+        start = time.perf_counter()
+        work()
+        if job.runtime.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM as a question that the training asks between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopRequested(Exception):
+    """Raised by `StopSignals.check` between two steps."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training that a signal ended. `run`: its folder, None if it had none yet."""
+
+    def __init__(self, message: str, run: Path | None, signal_number: int) -> None:
+        super().__init__(message)
+        self.run, self.signal_number = run, signal_number
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, as shells count."""
+        return 128 + self.signal_number
+
+
+class StopSignals:
+    """While inside, the first SIGINT or SIGTERM is noted; a second one acts as it always did."""
+
+    received: int | None = None
+
+    def __enter__(self) -> Self:
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python has no say
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._put_back()
+
+    def check(self) -> None:
+        """Raise `StopRequested` if a signal has come. Call it where the state is whole."""
+        if self.received is not None:
+            raise StopRequested
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,205 @@
+"""`Job`: a recipe, its data and the runtime, made ready to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resight.catalog import find_recipe
+from resight.data.batches import DeviceSplit, batch_indices, steps_per_epoch
+from resight.data.plan import EpochPlan
+from resight.data.sources import load_data
+from resight.data.splits import with_validation
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.recipe import Recipe
+from resight.runtime import Runtime
+from resight.state import TrainState
+from resight.step import Eager
+
+CUDA_LOG_STEPS = 32
+LR_TEST_STEPS = 200
+FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
+
+
+@dataclass
+class Job:
+    """Everything that a training and an LR test share."""
+
+    recipe: Recipe
+    data: ImageData
+    runtime: Runtime
+    state: TrainState
+    executor: Eager
+    train: DeviceSplit
+    monitor: DeviceSplit  # validation where there is one, else test: measured each epoch
+    test: DeviceSplit
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.schedule.epochs * self.steps_per_epoch
+
+    @property
+    def lr_test_steps(self) -> int:
+        """How many steps the LR test takes at most: on a CPU an epoch's, but no fewer than 50."""
+        if not self.runtime.on_cpu:
+            return LR_TEST_STEPS
+        return max(FEWEST_LR_TEST_STEPS, min(LR_TEST_STEPS, self.steps_per_epoch))
+
+    @property
+    def log_interval(self) -> int:
+        """Steps between two looks at the losses; on a GPU each look waits for the device."""
+        return 1 if self.runtime.on_cpu else CUDA_LOG_STEPS
+
+    @property
+    def monitors(self) -> str:
+        return "val" if self.data.val is not None else "test"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The numbers of `epoch` (from 0), on the device."""
+        plan = EpochPlan.draw(
+            len(self.train),
+            self.data.image_size,
+            self.recipe.augment,
+            seed=self.recipe.train.seed,
+            epoch=epoch,
+        )
+        return plan.to(self.runtime.device)
+
+    def batches(self, plan: EpochPlan, first: int = 0) -> Iterator[Tensor]:
+        return batch_indices(plan, self.recipe.train.batch_size, self.steps_per_epoch, first)
+
+    def endless_batches(self, steps: int) -> Iterator[tuple[Tensor, EpochPlan]]:
+        """`steps` batches with their plans, epoch after epoch from the first."""
+        epoch = 0
+        while steps > 0:
+            plan = self.plan(epoch)
+            for index in self.batches(plan):
+                if steps > 0:
+                    yield index, plan
+                steps -= 1
+            epoch += 1
+
+    def epoch_images(self) -> int:
+        """Images that an epoch trains on."""
+        return min(len(self.train), self.steps_per_epoch * self.recipe.train.batch_size)
+
+
+def prepare(
+    recipe: str | Path | Recipe,
+    data: str | Path | ImageData | None,
+    runtime: Runtime,
+    *,
+    changes: Mapping[str, Any],
+    skip_bad: bool = False,
+    decoding: Callable[[int, int], None] | None = None,
+) -> Job:
+    """Load, place and build: a `Job` at step 0. Raises `ResightError`."""
+    complete = changed(find_recipe(recipe), changes)
+    runtime.apply()
+    loaded = open_data(data, complete, skip_bad=skip_bad, decoding=decoding)
+    return build_job(complete, loaded, runtime)
+
+
+def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
+    """A `Job` at step 0 of data that is loaded."""
+    steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
+    last = len(data.train) - (steps - 1) * recipe.train.batch_size
+    if last == 1 and recipe.train.last_batch == "keep" and recipe.model.net != "resnet18-gn":
+        raise ResightError(
+            f"train.batch_size = {recipe.train.batch_size} leaves one image of {len(data.train)} "
+            "for the last batch, and batch norm needs two; change it or --set train.last_batch=drop"
+        )
+    state = TrainState.build(
+        recipe,
+        classes=len(data.classes),
+        channels=data.channels,
+        steps_per_epoch=steps,
+        device=runtime.device,
+    )
+    train = place(data, "train", runtime)
+    test = place(data, "test", runtime)
+    monitor = test if data.val is None else place(data, "val", runtime)
+    executor = Eager(state, recipe, runtime, train)
+    return Job(recipe, data, runtime, state, executor, train, monitor, test, steps)
+
+
+def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
+    """A split on the device if it fits in half of its free memory, else streamed from its map."""
+    images = getattr(data, split)
+    return DeviceSplit.place(
+        images,
+        torch.from_numpy(data.mean.astype(np.float32)),
+        torch.from_numpy(data.std.astype(np.float32)),
+        runtime.device,
+        resident=runtime.fits(images.images.nbytes),
+    )
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe` with the changes of a public call: the short words, then dotted fields or sections.
+
+    epochs, batch_size, lr ("find" or a number), seed, val; `optimizer={"weight_decay": 0}` or
+    `{"optimizer.weight_decay": 0}`. A given lr skips the LR test: an lr_min left to be found
+    becomes a tenth of it.
+    """
+    dotted: dict[str, Any] = {}
+    short = {"batch_size": "train.batch_size", "seed": "train.seed", "val": "data.val_fraction"}
+    for key, value in changes.items():
+        if key in ("epochs", "lr") or value is None:
+            continue
+        if isinstance(value, Mapping):
+            dotted.update({f"{key}.{field}": item for field, item in value.items()})
+        else:
+            dotted[short.get(key, key)] = value
+    if changes.get("lr") is not None:
+        dotted |= _lr_change(recipe, changes["lr"], dotted)
+    recipe = recipe.with_changes(dotted) if dotted else recipe
+    return recipe if changes.get("epochs") is None else recipe.with_epochs(changes["epochs"])
+
+
+def open_data(
+    data: str | Path | ImageData | None,
+    recipe: Recipe,
+    *,
+    skip_bad: bool = False,
+    decoding: Callable[[int, int], None] | None = None,
+) -> ImageData:
+    """The recipe's data, or `data` in its place, with the validation split it wants."""
+    if not isinstance(data, ImageData):
+        data = load_data(
+            data if data is not None else recipe.data.source,
+            image_size=recipe.data.image_size,
+            split_seed=recipe.data.split_seed,
+            skip_bad=skip_bad,
+            progress=decoding,
+        )
+    if recipe.data.val_fraction:
+        data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)
+    return data
+
+
+def _lr_change(recipe: Recipe, lr: object, dotted: Mapping[str, Any]) -> dict[str, Any]:
+    if lr != "find":
+        try:
+            lr = float(lr)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ResightError(f"lr = {lr!r} must be a number > 0 or 'find'") from None
+    change: dict[str, Any] = {"schedule.lr_max": lr}
+    lr_min = dotted.get("schedule.lr_min", getattr(recipe.schedule, "lr_min", None))
+    if lr_min == "find" and isinstance(lr, float):
+        change["schedule.lr_min"] = lr / 10
+    return change
+
+
+def needs_lr_test(recipe: Recipe) -> bool:
+    """Whether some LR of the schedule is to be found."""
+    schedule = recipe.schedule
+    return "find" in (schedule.lr_max, getattr(schedule, "lr_min", None))

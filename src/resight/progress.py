@@ -1,0 +1,177 @@
+"""What a training says while it runs: a live bar on a terminal, lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """The training at a step: done of total steps; loss and accuracy are the epoch's so far."""
+
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+
+
+class Reporter(Protocol):
+    """Where a training's words go."""
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+
+    def counting(self, what: str) -> Callable[[int, int | None], None]:
+        """A function `(done, total)` that shows how far `what` has come."""
+
+    def step(self, info: StepInfo) -> None: ...
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Quiet:
+    """Says nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def counting(self, what: str) -> Callable[[int, int | None], None]:
+        return lambda done, total: None
+
+    def step(self, info: StepInfo) -> None:
+        pass
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Lines(Quiet):
+    """A line per epoch, for logs and pipes; slow counts say so every 10 s."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def counting(self, what: str) -> Callable[[int, int | None], None]:
+        last = time.monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                self.say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+
+        return show
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self.say(epoch_line(row, epochs))
+
+
+class Live(Quiet):
+    """A bar on a terminal, and a row per epoch above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: tuple[str, TaskID] | None = None
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def counting(self, what: str) -> Callable[[int, int | None], None]:
+        def show(done: int, total: int | None) -> None:
+            self._show(what, f"{what}", done, total, "")
+            if total and done >= total:
+                self.close()
+
+        return show
+
+    def step(self, info: StepInfo) -> None:
+        facts = (
+            f"loss {info.loss:.3f} · acc {info.accuracy:.1%} · LR {info.lr:.3g} · "
+            f"{info.images_per_second:,.0f} img/s"
+        )
+        name = f"epoch {info.epoch}/{info.epochs}"
+        self._show("train", name, info.done, info.total, facts)
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self.say(epoch_line(row, epochs))
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task[1])
+            self._task = None
+        self._bar.stop()
+
+    def _show(self, key: str, name: str, done: int, total: int | None, facts: str) -> None:
+        if self._task is None or self._task[0] != key:
+            self.close()
+            self._bar.start()
+            self._task = (key, self._bar.add_task(name, total=total, completed=done, facts=facts))
+        self._bar.update(self._task[1], description=name, completed=done, total=total, facts=facts)
+
+
+def default_reporter(stream: IO[str] | None = None) -> Reporter:
+    """Live where `stream` (stdout unless given) is a terminal, lines elsewhere."""
+    stream = stream or sys.stdout
+    console = Console(file=stream)
+    return Live(console) if console.is_terminal else Lines(stream)
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """An epoch's row as a line that a log keeps."""
+    split = "val" if "val_loss" in row else "test"
+    width = len(str(epochs))
+    return (
+        f"epoch {row['epoch']:>{width}}/{epochs}  "
+        f"train loss {row['train_loss']:.4f} acc {row['train_accuracy']:6.2%}  "
+        f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:6.2%}  "
+        f"LR {row['lr']:.3g}  {row['train_seconds']:.1f} s  {row['images_per_second']:,.0f} img/s"
+    )
+
+
+def duration(seconds: float) -> str:
+    """About how long, in words: `45 s`, `6 min 30 s`, `2 h 14 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60 // 10 * 10} s".replace(" 0 s", "")
+    if whole < 3600:
+        return f"{round(whole / 60)} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

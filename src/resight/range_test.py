@@ -1,0 +1,237 @@
+"""The LR test: the training's own step at a rising LR, on a snapshot that is restored after it.
+
+Smith, "Cyclical learning rates for training neural networks" (arXiv:1506.01186). The smoothing is
+an exponential mean with bias correction; "valley" follows fastai's suggestion of that name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.costs import lr_test_price
+from resight.data.types import ImageData
+from resight.errors import ResightError, did_you_mean
+from resight.job import Job, prepare
+from resight.progress import Reporter, default_reporter
+from resight.recipe import Recipe
+from resight.runtime import Runtime
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Method = Literal["steepest", "valley", "minimum/10"]
+METHODS: tuple[Method, ...] = ("steepest", "valley", "minimum/10")
+LR_RANGE = (1e-5, 10.0)
+SMOOTHING = 0.9
+DIVERGED = 4.0  # times the lowest smoothed loss
+SKIP_SHARE = 0.1  # of the curve's start: the mean still settles
+LEAST_FALL = 0.05  # of the loss at the start
+MOST_NOISE = 0.5  # of the fall
+
+
+@dataclass(frozen=True)
+class LrTest:
+    """lrs, losses: float64 (n,), a step each; stop: why it ended, in words."""
+
+    lrs: npt.NDArray[np.float64]
+    losses: npt.NDArray[np.float64]
+    stop: str
+
+    @property
+    def smoothed(self) -> npt.NDArray[np.float64]:
+        """float64 (n,): the exponential mean of the losses, corrected for its start."""
+        return smooth(self.losses)
+
+    def suggest(self, method: Method = "steepest") -> float:
+        """An LR read off the curve.
+
+        steepest: where the smoothed loss falls fastest per decade · valley: two thirds along the
+        longest fall · minimum/10: a tenth of the LR of the lowest smoothed loss. Raises
+        `ResightError` where the curve does not bear it (flat, noisy, too short), saying why.
+        """
+        if method not in METHODS:
+            raise ResightError(f"suggestion '{method}'{did_you_mean(method, METHODS)}")
+        self._check()
+        smoothed, low = self.smoothed, self._lowest()
+        start = self._start()
+        if method == "minimum/10":
+            return float(self.lrs[low] / 10)
+        if method == "valley":
+            falling = longest_fall(smoothed[start : low + 1])
+            return float(self.lrs[start + falling[(len(falling) - 1) * 2 // 3]])
+        slope = np.gradient(smoothed, np.log10(self.lrs))
+        return float(self.lrs[start + int(slope[start : low + 1].argmin())])
+
+    def suggest_lr_min(self, lr_max: float) -> float:
+        """Where the smoothed loss starts to fall (5 % of its fall done), at most `lr_max / 10`."""
+        self._check()
+        smoothed, low = self.smoothed, self._lowest()
+        top = smoothed[self._start()]
+        above = np.flatnonzero(smoothed[: low + 1] > top - 0.05 * (top - smoothed[low]))
+        return min(float(self.lrs[above[-1]]) if len(above) else math.inf, lr_max / 10)
+
+    def suggestions(self) -> dict[str, float]:
+        """Every method's suggestion. Raises as `suggest` does."""
+        return {method: self.suggest(method) for method in METHODS}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"lrs": self.lrs.tolist(), "losses": self.losses.tolist(), "stop": self.stop}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LrTest:
+        return cls(np.array(values["lrs"]), np.array(values["losses"]), values["stop"])
+
+    def plot(self) -> Figure:
+        """A matplotlib figure of the curve and its suggestions, on no display."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.lrs, self.losses, color="#b0b7c3", linewidth=1, label="loss")
+        axes.plot(self.lrs, self.smoothed, color="#1f5fbf", linewidth=2, label="smoothed")
+        try:
+            suggestions = self.suggestions()
+        except ResightError as error:
+            axes.set_title(str(error), fontsize=9)
+            suggestions = {}
+        colors = ("#d55e00", "#009e73", "#cc79a7")
+        for (method, lr), color in zip(suggestions.items(), colors, strict=False):
+            axes.axvline(lr, color=color, linestyle="--", label=f"{method}: {lr:.3g}")
+        smoothed = self.smoothed
+        axes.set_ylim(smoothed.min() * 0.9, min(smoothed.max(), 2.0 * smoothed[0]) * 1.1)
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def _start(self) -> int:
+        return math.ceil(SKIP_SHARE * len(self.lrs))
+
+    def _lowest(self) -> int:
+        start = self._start()
+        return start + int(self.smoothed[start:].argmin())
+
+    def _check(self) -> None:
+        """Refuse a curve that no LR can be read off."""
+        smoothed, start = self.smoothed, self._start()
+        advice = "give the LR yourself: --lr VALUE"
+        if len(self.lrs) - start < 5:
+            raise ResightError(
+                f"the LR test has only {len(self.lrs)} steps before it stopped ({self.stop}): too "
+                f"short to suggest an LR; {advice}"
+            )
+        low = self._lowest()
+        fall = float(smoothed[start] - smoothed[low])
+        if fall < LEAST_FALL * smoothed[start]:
+            raise ResightError(
+                f"the LR test's curve is flat: its loss falls from {smoothed[start]:.3g} to "
+                f"{smoothed[low]:.3g} only, so no LR can be suggested; check the labels or {advice}"
+            )
+        noise = float(np.std((self.losses - smoothed)[start : low + 1]))
+        if low - start < 3 or noise > MOST_NOISE * fall:
+            raise ResightError(
+                f"the LR test's curve is too noisy: the loss scatters by {noise:.2g} around a fall "
+                f"of {fall:.2g}, so no LR can be suggested; take a larger --batch-size, or {advice}"
+            )
+
+
+def find_lr(
+    recipe: str | Path | Recipe = "custom-resnet",
+    data: str | Path | ImageData | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+    **changes: Any,
+) -> LrTest:
+    """Run the LR test of a recipe on data and return its curve; nothing is written.
+
+    `changes` as in `resight.train`. Raises `ResightError` for what the user can mend.
+    """
+    reporter = reporter or default_reporter()
+    job = prepare(
+        recipe,
+        data,
+        Runtime.choose(device, precision),
+        changes=changes,
+        skip_bad=skip_bad,
+        decoding=reporter.counting("decoding images"),
+    )
+    reporter.say(lr_test_price(job))
+    return run_range_test(job, progress=reporter.counting("LR test"))
+
+
+def save_plot(test: LrTest, path: Path) -> None:
+    """Write the curve as an image of the kind that `path` ends with. Raises `ResightError`."""
+    try:
+        test.plot().savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ResightError(f"plot: can't write {path}: {error}") from None
+
+
+def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
+    """The LR test on `job`, whose state is bit for bit the same after it."""
+    steps = job.lr_test_steps
+    lrs = np.geomspace(*LR_RANGE, steps)
+    losses: list[float] = []
+    stop = f"reached {LR_RANGE[1]:g}"
+    before = job.state.snapshot()
+    interval = job.log_interval
+    pending = []
+    try:
+        for done, (index, plan) in enumerate(job.endless_batches(steps), start=1):
+            loss, _ = job.executor.step(index, plan, lr=float(lrs[done - 1]))
+            pending.append(loss)
+            if done % interval and done < steps:
+                continue
+            losses += [float(value) for value in pending]  # one wait an interval
+            pending.clear()
+            if progress:
+                progress(done, steps)
+            if end := _diverged(losses):
+                losses = losses[:end]
+                stop = f"diverged at {lrs[end - 1]:.3g}"
+                break
+    finally:
+        job.state.restore(before)
+    finite = int(np.isfinite(losses).sum())
+    return LrTest(lrs[:finite], np.array(losses[:finite], dtype=np.float64), stop)
+
+
+def smooth(losses: npt.NDArray[np.float64], beta: float = SMOOTHING) -> npt.NDArray[np.float64]:
+    """Exponential mean with bias correction: the first value is the first loss."""
+    smoothed, mean = np.empty(len(losses)), 0.0
+    for i, loss in enumerate(losses):
+        mean = beta * mean + (1 - beta) * loss
+        smoothed[i] = mean / (1 - beta ** (i + 1))
+    return smoothed
+
+
+def longest_fall(values: npt.NDArray[np.float64]) -> list[int]:
+    """Indices of the longest strictly falling subsequence of `values` (n²; n ≤ 200)."""
+    length = np.ones(len(values), dtype=np.int64)
+    previous = np.full(len(values), -1)
+    for i in range(1, len(values)):
+        higher = np.flatnonzero(values[:i] > values[i])
+        if len(higher):
+            best = higher[length[higher].argmax()]
+            length[i], previous[i] = length[best] + 1, best
+    chain = [int(length.argmax())]
+    while previous[chain[-1]] >= 0:
+        chain.append(int(previous[chain[-1]]))
+    return chain[::-1]
+
+
+def _diverged(losses: list[float]) -> int | None:
+    """How many losses there are up to and with the first that diverged, if one did."""
+    smoothed = smooth(np.array(losses))
+    bad = ~np.isfinite(smoothed) | (smoothed > DIVERGED * np.minimum.accumulate(smoothed))
+    return int(bad.argmax()) + 1 if bad.any() else None

@@ -1,0 +1,123 @@
+"""Going on with a run: the same recipe on the same data, from the last checkpoint's step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resight.catalog import find_recipe
+from resight.data.types import ImageData
+from resight.errors import ResightError, ResightWarning
+from resight.job import Job, build_job, changed, open_data
+from resight.progress import Reporter
+from resight.recipe import Recipe
+from resight.run import Run, load_run
+from resight.runtime import Runtime
+
+
+def reopen(
+    path: str | Path,
+    recipe: str | Path | Recipe | None,
+    data: str | Path | ImageData | None,
+    changes: Mapping[str, Any],
+    reporter: Reporter,
+    *,
+    device: str,
+    precision: str,
+    deterministic: bool,
+    minutes: float | None,
+    out: str | Path | None,
+) -> tuple[Run, Job, dict[str, Any] | None]:
+    """The run at `path`, a job for it, and what to restore (None: from the first step).
+
+    Raises `ResightError` for another recipe, naming the fields, and for other data; warns of
+    another runtime, under which the result is not bit for bit the same.
+    """
+    for name, value in (("minutes", minutes), ("out", out)):
+        if value is not None:
+            raise ResightError(f"{name} can't change on resume: leave out --{name}")
+    run = load_run(path)
+    if asked := changed(find_recipe(recipe) if recipe is not None else run.recipe, changes):
+        differ = run.recipe.differences(asked)
+        if differ:
+            raise ResightError(
+                f"{run.path}: another recipe than the run's ({'; '.join(differ)}); leave the "
+                "change out to go on, or start a new run without --resume"
+            )
+    run.sweep()
+    resolved, saved = run.resolved, run.checkpoint()
+    runtime = _runtime(run, device, precision, deterministic=deterministic)
+    runtime.apply()
+    source = data if data is not None else resolved.get("data", {}).get("source")
+    loaded = open_data(
+        source,
+        run.recipe,
+        skip_bad=bool(resolved.get("data", {}).get("bad")),
+        decoding=reporter.counting("decoding images"),
+    )
+    expected = resolved.get("data", {}).get("fingerprint", loaded.fingerprint)
+    if loaded.fingerprint != expected:
+        raise ResightError(
+            f"{run.path}: the images at {loaded.source} are not those it was trained on "
+            f"(fingerprint {loaded.fingerprint[:12]}, not {expected[:12]}); put them back or give "
+            "the folder that holds them with --data"
+        )
+    job = build_job(run.recipe, loaded, runtime)
+    step = saved["step"] if saved else 0
+    reporter.say(
+        f"going on with {run.path} from step {step} of {job.total_steps}"
+        + ("" if saved else ": it had no checkpoint yet")
+    )
+    return run, job, saved
+
+
+def data_facts(data: ImageData) -> dict[str, Any]:
+    """What a run records of its data, and how it finds it again."""
+    return {
+        "name": data.name,
+        "source": data.source,
+        "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "train": len(data.train),
+        "val": len(data.val) if data.val is not None else 0,
+        "test": len(data.test),
+        "notes": list(data.notes),
+        "bad": list(data.bad),
+    }
+
+
+def _runtime(run: Run, device: str, precision: str, *, deterministic: bool) -> Runtime:
+    """The run's own runtime where this machine has it and nothing else was asked for."""
+    stored = run.environment.get("runtime")
+    if not stored:
+        return Runtime.choose(device, precision, deterministic=deterministic)
+    if device == "auto" and (stored["device"] == "cpu" or torch.cuda.is_available()):
+        device = stored["device"]
+    if precision == "auto":
+        precision = stored["precision"]
+    runtime = Runtime.choose(
+        device,
+        precision,
+        threads=stored["threads"],
+        deterministic=deterministic or stored["deterministic"],
+    )
+    now = runtime.to_dict()
+    keys = ("device", "device_name", "precision", "deterministic", "executor", "torch")
+    differ = [
+        f"{key}: {stored.get(key)} → {now[key]}" for key in keys if stored.get(key) != now[key]
+    ]
+    if differ:
+        warnings.warn(
+            f"{run.path}: another runtime than the run's ({'; '.join(differ)}): the result will "
+            "not be bit for bit what it would have been",
+            ResightWarning,
+            stacklevel=4,
+        )
+    return runtime

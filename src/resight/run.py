@@ -1,0 +1,258 @@
+"""The run folder: what a training leaves, written so that nothing is ever lost or half there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import platform
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resight.errors import ResightError
+from resight.files import append_line, write_atomically, write_json
+from resight.predictions import Predictions
+from resight.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read when asked, so that a run which still trains can be looked at."""
+
+    path: Path
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """As it was asked for: an LR to be found says "find"; `resolved` has the number."""
+        return Recipe.load(self.path / "recipe.json")
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """schedule (numbers), data, steps_per_epoch, lr_test; {} before the LR is found."""
+        return self._json("resolved.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """versions, machine and runtime of the newest start."""
+        return self._json("environment.json")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The headline numbers; {} before the end."""
+        return self._json("result.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row an epoch; a line torn by a crash is left out."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        return rows
+
+    @property
+    def predictions(self) -> Predictions:
+        """Of the test split. Raises `ResightError` before the end."""
+        return Predictions.load(self.path / "predictions.npz")
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.result)
+
+    def model(self) -> nn.Module:
+        """The trained net in eval mode, on the CPU. Raises `ResightError` before the end."""
+        from resight.weights import load_model
+
+        return load_model(self.path / "model.safetensors")
+
+    def write(self, name: str, value: Any) -> None:
+        write_json(self.path / name, value)
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
+
+    def rewrite_metrics(self, rows: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        write_atomically(self.path / "metrics.jsonl", lines.encode())
+
+    def sweep(self) -> None:
+        """Remove what a killed process had half written under temporary names."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """What `last.pt` holds, None where there is none yet. No stranger's code runs."""
+        return read_checkpoint(self.path / "last.pt")
+
+    def write_best(self, model: nn.Module) -> None:
+        """Keep the weights of the epoch with the best validation accuracy."""
+        import torch
+
+        write_atomically(
+            self.path / "best.pt", lambda file: torch.save({"model": model.state_dict()}, file)
+        )
+
+    def load_best(self, model: nn.Module) -> None:
+        """Put what `write_best` kept into `model`, in place."""
+        saved = read_checkpoint(self.path / "best.pt")
+        if saved is None:
+            raise ResightError(f"{self.path / 'best.pt'} is not there; it was kept during training")
+        model.load_state_dict(saved["model"])
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ResightError(f"{self.path / name}: can't be read: {error}") from None
+        assert isinstance(values, dict)
+        return values
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run folder, finished or not. Raises `ResightError` where there is none."""
+    path = Path(path)
+    if not (path / "recipe.json").is_file():
+        what = "has no recipe.json" if path.is_dir() else "is no folder"
+        raise ResightError(f"{path}: {what}, so it is not a run; `resight train` makes one")
+    run = Run(path)
+    _ = run.recipe  # a broken one is said here, not later
+    return run
+
+
+def create_run(out: str | Path | None, recipe: Recipe) -> Run:
+    """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
+
+    Raises `ResightError` where `out` exists and is not empty, or can't be made.
+    """
+    try:
+        path = _next_folder(recipe.name) if out is None else _empty_folder(Path(out))
+        run = Run(path)
+        run.write("recipe.json", recipe.to_dict())
+    except OSError as error:
+        raise ResightError(
+            f"out: can't write to {error.filename or out}: {error.strerror}; pick another --out"
+        ) from None
+    return run
+
+
+def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
+    """Versions and machine, without the names of people or hosts."""
+    from resight import __version__
+
+    return {
+        "resight": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "runtime": runtime,
+        "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A checkpoint, loaded with `weights_only=True`; None where there is no file."""
+    import torch
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResightError(f"{path}: not a checkpoint of Resight, or damaged: {first}") from None
+    assert isinstance(saved, dict)
+    return saved
+
+
+def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
+    """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
+    import torch
+
+    from resight.state import all_finite
+
+    if not all_finite(snapshot):
+        return False
+    write_atomically(path, lambda file: torch.save(snapshot, file))
+    return True
+
+
+class Checkpointer:
+    """Writes snapshots to `last.pt` behind the training's back, at most one in 30 s."""
+
+    def __init__(self, path: Path, every_seconds: float = CHECKPOINT_SECONDS) -> None:
+        self._path, self._every = path, every_seconds
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[bool] | None = None
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether 30 s have passed and the last write is done. Raises what that write raised."""
+        if self._pending is not None and self._pending.done():
+            self._wait()
+        return self._pending is None and time.monotonic() - self._last >= self._every
+
+    def save(self, snapshot: dict[str, Any]) -> None:
+        """Start writing; `snapshot` must not change afterwards."""
+        self._wait()
+        self._last = time.monotonic()
+        self._pending = self._writer.submit(write_checkpoint, self._path, snapshot)
+
+    def save_and_wait(self, snapshot: dict[str, Any]) -> bool:
+        """Write now. Returns whether it was finite, and so written."""
+        self.save(snapshot)
+        return self._wait()
+
+    def close(self) -> None:
+        """Let a write that is under way end."""
+        self._writer.shutdown(wait=True)
+
+    def _wait(self) -> bool:
+        pending, self._pending = self._pending, None
+        try:
+            return pending.result() if pending else True
+        except OSError as error:
+            raise ResightError(
+                f"{self._path}: the checkpoint can't be written: {error.strerror or error}; the "
+                "one before it is kept; make room and go on with --resume"
+            ) from None
+
+
+def _next_folder(name: str) -> Path:
+    base = Path("runs")
+    base.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = base / f"{name}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _empty_folder(path: Path) -> Path:
+    if path.is_file():
+        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
+    if path.is_dir() and any(path.iterdir()):
+        if (path / "recipe.json").is_file():
+            raise ResightError(
+                f"out: {path} holds a run already; go on with `resight train --resume {path}`, or "
+                "pick another --out"
+            )
+        raise ResightError(f"out: {path} is not empty; pick another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,163 @@
+"""`Runtime`: how a recipe runs here. Chosen once, with a reason each, and recorded in the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from resight.errors import ResightError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """device, precision and threads of a run; `reasons` says why each, in words."""
+
+    device: torch.device
+    precision: Precision
+    threads: int
+    deterministic: bool = False
+    executor: str = "eager"
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def choose(
+        cls,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Runtime:
+        """Pick what is left "auto". Raises `ResightError` for what this machine does not have."""
+        chosen, why_device = _device(device)
+        kind, why_precision = _precision(precision, chosen)
+        count = threads or torch.get_num_threads()
+        why_threads = "as stored in the run" if threads else "torch's own choice"
+        reasons = {"device": why_device, "precision": why_precision, "threads": why_threads}
+        return cls(chosen, kind, count, deterministic, reasons=reasons)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """The device in words, as a person would say it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        threads = f"{self.threads} thread" + ("s" if self.threads != 1 else "")
+        return f"{cpu_name()}, {threads}"
+
+    def apply(self) -> None:
+        """Set torch's process-wide switches."""
+        torch.set_num_threads(self.threads)
+        if self.deterministic:
+            # cuBLAS is deterministic only with a workspace of fixed size
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(mode=True)
+        elif self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bf16 arithmetic over fp32 weights where `precision` is bf16."""
+        enabled = self.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+            yield
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether `nbytes` of images stay on the device: at most half of its free memory."""
+        return nbytes <= free_memory(self.device) // 2
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "device": self.device.type,
+            "device_name": self.name,
+            "precision": self.precision,
+            "threads": self.threads,
+            "deterministic": self.deterministic,
+            "executor": self.executor,
+            "reasons": self.reasons,
+            "torch": torch.__version__,
+        }
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a GPU, or of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(available.split()[1]) * 1024
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return 4 << 30
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def seconds_since_process_start() -> float:
+    """Wall seconds since this process began, interpreter and imports included."""
+    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds after boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    return time.process_time()
+
+
+def _device(name: str) -> tuple[torch.device, str]:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), "a CUDA GPU is there"
+        return torch.device("cpu"), "no CUDA GPU found"
+    if name == "cpu":
+        return torch.device("cpu"), "asked for"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ResightError(
+                "device = 'cuda': torch sees no CUDA GPU here; use --device cpu, or install a "
+                f"CUDA build of torch (this one is {torch.__version__})"
+            )
+        return torch.device("cuda"), "asked for"
+    raise ResightError(f"device = '{name}' must be auto, cpu or cuda")
+
+
+def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
+    if name not in ("auto", "fp32", "bf16"):
+        raise ResightError(f"precision = '{name}' must be auto, fp32 or bf16")
+    if name == "fp32":
+        return "fp32", "asked for"
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        hardware = _cpu_has_bf16()
+    if name == "bf16":
+        return "bf16", "asked for" if hardware else "asked for; this device only emulates it"
+    if hardware:
+        return "bf16", "the device multiplies bf16 in hardware"
+    return "fp32", "the device has no bf16 hardware"
+
+
+def _cpu_has_bf16() -> bool:
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(probe())

@@ -1,0 +1,290 @@
+"""Interrupted anywhere and resumed is the same, bit for bit, as never interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import resight
+from conftest import make_data
+from resight import training
+from resight.catalog import RECIPES, find_recipe
+from resight.data.types import ImageData
+from resight.errors import ResightError, ResightWarning
+from resight.progress import Quiet, StepInfo
+from resight.recipe import Recipe
+from resight.run import Checkpointer, load_run
+
+TIMES = {"train_seconds", "evaluate_seconds", "images_per_second", "epoch_seconds"}
+
+
+def tiny(name: str, **changes: Any) -> Recipe:
+    """A named recipe on 8 px images: narrow, three epochs, batches of 32."""
+    recipe = find_recipe(name).with_epochs(3)
+    small = {
+        "model.width": 8,
+        "data.image_size": 16 if recipe.model.net != "custom-resnet" else 8,
+        "augment.crop_pad_px": 1,
+        "augment.cutout_px": 3,
+        "train.batch_size": 32,
+        # found LRs are numbers of the curve; a fixed one keeps the tests on their subject
+        "schedule.lr_max": 0.02,
+        **changes,
+    }
+    if hasattr(recipe.schedule, "lr_min"):
+        small.setdefault("schedule.lr_min", 0.002)
+    if getattr(recipe.schedule, "lr_end", 0) == "lr_min":
+        small.setdefault("schedule.lr_end", "lr_min")
+    return recipe.with_changes(small)
+
+
+def images_for(recipe: Recipe, **settings: Any) -> ImageData:
+    return make_data(size=recipe.data.image_size, **settings)
+
+
+def fit(recipe: Recipe, data: ImageData, out: Path, **options: Any) -> resight.Run:
+    options = {"reporter": Quiet(), "precision": "fp32", **options}
+    return resight.train(recipe, data, out=out, **options)
+
+
+def resume(out: Path, data: ImageData, **options: Any) -> resight.Run:
+    return resight.train(resume=out, data=data, reporter=Quiet(), **options)
+
+
+def final_state(out: Path) -> dict[str, Any]:
+    saved = load_run(out).checkpoint()
+    assert saved is not None
+    return {key: value for key, value in saved.items() if key not in TIMES}
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - TIMES:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert_same(final_state(a), final_state(b))
+    strip = [{k: v for k, v in row.items() if k not in TIMES} for row in load_run(a).metrics]
+    other = [{k: v for k, v in row.items() if k not in TIMES} for row in load_run(b).metrics]
+    assert strip == other
+    mine, theirs = load_run(a).predictions, load_run(b).predictions
+    assert (mine.logits == theirs.logits).all()
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
+class StopAt(Quiet):
+    """Sends this process a signal, or raises, after a number of steps."""
+
+    def __init__(self, steps: int, action: Callable[[], object]) -> None:
+        self.left, self.action = steps, action
+
+    def step(self, info: StepInfo) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_goes_on_bit_for_bit_after_ctrl_c(name: str, tmp_path: Path) -> None:
+    recipe = tiny(name)
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    with pytest.raises(resight.Interrupted) as stopped:
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
+    assert stopped.value.exit_code == 130
+    saved = load_run(tmp_path / "cut").checkpoint()
+    assert saved is not None
+    assert saved["step"] == 5  # in the middle of the second epoch of 3 steps
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_a_stop_at_any_step_loses_nothing(step: int, tmp_path: Path) -> None:
+    recipe = tiny("digits", **{"train.ema": 0.9, "augment.flip": "alternating"})
+    data = images_for(recipe, val=12)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(step, interrupt))
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_sigterm_stops_like_ctrl_c_but_exits_143(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    term = StopAt(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(resight.Interrupted) as stopped:
+        fit(recipe, images_for(recipe), tmp_path / "cut", reporter=term)
+    assert stopped.value.exit_code == 143
+    assert stopped.value.run == tmp_path / "cut"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_exception_in_the_middle_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("custom-resnet")
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+
+    def fail() -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(Checkpointer, "due", every_second_time())
+    with pytest.raises(MemoryError):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(6, fail))
+    saved = load_run(tmp_path / "cut").checkpoint()
+    assert saved is not None
+    assert 0 < saved["step"] < 6  # the state at the failure itself is not trusted
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def every_second_time() -> Callable[[Checkpointer], bool]:
+    flags: Iterator[bool] = iter([False, True] * 1000)
+    return lambda self: next(flags)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from resight.run import Checkpointer
+from test_resume import StopAt, every_second_time, fit, images_for, tiny
+from pathlib import Path
+Checkpointer.due = every_second_time()
+recipe = tiny("digits", **{{"data.val_fraction": 0.0}})
+die = StopAt({step}, lambda: os.kill(os.getpid(), signal.SIGKILL))
+fit(recipe, images_for(recipe), Path({out!r}), reporter=die)
+"""
+
+
+@pytest.mark.parametrize("step", [1, 5, 9])
+def test_kill_9_goes_on_bit_for_bit(step: int, tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    cut = tmp_path / "cut"
+    script = KILLED.format(tests=str(Path(__file__).parent), step=step, out=str(cut))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    (cut / ".last.pt.killed.tmp").write_bytes(b"half of a checkpo")
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 99, "torn')  # a line that the crash cut off
+    resume(cut, data)
+    assert_same_run(whole, cut)
+    assert not list(cut.glob(".*.tmp"))
+
+
+def test_a_stop_during_the_last_evaluation_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    calls = iter(range(100))
+    measure = training.measure
+
+    def stop_in_third(job: Any, split: str, stop: Any) -> Any:
+        if next(calls) == 2:
+            interrupt()
+        return measure(job, split, stop)
+
+    monkeypatch.setattr(training, "measure", stop_in_third)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut")
+    assert len(load_run(tmp_path / "cut").metrics) == 2
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_a_stop_during_the_lr_test_finds_the_same_lr_again(tmp_path: Path) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": "find"})
+    data = make_data(n=256, n_test=30)
+    whole = fit(recipe, data, tmp_path / "whole")
+
+    class StopInTest(Quiet):
+        def counting(self, what: str) -> Any:
+            return lambda done, total: interrupt() if what == "LR test" and done == 9 else None
+
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopInTest())
+    assert not load_run(tmp_path / "cut").resolved
+    resume(tmp_path / "cut", data)
+    assert load_run(tmp_path / "cut").resolved == whole.resolved
+    assert_same_run(whole.path, tmp_path / "cut")
+
+
+def test_a_found_lr_is_not_found_again_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": "find"})
+    data = make_data(n=256, n_test=30)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    found = load_run(tmp_path / "cut").resolved["found"]
+    monkeypatch.setattr(training, "run_range_test", None)
+    assert resume(tmp_path / "cut", data).resolved["found"] == found
+
+
+def test_another_recipe_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    with pytest.raises(ResightError, match=r"train\.batch_size: 32 → 16"):
+        resume(tmp_path / "cut", data, batch_size=16)
+    with pytest.raises(ResightError, match="schedule.epochs: 3 → 5"):
+        resume(tmp_path / "cut", data, epochs=5)
+    with pytest.raises(ResightError, match="another recipe"):
+        resight.train("resnet18", data, resume=tmp_path / "cut", reporter=Quiet())
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, images_for(recipe), tmp_path / "cut", reporter=StopAt(2, interrupt))
+    with pytest.raises(ResightError, match="fingerprint"):
+        resume(tmp_path / "cut", make_data(n=71))
+
+
+def test_another_runtime_is_warned_of(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    with pytest.warns(ResightWarning, match="precision: fp32 → bf16"):
+        resume(tmp_path / "cut", data, precision="bf16")
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    fit(recipe, data, tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    resume(tmp_path / "run", data)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
