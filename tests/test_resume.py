@@ -15,7 +15,7 @@ import torch
 
 import resight
 from conftest import make_data
-from resight import training
+from resight import epochs, training
 from resight.catalog import RECIPES, find_recipe
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
@@ -207,14 +207,14 @@ def test_a_stop_during_the_last_evaluation_is_kept(
     data = images_for(recipe)
     whole = fit(recipe, data, tmp_path / "whole").path
     calls = iter(range(100))
-    measure = training.measure
+    measure = epochs.measure
 
     def stop_in_third(job: Any, split: str, stop: Any) -> Any:
         if next(calls) == 2:
             interrupt()
         return measure(job, split, stop)
 
-    monkeypatch.setattr(training, "measure", stop_in_third)
+    monkeypatch.setattr(epochs, "measure", stop_in_third)
     with pytest.raises(resight.Interrupted):
         fit(recipe, data, tmp_path / "cut")
     assert len(load_run(tmp_path / "cut").metrics) == 2
@@ -258,7 +258,7 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(tmp_path: Path) -
         fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
     with pytest.raises(ResightError, match=r"train\.batch_size: 32 → 16"):
         resume(tmp_path / "cut", data, batch_size=16)
-    with pytest.raises(ResightError, match="schedule.epochs: 3 → 5"):
+    with pytest.raises(ResightError, match=r"schedule\.epochs: 3 → 5"):
         resume(tmp_path / "cut", data, epochs=5)
     with pytest.raises(ResightError, match="another recipe"):
         resight.train("resnet18", data, resume=tmp_path / "cut", reporter=Quiet())

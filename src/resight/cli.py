@@ -205,7 +205,7 @@ def find_lr(
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
     for method, value in suggestions.items():
         print(f"  {method:<11} {value:.3g}")
-    print(f"next: resight train --lr {suggestions['steepest']:.3g}" + _said(recipe, data))
+    print(f"next: resight train --lr {suggestions['valley']:.3g}" + _said(recipe, data))
 
 
 @app.command()

@@ -26,11 +26,11 @@ from resight.runtime import Runtime
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Method = Literal["steepest", "valley", "minimum/10"]
-METHODS: tuple[Method, ...] = ("steepest", "valley", "minimum/10")
+Method = Literal["valley", "steepest", "minimum/10"]
+METHODS: tuple[Method, ...] = ("valley", "steepest", "minimum/10")
 LR_RANGE = (1e-5, 10.0)
 SMOOTHING = 0.9
-DIVERGED = 4.0  # times the lowest smoothed loss
+DIVERGED = 2.0  # times the lowest smoothed loss, and above the first one
 SKIP_SHARE = 0.1  # of the curve's start: the mean still settles
 LEAST_FALL = 0.05  # of the loss at the start
 MOST_NOISE = 0.5  # of the fall
@@ -38,23 +38,26 @@ MOST_NOISE = 0.5  # of the fall
 
 @dataclass(frozen=True)
 class LrTest:
-    """lrs, losses: float64 (n,), a step each; stop: why it ended, in words."""
+    """lrs, losses: float64 (n,), a step each; stop: why it ended, in words; chance: the loss of a
+    net that knows nothing, ln K."""
 
     lrs: npt.NDArray[np.float64]
     losses: npt.NDArray[np.float64]
     stop: str
+    chance: float = math.inf
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
         """float64 (n,): the exponential mean of the losses, corrected for its start."""
         return smooth(self.losses)
 
-    def suggest(self, method: Method = "steepest") -> float:
+    def suggest(self, method: Method = "valley") -> float:
         """An LR read off the curve.
 
-        steepest: where the smoothed loss falls fastest per decade · valley: two thirds along the
-        longest fall · minimum/10: a tenth of the LR of the lowest smoothed loss. Raises
-        `ResightError` where the curve does not bear it (flat, noisy, too short), saying why.
+        valley: two thirds along the longest fall · steepest: where the smoothed loss falls fastest
+        per decade · minimum/10: a tenth of the LR of the lowest smoothed loss. `docs/recipes.md`
+        says how they compare. Raises `ResightError` where the curve does not bear it (flat, noisy,
+        too short), saying why.
         """
         if method not in METHODS:
             raise ResightError(f"suggestion '{method}'{did_you_mean(method, METHODS)}")
@@ -82,11 +85,18 @@ class LrTest:
         return {method: self.suggest(method) for method in METHODS}
 
     def to_dict(self) -> dict[str, Any]:
-        return {"lrs": self.lrs.tolist(), "losses": self.losses.tolist(), "stop": self.stop}
+        return {
+            "lrs": self.lrs.tolist(),
+            "losses": self.losses.tolist(),
+            "stop": self.stop,
+            "chance": self.chance,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LrTest:
-        return cls(np.array(values["lrs"]), np.array(values["losses"]), values["stop"])
+        return cls(
+            np.array(values["lrs"]), np.array(values["losses"]), values["stop"], values["chance"]
+        )
 
     def plot(self) -> Figure:
         """A matplotlib figure of the curve and its suggestions, on no display."""
@@ -112,7 +122,14 @@ class LrTest:
         return figure
 
     def _start(self) -> int:
-        return math.ceil(SKIP_SHARE * len(self.lrs))
+        """Where reading begins: past the mean's first steps and past the fall to chance.
+
+        Fresh weights give a loss above ln K; that they lose it at any LR is no learning, but it is
+        steep, and would be taken for the best place of the curve.
+        """
+        settled = math.ceil(SKIP_SHARE * len(self.lrs))
+        below = np.flatnonzero(self.smoothed < self.chance)
+        return max(settled, int(below[0]) if len(below) else len(self.lrs))
 
     def _lowest(self) -> int:
         start = self._start()
@@ -122,6 +139,11 @@ class LrTest:
         """Refuse a curve that no LR can be read off."""
         smoothed, start = self.smoothed, self._start()
         advice = "give the LR yourself: --lr VALUE"
+        if len(self.lrs) and smoothed.min() >= self.chance:
+            raise ResightError(
+                f"the LR test's loss never falls below {self.chance:.3g}, that of guessing: no LR "
+                f"can be suggested; check the labels or {advice}"
+            )
         if len(self.lrs) - start < 5:
             raise ResightError(
                 f"the LR test has only {len(self.lrs)} steps before it stopped ({self.stop}): too "
@@ -203,7 +225,8 @@ def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = No
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
-    return LrTest(lrs[:finite], np.array(losses[:finite], dtype=np.float64), stop)
+    chance = math.log(len(job.data.classes))
+    return LrTest(lrs[:finite], np.array(losses[:finite], dtype=np.float64), stop, chance)
 
 
 def smooth(losses: npt.NDArray[np.float64], beta: float = SMOOTHING) -> npt.NDArray[np.float64]:
@@ -233,5 +256,6 @@ def longest_fall(values: npt.NDArray[np.float64]) -> list[int]:
 def _diverged(losses: list[float]) -> int | None:
     """How many losses there are up to and with the first that diverged, if one did."""
     smoothed = smooth(np.array(losses))
-    bad = ~np.isfinite(smoothed) | (smoothed > DIVERGED * np.minimum.accumulate(smoothed))
+    lowest = np.minimum.accumulate(smoothed)
+    bad = ~np.isfinite(smoothed) | ((smoothed > DIVERGED * lowest) & (smoothed > smoothed[0]))
     return int(bad.argmax()) + 1 if bad.any() else None

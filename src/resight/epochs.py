@@ -1,0 +1,164 @@
+"""The epochs of a training: steps, looks at the losses, measurements, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from resight.errors import ResightError
+from resight.evaluation import predict
+from resight.interrupt import StopRequested, StopSignals
+from resight.job import Job
+from resight.predictions import Predictions
+from resight.progress import Reporter, StepInfo
+from resight.recipe import Plateau, Schedule
+from resight.run import Checkpointer, Run
+from resight.schedule import lr_at, momentum_at, plateau_lr
+
+
+class NonFiniteLoss(ResightError):
+    """A loss or weight became infinite or nan; the last good checkpoint is kept."""
+
+
+def fit_epochs(
+    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals
+) -> Predictions | None:
+    """Train the epochs that are left, keeping `last.pt` at most 30 s behind.
+
+    Returns the watched split's predictions after the last epoch; None if none was left to train.
+    """
+    state, checkpoints = job.state, Checkpointer(run.path / "last.pt")
+    predictions = None
+    try:
+        if state.step == 0:
+            checkpoints.save(state.snapshot())
+        while len(state.history) < schedule.epochs:
+            _train_epoch(job, schedule, reporter, stop, checkpoints)
+            predictions = _end_epoch(job, run, schedule, reporter, stop)
+        _write_last(checkpoints, job)
+        return predictions
+    except StopRequested:  # between two steps: the state is whole
+        _write_last(checkpoints, job)
+        raise
+    finally:
+        checkpoints.close()
+
+
+def _train_epoch(
+    job: Job, schedule: Schedule, reporter: Reporter, stop: StopSignals, checkpoints: Checkpointer
+) -> None:
+    """The steps of the running epoch that are left."""
+    state, steps, epoch = job.state, job.steps_per_epoch, len(job.state.history)
+    plan = job.plan(epoch)
+    flat = plateau_lr(schedule, _watched(state.history)) if isinstance(schedule, Plateau) else None
+    first = state.step - epoch * steps
+    began = time.perf_counter()
+    for position, index in enumerate(job.batches(plan, first), start=first):
+        lr = lr_at(schedule, state.step, steps) if flat is None else flat
+        cycled = job.recipe.optimizer.cycle_momentum
+        momentum = momentum_at(schedule, state.step, steps) if cycled else None
+        loss, correct = job.executor.step(index, plan, lr=lr, momentum=momentum)
+        state.trace.losses[position], state.trace.correct[position] = loss, correct
+        done, due = position + 1, checkpoints.due()
+        if done % job.log_interval and done < steps and not due and stop.received is None:
+            continue
+        loss_so_far, accuracy_so_far = _look(job, schedule, epoch, done)
+        state.epoch_seconds += time.perf_counter() - began
+        images = min(done * job.recipe.train.batch_size, len(job.train))
+        rate = images / max(state.epoch_seconds, 1e-9)
+        info = (epoch + 1, schedule.epochs, done, steps, loss_so_far, accuracy_so_far, lr, rate)
+        reporter.step(StepInfo(*info))
+        stop.check()
+        if due:
+            checkpoints.save(state.snapshot())
+        began = time.perf_counter()
+
+
+def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> tuple[float, float]:
+    """Loss and accuracy of the epoch's first `done` steps, means over images: one transfer.
+
+    Raises `NonFiniteLoss` naming the first step whose loss is not finite.
+    """
+    trace, batch = job.state.trace, job.recipe.train.batch_size
+    both = torch.stack([trace.losses[:done].double(), trace.correct[:done].double()]).cpu()
+    losses, correct = both[0], both[1]
+    if not bool(torch.isfinite(losses).all()):
+        position = int((~torch.isfinite(losses)).nonzero()[0])
+        step = epoch * job.steps_per_epoch + position
+        lr = None if isinstance(schedule, Plateau) else lr_at(schedule, step, job.steps_per_epoch)
+        _stop_non_finite(job, f"the loss became {float(losses[position])}", step, epoch, lr)
+    sizes = torch.full((done,), float(batch), dtype=torch.float64)
+    sizes[-1] = min(batch, len(job.train) - (done - 1) * batch)
+    images = float(sizes.sum())
+    return float((losses * sizes).sum()) / images, float(correct.sum()) / images
+
+
+def _end_epoch(
+    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals
+) -> Predictions:
+    """Measure the split that is watched, add the epoch's row, keep the best with validation."""
+    state, split, steps = job.state, job.monitors, job.steps_per_epoch
+    epoch = len(state.history)
+    train_loss, train_accuracy = _look(job, schedule, epoch, steps)
+    began = time.perf_counter()
+    measured = measure(job, split, stop)
+    if not math.isfinite(measured.loss):
+        _stop_non_finite(job, f"the {split} loss became {measured.loss}", state.step, epoch, None)
+    last = state.optimizer.param_groups[0]["lr"]
+    row = {
+        "epoch": epoch + 1,
+        "step": state.step,
+        "lr": float(last),
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        f"{split}_loss": measured.loss,
+        f"{split}_accuracy": measured.accuracy,
+        "train_seconds": state.epoch_seconds,
+        "evaluate_seconds": time.perf_counter() - began,
+        "images_per_second": job.epoch_images() / max(state.epoch_seconds, 1e-9),
+    }
+    best = max((r["val_accuracy"] for r in state.history if "val_accuracy" in r), default=-1.0)
+    state.end_epoch(row)
+    run.append_metrics(row)
+    reporter.epoch(row, job.recipe.schedule.epochs)
+    if split == "val" and measured.accuracy > best:
+        run.write_best(state.eval_model)
+    return measured
+
+
+def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
+    """Predictions of a split of the job with the weights that are evaluated."""
+    logits = predict(
+        job.state.eval_model,
+        job.monitor if split == job.monitors else job.test,
+        job.runtime,
+        tta=job.recipe.evaluate.tta,
+        between=stop.check,
+    )
+    images = getattr(job.data, split)
+    return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)
+
+
+def _watched(history: list[dict[str, Any]]) -> list[float]:
+    """The losses that plateau follows: of validation where there is one, else of training."""
+    return [row.get("val_loss", row["train_loss"]) for row in history]
+
+
+def _stop_non_finite(job: Job, what: str, step: int, epoch: int, lr: float | None) -> None:
+    at = f" at LR {lr:.3g}" if lr is not None else ""
+    lower = f"try --lr {lr / 10:.2g}" if lr else "try a lower --lr"
+    raise NonFiniteLoss(
+        f"{what} at step {step} (epoch {epoch + 1}){at}: training stopped, the last good "
+        f"checkpoint is kept; {lower}, or see the curve with `resight find-lr`"
+    )
+
+
+def _write_last(checkpoints: Checkpointer, job: Job) -> None:
+    if not checkpoints.save_and_wait(job.state.snapshot()):
+        raise NonFiniteLoss(
+            f"the weights are not finite after step {job.state.step}: the last good checkpoint is "
+            "kept; try a lower --lr"
+        )

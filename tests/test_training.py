@@ -1,0 +1,387 @@
+"""A training as its user sees it: what it writes, says, refuses, and leaves untouched."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import resight
+from conftest import make_data
+from resight import costs, epochs
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.interrupt import StopSignals
+from resight.job import build_job, changed, prepare
+from resight.progress import Quiet, StepInfo
+from resight.recipe import Recipe
+from resight.run import Checkpointer, load_run, write_checkpoint
+from resight.runtime import Runtime
+from resight.schedule import lr_at
+from resight.step import Eager
+from test_resume import fit, tiny
+
+
+class Listener(Quiet):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[StepInfo] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def step(self, info: StepInfo) -> None:
+        self.steps.append(info)
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self.rows.append(row)
+
+
+def runtime(**changes: Any) -> Runtime:
+    return Runtime.choose("cpu", "fp32", **changes)
+
+
+def test_a_small_net_learns_what_can_be_learnt(data: ImageData, out: Path) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": 0.02}).with_epochs(12)
+    run = fit(recipe, data, out)
+    assert run.result["test_accuracy"] > 0.9
+    assert run.predictions.accuracy == run.result["test_accuracy"]
+    assert run.metrics[-1]["test_accuracy"] == run.result["test_accuracy"]
+
+
+def test_a_run_folder_is_whole(data: ImageData, out: Path) -> None:
+    run = fit(tiny("digits"), data, out)
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "recipe.json",
+        "resolved.json",
+        "environment.json",
+        "metrics.jsonl",
+        "last.pt",
+        "model.safetensors",
+        "predictions.npz",
+        "result.json",
+    }
+    assert [row["epoch"] for row in run.metrics] == [1, 2, 3]
+    assert set(run.metrics[0]) == {
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "train_seconds",
+        "evaluate_seconds",
+        "images_per_second",
+    }
+    assert run.recipe == tiny("digits")
+    assert run.resolved["data"]["fingerprint"] == data.fingerprint
+    assert run.result["wall_seconds"] >= run.result["train_seconds"] > 0
+
+
+def test_the_saved_model_gives_the_saved_predictions(data: ImageData, out: Path) -> None:
+    run = fit(tiny("digits"), data, out)
+    before = run.predictions.logits
+    again = resight.evaluate(run, data, device="cpu", precision="fp32")
+    assert np.array_equal(again.logits, before)
+    assert (out / "predictions-made.npz").exists()
+    assert np.array_equal(run.predictions.logits, before)
+
+
+def test_train_loss_is_a_mean_over_images(data: ImageData, out: Path) -> None:
+    """With LR 0 the weights stand still, so the epoch's loss is that of all images at once."""
+    recipe = tiny(
+        "custom-resnet",
+        **{
+            "schedule.lr_max": 1e-30,
+            "schedule.lr_min": 0.0,
+            "schedule.lr_end": 0.0,
+            "optimizer.weight_decay": 0.0,
+            "augment.flip": "none",
+            "augment.crop_pad_px": 0,
+            "augment.cutout_px": 0,
+        },
+    ).with_epochs(2)
+    job = build_job(recipe, data, runtime())
+    losses, hits = 0.0, 0
+    plan = job.plan(0)
+    for index in job.batches(plan):
+        images, labels = job.train.augmented(index, plan, recipe.augment)
+        with torch.no_grad():
+            logits = job.state.model.train()(images)
+        losses += float(cross_entropy(logits, labels, reduction="sum"))
+        hits += int((logits.argmax(1) == labels).sum())
+    row = fit(recipe, data, out).metrics[0]
+    assert row["train_loss"] == pytest.approx(losses / 70, rel=1e-5)
+    assert row["train_accuracy"] == pytest.approx(hits / 70)
+
+
+def test_the_rates_of_the_steps_are_the_schedules(data: ImageData, out: Path) -> None:
+    listener = Listener()
+    recipe = tiny("digits", **{"schedule.lr_end": 0.0})
+    fit(recipe, data, out, reporter=listener)
+    assert [info.lr for info in listener.steps] == [lr_at(recipe.schedule, i, 3) for i in range(9)]
+    assert [row["lr"] for row in listener.rows] == [lr_at(recipe.schedule, i, 3) for i in (2, 5, 8)]
+
+
+def test_plateau_cuts_the_lr_after_epochs_without_a_fall(
+    data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(
+        "plateau", **{"schedule.patience": 0, "schedule.factor": 0.5, "schedule.threshold": 0.9}
+    )
+    rows = fit(recipe, data, out).metrics
+    assert [row["lr"] for row in rows] == [0.02, 0.02, 0.01]
+
+
+def test_validation_selects_and_test_does_not(out: Path) -> None:
+    data = make_data(n_test=31, val=24)
+    listener = Listener()
+    run = fit(tiny("digits").with_epochs(6), data, out, reporter=listener)
+    assert all("test_loss" not in row for row in run.metrics)
+    best = max(row["val_accuracy"] for row in run.metrics)
+    job = build_job(run.recipe, data, runtime())
+    job.state.model.load_state_dict(run.model().state_dict())
+    assert epochs.measure(job, "val", StopSignals()).accuracy == best
+    assert run.result["weights"] == "best validation epoch"
+    assert len(run.predictions) == 31
+    assert (out / "best.pt").exists()
+
+
+def test_training_leaves_every_global_generator_alone(data: ImageData, out: Path) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit(tiny("digits", **{"schedule.lr_max": "find"}), make_data(256), out)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(
+    data: ImageData, tmp_path: Path
+) -> None:
+    one, two = (fit(tiny("digits"), data, tmp_path / name) for name in "ab")
+    other = fit(tiny("digits", **{"train.seed": 1}), data, tmp_path / "c")
+    assert np.array_equal(one.predictions.logits, two.predictions.logits)
+    assert not np.array_equal(one.predictions.logits, other.predictions.logits)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpointer, "due", lambda self: True)
+    recipe = tiny("custom-resnet-d", **{"schedule.lr_max": 1e38, "schedule.lr_min": 0.001})
+    with pytest.raises(epochs.NonFiniteLoss) as stopped:
+        fit(recipe, data, out)
+    message = str(stopped.value)
+    assert "at step " in message
+    assert "LR " in message
+    assert "\n" not in message
+    saved = load_run(out).checkpoint()
+    assert saved is not None
+    for value in saved["model"].values():
+        assert torch.isfinite(value.float()).all()
+    assert not (out / "result.json").exists()
+
+
+def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
+    data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("digits")
+    original = Eager.step
+
+    def poisoned(self: Eager, *args: Any, **kwargs: Any) -> Any:
+        loss, correct = original(self, *args, **kwargs)
+        return (loss * float("nan") if self.state.step == 5 else loss), correct
+
+    monkeypatch.setattr(Eager, "step", poisoned)
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(1e-3, 1e-3))
+    with pytest.raises(epochs.NonFiniteLoss) as stopped:
+        fit(recipe, data, out)
+    lr = lr_at(recipe.schedule, 4, 3)
+    assert f"the loss became nan at step 4 (epoch 2) at LR {lr:.3g}" in str(stopped.value)
+
+
+def test_a_checkpoint_with_a_bad_value_is_not_written(tmp_path: Path) -> None:
+    good = {"model": {"w": torch.ones(3)}, "optimizer": {"state": {0: {"m": torch.ones(2)}}}}
+    assert write_checkpoint(tmp_path / "last.pt", good)
+    before = (tmp_path / "last.pt").read_bytes()
+    bad = {"model": {"w": torch.ones(3)}, "list": [{"m": torch.tensor([1.0, float("inf")])}]}
+    assert not write_checkpoint(tmp_path / "last.pt", bad)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_what_is_said_before_the_start(data: ImageData, out: Path) -> None:
+    listener = Listener()
+    fit(tiny("digits"), data, out, reporter=listener)
+    text = "\n".join(listener.lines)
+    assert "digits on made: 70 train / 30 test, 3 classes, 8×8 px" in text
+    assert "peak at epoch 0.75" in text
+    assert "3 epochs of 3 steps, about " in text
+    assert "images/s" in text
+
+
+def test_minutes_fit_whole_epochs_after_the_lr_test(data: ImageData) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
+    job = build_job(recipe, make_data(320, n_test=100), runtime())
+    cost = costs.Cost(train_image=0.1, test_image=0.01)
+    # an epoch: 320 × 0.1 + 100 × 0.01 = 33 s; the LR test: 50 steps of 32 images = 160 s
+    assert cost.epoch(job) == pytest.approx(33)
+    assert cost.lr_test(job) == pytest.approx(160)
+    assert costs.epochs_that_fit(job, cost, 10) == 13
+    assert costs.epochs_that_fit(job, cost, 1000) == 24
+    with pytest.raises(ResightError, match=r"minutes = 3 is too short: .* --minutes 4"):
+        costs.epochs_that_fit(job, cost, 3)
+
+
+def test_minutes_shorten_the_recipe_that_is_kept(
+    data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.5, 0.0))
+    run = fit(tiny("digits").with_epochs(24), data, out, minutes=1.2)  # 35 s an epoch: two fit
+    assert run.recipe.schedule.epochs == 2
+    assert run.recipe.schedule.peak_epoch == pytest.approx(0.5)
+    assert len(run.metrics) == 2
+
+
+def test_a_measured_cost_leaves_the_state_as_it_was(data: ImageData) -> None:
+    job = build_job(tiny("digits", **{"train.ema": 0.5}), data, runtime())
+    before = job.state.snapshot()
+    costs.measure(job)
+    after = job.state.snapshot()
+    assert json.dumps(before["step"]) == json.dumps(after["step"])
+    for key, value in before["model"].items():
+        assert torch.equal(value, after["model"][key]), key
+    for index, state in before["optimizer"]["state"].items():
+        for key, value in state.items():
+            assert torch.equal(value, after["optimizer"]["state"][index][key]), key
+
+
+def test_streamed_images_train_as_resident_ones_do(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tiny("custom-resnet"), data, tmp_path / "a")
+    monkeypatch.setattr(Runtime, "fits", lambda self, nbytes: False)
+    listener = Listener()
+    streamed = fit(tiny("custom-resnet"), data, tmp_path / "b", reporter=listener)
+    assert np.array_equal(whole.predictions.logits, streamed.predictions.logits)
+    assert any("streamed" in line for line in listener.lines)
+
+
+def test_clipping_bounds_the_gradient(data: ImageData) -> None:
+    recipe = tiny(
+        "custom-resnet-d", **{"optimizer.clip_grad_norm": 1e-3, "optimizer.momentum": 0.0}
+    )
+    job = build_job(recipe, data, runtime())
+    before = [p.detach().clone() for p in job.state.model.parameters()]
+    plan = job.plan(0)
+    job.executor.step(plan.order[:32], plan, lr=1.0)
+    moved = sum(
+        float((p.detach() - q).square().sum())
+        for p, q in zip(job.state.model.parameters(), before, strict=True)
+    )
+    assert moved**0.5 == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
+    recipe = tiny("digits", **{"loss.label_smoothing": 0.2})
+    job = build_job(recipe, data, runtime())
+    plan = job.plan(0)
+    index = plan.order[:32]
+    images, labels = job.train.augmented(index, plan, recipe.augment)
+    with torch.no_grad():
+        logits = job.state.model.train()(images)
+    expected = cross_entropy(logits, labels, label_smoothing=0.2)
+    loss, _ = job.executor.step(index, plan, lr=0.0)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
+    with pytest.raises(ResightError, match=r"leaves one image of 65 .* train\.last_batch=drop"):
+        build_job(tiny("digits"), make_data(65), runtime())
+    job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
+    assert job.steps_per_epoch == 2
+
+
+def test_channels_classes_and_sizes_of_other_images(tmp_path: Path) -> None:
+    data = make_data(channels=1, classes=5, size=12)
+    run = fit(tiny("digits", **{"data.image_size": 12}), data, tmp_path / "grey")
+    assert run.predictions.logits.shape == (30, 5)
+
+
+def test_changes_in_the_words_of_the_command_line() -> None:
+    recipe = changed(
+        Recipe(),
+        {
+            "epochs": 3,
+            "batch_size": 64,
+            "lr": 0.01,
+            "seed": 7,
+            "val": 0.1,
+            "optimizer": {"weight_decay": 0},
+            "loss.label_smoothing": 0.1,
+        },
+    )
+    assert recipe.schedule.epochs == 3
+    assert recipe.train.batch_size == 64
+    assert (recipe.schedule.lr_max, recipe.schedule.lr_min) == (0.01, 0.001)
+    assert recipe.train.seed == 7
+    assert recipe.data.val_fraction == 0.1
+    assert recipe.optimizer.weight_decay == 0
+    assert recipe.loss.label_smoothing == 0.1
+    assert changed(Recipe(), {"lr": "find"}) == Recipe()
+    with pytest.raises(ResightError, match="lr = 'fast' must be a number > 0 or 'find'"):
+        changed(Recipe(), {"lr": "fast"})
+
+
+def test_evaluate_finds_classes_by_name(data: ImageData, out: Path) -> None:
+    run = fit(tiny("digits"), data, out)
+    reordered = ImageData(
+        **{
+            **data.__dict__,
+            "classes": ("class 2", "class 0", "class 1"),
+            "test": type(data.test)(
+                data.test.images, np.array([1, 2, 0])[data.test.labels], data.test.ids
+            ),
+        }
+    )
+    assert resight.evaluate(run, reordered, precision="fp32").accuracy == run.predictions.accuracy
+    unknown = ImageData(**{**data.__dict__, "classes": ("class 0", "class 1", "whale")})
+    with pytest.raises(ResightError, match="class 'whale' is none of the run's"):
+        resight.evaluate(run, unknown)
+
+
+def test_bf16_trains_too(data: ImageData, out: Path) -> None:
+    run = fit(tiny("digits"), data, out, precision="bf16")
+    assert run.result["precision"] == "bf16"
+    assert np.isfinite(run.predictions.logits).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_cuda_sees_the_same_augmented_images_as_the_cpu(data: ImageData) -> None:
+    recipe = tiny("custom-resnet")
+    jobs = [build_job(recipe, data, Runtime.choose(name, "fp32")) for name in ("cpu", "cuda")]
+    images = []
+    for job in jobs:
+        plan = job.plan(1)
+        index = next(iter(job.batches(plan)))
+        images.append(job.train.augmented(index, plan, recipe.augment)[0].cpu())
+    assert torch.allclose(images[0], images[1], atol=1e-6)
+
+
+def test_prepare_takes_data_from_the_recipe() -> None:
+    job = prepare("digits", None, runtime(), changes={})
+    assert job.data.name == "digits"
+    assert len(job.train) + len(job.test) == 1797
