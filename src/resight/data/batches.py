@@ -15,7 +15,7 @@ from torch import Tensor
 from resight import augment
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
-from resight.recipe import Augment
+from resight.settings import Augment
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""Decode once: tables of decoded images in the user's cache, found again by the files' stamps.
+
+An entry is a folder: `images.npy` (memory-mapped), `labels.npy`, `ids.npy`, `digests.npy`,
+`sums.npy` and `meta.json`. It is written under another name and renamed when whole. Entries are
+never deleted: to make room, delete the folder `resight` in the cache folder, or parts of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from resight.data.table import FileStamp, Found, Progress, Table, decode_table
+from resight.errors import ResightWarning
+
+FORMAT = 1  # of an entry; count up when decoding or the files change
+SMALL = ("labels", "ids", "digests", "sums")
+STALE_SECONDS = 24 * 3600
+BEGUN = ".begun-"  # how the name of an unfinished entry starts
+
+
+def cache_dir() -> Path:
+    """`$RESIGHT_CACHE`, or the platform's cache folder for resight."""
+    return Path(
+        os.environ.get("RESIGHT_CACHE") or platformdirs.user_cache_dir("resight", appauthor=False)
+    )
+
+
+def entry_name(
+    root: Path, stamps: Iterable[FileStamp], image_size: int, channels: int | None
+) -> str:
+    """32 hex digits of everything that decides what decoding gives."""
+    head = json.dumps([FORMAT, str(root), image_size, channels])
+    lines = (f"{stamp.path}\0{stamp.size}\0{stamp.mtime_ns}" for stamp in stamps)
+    text = "\n".join([head, *lines])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def fetch(
+    found: Found, *, image_size: int, channels: int | None, progress: Progress | None = None
+) -> Table:
+    """The decoded images of `found`: from the cache, else decoded and put there.
+
+    Without a cache that can be written it goes on in memory, with one ResightWarning.
+    """
+    entry = cache_dir() / "decoded" / entry_name(found.root, found.stamps, image_size, channels)
+    table = load(entry)
+    if table is not None:
+        return table
+    listing = found.read(image_size, channels)
+    try:
+        begun = _begin(entry.parent, listing.shape)
+    except OSError as error:
+        _warn(error)
+        return decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
+    try:
+        images = np.lib.format.open_memmap(begun / "images.npy", mode="r+")
+        return _publish(decode_table(listing, images, progress), begun, entry)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+
+
+def load(entry: Path) -> Table | None:
+    """An entry's table, its images memory-mapped; None without one. A damaged one is removed."""
+    if not entry.exists():
+        return None
+    try:
+        return _read(entry)
+    except Exception:  # whatever half a file makes numpy or json raise
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def _begin(parent: Path, shape: tuple[int, ...]) -> Path:
+    """A new folder with an `images.npy` of zeros whose place on the disk is reserved.
+
+    Reserved, because a full disk under a memory map ends the process instead of raising.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=parent))
+    try:
+        path = begun / "images.npy"
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        size = path.stat().st_size
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(begun).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        shutil.rmtree(begun, ignore_errors=True)
+        raise
+    return begun
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left unfinished a day ago or longer."""
+    for begun in parent.glob(f"{BEGUN}*"):
+        with contextlib.suppress(FileNotFoundError):  # its process may finish at this moment
+            if time.time() - begun.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(begun, ignore_errors=True)
+
+
+def _publish(table: Table, begun: Path, entry: Path) -> Table:
+    """Complete `begun`, rename it to `entry` and load that; the first of two processes wins."""
+    try:
+        _write(table, begun)
+        begun.rename(entry)
+        _sync(entry.parent)
+    except OSError as error:
+        winner = load(entry)
+        if winner is not None:
+            return winner
+        _warn(error)
+    return load(entry) or replace(table, images=np.array(table.images))
+
+
+def _write(table: Table, folder: Path) -> None:
+    if isinstance(table.images, np.memmap):
+        table.images.flush()
+    small = {name: getattr(table, name) for name in SMALL}
+    for name, array in small.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    meta = {
+        "format": FORMAT,
+        "shape": table.images.shape,
+        "classes": table.classes,
+        "parts": table.parts,
+        "bad": list(table.bad.items()),
+        "content": _content(small.values()),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _read(entry: Path) -> Table:
+    meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+    small = {name: np.load(entry / f"{name}.npy", allow_pickle=False) for name in SMALL}
+    images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+    if meta["content"] != _content(small.values()) or images.dtype != np.uint8:
+        raise ValueError(f"{entry} is damaged")
+    if images.shape != tuple(meta["shape"]) or len(small["labels"]) != len(images):
+        raise ValueError(f"{entry} is damaged")
+    return Table(
+        images=images,
+        classes=tuple(meta["classes"]),
+        parts=tuple((str(name), int(rows)) for name, rows in meta["parts"]),
+        bad={int(row): str(why) for row, why in meta["bad"]},
+        **small,
+    )
+
+
+def _content(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+    """A hash of the small arrays; the image digests among them make it one of every pixel."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's list of names, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _warn(error: OSError) -> None:
+    warnings.warn(
+        f"the cache {cache_dir()} can't be written ({error.strerror or error}): images are decoded "
+        "again each time; make room, or point RESIGHT_CACHE to another folder",
+        ResightWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,111 @@
+"""One image file to uint8: every mode to grey or RGB, upright, resized and cropped to a square."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# By content, whatever the suffix says; naming them keeps Pillow's other readers (EPS runs
+# Ghostscript) away from strangers' files.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 89_478_485  # where Pillow starts to warn of a decompression bomb: 256 MiB as RGB
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def is_grey(path: str) -> bool:
+    """Whether the file's header says grey: 1-bit, L, LA or 16-bit.
+
+    An unreadable file counts as grey, so that it never decides; decoding names it.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    except Exception:
+        return True
+
+
+def decode_file(path: str, image_size: int, channels: int) -> npt.NDArray[np.uint8]:
+    """Pixels (image_size, image_size, channels) of the first frame of an image file.
+
+    Turned upright by its EXIF orientation; transparent parts over white; 16-bit grey scaled to
+    8. Raises whatever Pillow raises, and ValueError for pixels that have no 8-bit meaning.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
+        # A big JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the size wanted.
+        image.draft(None, (2 * image_size, 2 * image_size))
+        image.load()
+        turn = _turn(image)
+        upright = image if turn is None else image.transpose(turn)
+        return pixels(fit(plain(upright, channels), image_size))
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be decoded, in a few words on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def plain(image: Image.Image, channels: int) -> Image.Image:
+    """Any mode to L (channels = 1) or RGB (channels = 3), 8 bits, transparent parts over white."""
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels: save it with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    wanted = "L" if channels == 1 else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """The central square of an L or RGB image, resized to `size` x `size` pixels.
+
+    Lanczos, antialiased; the same as resizing the shorter side and cropping, without rounding the
+    longer one. An image whose shorter side is `size` is only cropped: its pixels stay as they are.
+    """
+    width, height = image.size
+    if width == height == size:
+        return image
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W, 1) of an L image, (H, W, 3) of an RGB one."""
+    array = np.asarray(image, dtype=np.uint8)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright; nothing where its EXIF data are damaged."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow's EXIF reader raises anything; the pixels are good all the same
+        return None
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels: save it with 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

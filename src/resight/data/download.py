@@ -1,0 +1,130 @@
+"""CIFAR-10 and CIFAR-100 into the user's data folder: resumable, checked, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from resight.data.cifar import VARIANTS, Variant, is_complete, members
+from resight.errors import ResightError, did_you_mean
+
+OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz"
+TIMEOUT_SECONDS = 30.0
+BLOCK_BYTES = 1 << 18
+RANGE_REFUSED = 416
+
+Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known
+
+
+def data_dir() -> Path:
+    """`$RESIGHT_DATA`, or the platform's folder for resight's data."""
+    return Path(
+        os.environ.get("RESIGHT_DATA") or platformdirs.user_data_dir("resight", appauthor=False)
+    ).expanduser()
+
+
+def download(name: str, *, progress: Progress | None = None, base_url: str | None = None) -> Path:
+    """The folder of CIFAR pickles in `data_dir()`, downloaded and unpacked if it isn't there yet.
+
+    base_url: where the archive lies, else `$RESIGHT_MIRROR`, else the authors' page. An interrupted
+    download goes on where it stopped. Without network only if the archive is there with the right
+    md5, or its folder is complete.
+
+    Raises ResightError for an unknown name, no connection, an HTTP error or a wrong md5.
+    """
+    if name not in VARIANTS:
+        raise ResightError(f"no data set '{name}' to download{did_you_mean(name, VARIANTS)}")
+    variant = VARIANTS[name]
+    archive, folder = data_dir() / variant.archive, data_dir() / variant.folder
+    if is_complete(variant, folder) and not archive.exists():
+        return folder  # placed by hand
+    base = base_url or os.environ.get("RESIGHT_MIRROR") or OFFICIAL_URL
+    url = f"{base.rstrip('/')}/{variant.archive}"
+    try:
+        fetch = not archive.exists() or _md5(archive) != variant.md5
+        if fetch:
+            _fetch(url, archive, variant.md5, progress)
+        if fetch or not is_complete(variant, folder):
+            _unpack(archive, variant, folder)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, ResightError):
+            raise
+        raise ResightError(
+            f"{url} could not be downloaded ({_reason(error)}): try again, which goes on where it "
+            f"stopped, or put {variant.archive} at {archive} by hand, or use --data digits, which "
+            "needs no download"
+        ) from error
+    return folder
+
+
+def _fetch(url: str, archive: Path, md5: str, progress: Progress | None) -> None:
+    """Stream `url` to `archive`, by way of a `.part` beside it; ResightError for a wrong md5."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_name(f"{archive.name}.part")
+    _stream(url, part, progress)
+    got = _md5(part)
+    if got != md5:
+        part.unlink()
+        raise ResightError(
+            f"{url} is not the file it should be (md5 expected {md5}, got {got}) and was removed: "
+            f"try again, or another mirror (RESIGHT_MIRROR), or put the right file at {archive}"
+        )
+    part.replace(archive)
+
+
+def _stream(url: str, part: Path, progress: Progress | None) -> None:
+    """Append to `part` what it lacks; start over where the server can't send the rest alone."""
+    begun = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == RANGE_REFUSED and begun:
+            return  # nothing is left to send; the md5 tells whether it is whole
+        raise
+    with response:
+        resumes = response.status == http.client.PARTIAL_CONTENT
+        done = begun if resumes else 0
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else None
+        with part.open("ab" if resumes else "wb") as file:
+            while block := response.read(BLOCK_BYTES):
+                file.write(block)
+                done += len(block)
+                if progress is not None:
+                    progress(done, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _unpack(archive: Path, variant: Variant, folder: Path) -> None:
+    """The expected files only, under names of ours, each moved to `folder` when all are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder.parent) as begun:
+        for name, data in members(archive, variant):
+            Path(begun, name).write_bytes(data)
+        for name in variant.files:
+            Path(begun, name).replace(folder / name)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return f"no answer in {TIMEOUT_SECONDS:g} s"
+    strerror = cause.strerror if isinstance(cause, OSError) else None
+    return strerror or str(cause) or type(cause).__name__

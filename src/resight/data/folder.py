@@ -1,0 +1,259 @@
+"""A folder of images: `train/` and `test/` with a folder a class, or only a folder a class."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.data.decode import SUFFIXES, decode_file, is_grey, reason
+from resight.data.splits import check_classes
+from resight.data.table import FileStamp, Found, Listing
+from resight.errors import ResightError
+
+ROLES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # beside everything that starts with a dot
+
+
+def find(root: Path) -> Found | None:
+    """The images of a folder, by class and split; None where no folder in it holds an image.
+
+    Raises ResightError where the layout is clear but something in it must be mended first.
+    """
+    splits, notes = _layout(root)
+    if not splits:
+        return None
+    scans = {name: _scan(folder, root) for name, folder in splits.items()}
+    for name, scan in scans.items():
+        if not scan.classes:
+            raise _unlabelled(splits, name)
+    classes = _class_names(scans)
+    images = {
+        name: [scan.classes.get(_nfc(spelling), []) for spelling in classes]
+        for name, scan in scans.items()
+    }
+    counts = {name: [len(files) for files in by_class] for name, by_class in images.items()}
+    check_classes(str(root), classes, counts)
+    notes += _left_out(root, splits, scans)
+    stamps = [stamp for by_class in images.values() for files in by_class for stamp in files]
+    labels = [np.repeat(np.arange(len(classes)), count) for count in counts.values()]
+    parts = tuple((name, sum(count)) for name, count in counts.items())
+    read = partial(
+        _read, root, stamps, np.concatenate(labels).astype(np.int64), tuple(classes), parts
+    )
+    return Found(root.name, root, stamps, tuple(notes), read)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether `path` looks like one: a folder a split, or two folders or more, one with images."""
+    folders = subfolders(path)
+    if _split_folders(path, folders) is not None:
+        return True
+    return len(folders) > 1 and any(has_image(folder) for folder in folders)
+
+
+def subfolders(path: Path) -> list[Path]:
+    return [path / entry.name for entry in _entries(path) if entry.is_dir()]
+
+
+def has_image(folder: Path) -> bool:
+    return any(isinstance(file, FileStamp) for file in _walk(folder, "", set()))
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key under which 'class2' comes before 'class10', whatever the Unicode form."""
+    runs = re.split(r"(\d+)", _nfc(name))
+    return [int(run) if odd % 2 else run.casefold() for odd, run in enumerate(runs)], _nfc(name)
+
+
+def _nfc(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What a folder shows, in an order that no file system decides."""
+    with os.scandir(folder) as entries:
+        shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
+    return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
+
+
+def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
+    """Every image below `folder` as a FileStamp, every other file as its path, both after `prefix`.
+
+    `seen`: folders that were walked, so that a symbolic link to one above ends there. A broken
+    link counts as an image of size -1: decoding will say what is wrong with it.
+    """
+    for entry in _entries(folder):
+        path = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            identity = _identity(Path(entry.path))
+            if identity not in seen:
+                seen.add(identity)
+                yield from _walk(entry.path, f"{path}/", seen)
+        elif not _is_image(entry):
+            yield path
+        elif entry.is_file():
+            stat = entry.stat()
+            yield FileStamp(path, stat.st_size, stat.st_mtime_ns)
+        elif entry.is_symlink():
+            yield FileStamp(path, -1, 0)
+        else:
+            yield path
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What a split's folder holds: images and spelling of each class by NFC name, other files."""
+
+    classes: dict[str, list[FileStamp]]
+    spelling: dict[str, str]
+    others: list[str]
+
+
+def _scan(folder: Path, root: Path) -> _Scan:
+    scan = _Scan({}, {}, [])
+    above = [_identity(root), _identity(folder)]
+    prefix = "" if folder == root else f"{folder.name}/"
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            scan.others.append(f"{prefix}{entry.name}")
+            continue
+        key = _nfc(entry.name)
+        scan.spelling.setdefault(key, entry.name)
+        images = scan.classes.setdefault(key, [])
+        seen = {*above, _identity(Path(entry.path))}
+        for file in _walk(entry.path, f"{prefix}{entry.name}/", seen):
+            if isinstance(file, FileStamp):
+                images.append(file)
+            else:
+                scan.others.append(file)
+    return scan
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _class_names(scans: Mapping[str, _Scan]) -> list[str]:
+    """Every split's classes in natural order, spelt as in the first split that has them."""
+    spelling: dict[str, str] = {}
+    for scan in scans.values():
+        spelling = scan.spelling | spelling
+    return sorted(spelling.values(), key=natural_order)
+
+
+def _layout(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split, train first, or {"all": root} if a folder has images; and notes."""
+    folders = subfolders(root)
+    splits = _split_folders(root, folders)
+    if splits is None:
+        _refuse_half_a_split(root, folders)
+        return ({"all": root} if any(has_image(folder) for folder in folders) else {}), []
+    notes = []
+    if "test" not in splits:
+        splits["test"] = splits.pop("val")
+        notes.append(f"no test split in {root}: {splits['test'].name}/ is used as the test split")
+    unused = [folder.name for folder in folders if folder not in splits.values()]
+    if unused:
+        notes.append(f"folders beside the splits in {root} left out: {', '.join(unused[:10])}")
+    return {name: splits[name] for name in ("train", "test", "val") if name in splits}, notes
+
+
+def _left_out(root: Path, splits: Mapping[str, Path], scans: Mapping[str, _Scan]) -> list[str]:
+    """A note on the files that are no image in a class folder, if there are any."""
+    files = [file for scan in scans.values() for file in scan.others]
+    if root not in splits.values():
+        files += [entry.name for entry in _entries(root) if entry.is_file()]
+    if not files:
+        return []
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return [f"{count} in {root} left out, no image or not in a class folder (first: {files[0]})"]
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path] | None:
+    """{"train": …, "test" and/or "val": …}; None without train or with nothing beside it."""
+    splits: dict[str, Path] = {}
+    for folder in folders:
+        role = ROLES.get(folder.name.lower())
+        if role and role in splits:
+            raise ResightError(
+                f"{root} has two {role} splits, {splits[role].name}/ and {folder.name}/: "
+                "rename or move one"
+            )
+        if role:
+            splits[role] = folder
+    return splits if "train" in splits and len(splits) > 1 else None
+
+
+def _refuse_half_a_split(root: Path, folders: list[Path]) -> None:
+    """A lone train/ full of class folders must not become a class named 'train'."""
+    for folder in folders:
+        inside = _entries(folder) if folder.name.lower() in ROLES else []
+        if any(e.is_dir() for e in inside) and not any(_is_image(e) for e in inside):
+            beside = "test/ or val/" if ROLES[folder.name.lower()] == "train" else "train/"
+            raise ResightError(
+                f"{root} has {folder.name}/ with folders inside but no {beside} beside it: add it, "
+                f"or give {folder} itself to hold out 20 % of each class"
+            )
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(SUFFIXES)
+
+
+def _unlabelled(splits: Mapping[str, Path], name: str) -> ResightError:
+    way_out = "" if name == "train" else f", or give {splits['train']} to hold out 20 % of it"
+    return ResightError(
+        f"{splits[name]} has no folder a class inside, so its images have no label: "
+        f"put each class's images into a folder of its own{way_out}"
+    )
+
+
+def _read(
+    root: Path,
+    stamps: Sequence[FileStamp],
+    labels: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
+    parts: tuple[tuple[str, int], ...],
+    image_size: int,
+    channels: int | None,
+) -> Listing:
+    paths = [f"{root}{os.sep}{stamp.path}" for stamp in stamps]
+    # All grey or not: the first colour image ends the search.
+    wanted = channels or (1 if all(is_grey(path) for path in paths) else 3)
+
+    def fill(start: int, out: npt.NDArray[np.uint8]) -> dict[int, str]:
+        bad: dict[int, str] = {}
+        for row, path in enumerate(paths[start : start + len(out)]):
+            try:
+                out[row] = decode_file(path, image_size, wanted)
+            except Exception as error:  # Pillow's readers raise anything on a damaged file
+                out[row] = 0
+                bad[start + row] = reason(error)
+        return bad
+
+    return Listing(
+        labels=labels,
+        ids=np.array([stamp.path for stamp in stamps]),
+        classes=classes,
+        parts=parts,
+        image_size=image_size,
+        channels=wanted,
+        fill=fill,
+    )

@@ -1,0 +1,166 @@
+"""Which image is in which split, and what a split's pixels are like: counts, mean and std."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.data.types import ImageData, Split
+from resight.errors import ResightError, did_you_mean
+
+ROWS_AT_ONCE = 512  # keeps the temporary squares of a pixel pass at a few MB
+
+
+def stratified_split(
+    labels: npt.NDArray[np.int64], fraction: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows to keep and rows to hold out, both sorted: `fraction` of every class, drawn by `seed`.
+
+    labels: (N,). A class of two or more images keeps at least one on both sides; a single image
+    is kept. A class's draw depends on the seed, its label and its size, on nothing else, and the
+    numbers are raw Philox output, which numpy promises never to change.
+
+    Raises ResightError where `fraction` is not in (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise ResightError(f"a fraction to hold out must be between 0 and 1, not {fraction}")
+    held = np.zeros(len(labels), dtype=bool)
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    for members in np.split(order, starts[1:]):
+        count = _held_count(len(members), fraction)
+        if count:
+            key = (int(labels[members[0]]) << 64) | (seed & (2**64 - 1))
+            draws = np.random.Philox(key=key).random_raw(len(members))
+            held[members[np.argsort(draws, kind="stable")[:count]]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _held_count(size: int, fraction: float) -> int:
+    """How many of a class's `size` images are held out: rounded, at least one on either side."""
+    return min(max(math.floor(size * fraction + 0.5), 1), size - 1) if size > 1 else 0
+
+
+def row_sums(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Sum of the pixels and of their squares by image and channel: (N, H, W, C) -> (N, 2, C)."""
+    flat = images.reshape(len(images), -1, images.shape[3])
+    planes = np.ascontiguousarray(flat.transpose(0, 2, 1))  # sums are 8 times faster along the end
+    squares = np.square(planes, dtype=np.uint16)  # 255² fits
+    return np.stack([values.sum(axis=2, dtype=np.int64) for values in (planes, squares)], axis=1)
+
+
+def statistics_of_sums(
+    sums: npt.NDArray[np.int64], pixels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and std (C,) in [0, 1] from `row_sums` (N, 2, C) of images of `pixels` pixels each.
+
+    In Python's integers until the last division, so nothing saturates or cancels. A channel that
+    is the same everywhere gets std 1, so that normalising never divides by zero.
+    """
+    count = len(sums) * pixels
+    totals, squares = ([int(value) for value in part] for part in sums.sum(axis=0))
+    mean = [total / (255 * count) for total in totals]
+    spread = [count * square - total**2 for total, square in zip(totals, squares, strict=True)]
+    std = [math.sqrt(value) / (255 * count) if value else 1.0 for value in spread]
+    return np.array(mean), np.array(std)
+
+
+def channel_statistics(
+    images: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Exact mean and population std (C,) in [0, 1] of uint8 images (N, H, W, C), N at least 1.
+
+    A channel that is the same everywhere gets std 1.
+    """
+    blocks = [
+        row_sums(images[start : start + ROWS_AT_ONCE])
+        for start in range(0, len(images), ROWS_AT_ONCE)
+    ]
+    return statistics_of_sums(np.concatenate(blocks), images.shape[1] * images.shape[2])
+
+
+def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
+    """`data` with a stratified `fraction` of train held out as `val`; mean and std are of the rest.
+
+    The fingerprint stays: it names the data, not how train is used.
+
+    Raises ResightError where `fraction` is not in (0, 0.5], where the data has a val split of its
+    own, and where no class has an image to spare.
+    """
+    if data.val is not None:
+        raise ResightError(
+            f"{data.source} has its own val split: leave out --val (data.val_fraction = 0)"
+        )
+    if not 0 < fraction <= 0.5:
+        raise ResightError(f"--val (data.val_fraction) must be in (0, 0.5], not {fraction}")
+    keep, held = stratified_split(data.train.labels, fraction, seed)
+    if not len(held):
+        raise ResightError(
+            f"no image to spare for --val: every class in {data.source} has one train image only"
+        )
+    train, val = (
+        Split(data.train.images[rows], data.train.labels[rows], data.train.ids[rows])
+        for rows in (keep, held)
+    )
+    mean, std = channel_statistics(train.images)
+    note = (
+        f"{100 * fraction:g} % of each train class held out as val (seed {seed}), "
+        f"{len(train)} train / {len(val)} val"
+    )
+    return dataclasses.replace(
+        data, train=train, val=val, mean=mean, std=std, notes=(*data.notes, note)
+    )
+
+
+def check_classes(
+    where: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Notes on classes that lack images, and ResightError for what no training can start from.
+
+    `counts`: split name -> images of each class, the train split first (or, not yet split, "all").
+    """
+    if len(classes) < 2:
+        only = f"only one class ('{classes[0]}')" if classes else "no class"
+        raise ResightError(
+            f"{only} in {where}: a classifier needs two at least, a folder of images each"
+        )
+    train, *others = counts
+    for split in others:
+        if not sum(counts[split]):
+            raise ResightError(
+                f"the {split} split of {where} has no image: put images into its class folders"
+            )
+    for index, name in enumerate(classes):
+        if counts[train][index]:
+            continue
+        holders = [split for split in others if counts[split][index]]
+        if holders:
+            known = [c for c, count in zip(classes, counts[train], strict=True) if count]
+            raise ResightError(
+                f"class '{name}' is in the {holders[0]} split of {where} but not in train"
+                f"{nearest(name, known)}; both need the same class folders"
+            )
+        raise ResightError(
+            f"class '{name}' in {where} has no image: put images into its folder or remove it"
+        )
+    return [note for split in others for note in _missing(split, classes, counts[split])]
+
+
+def _missing(split: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:
+    names = [f"'{name}'" for name, count in zip(classes, counts, strict=True) if not count]
+    if len(names) < 2:
+        return [f"class {n} has no image in {split}: its accuracy there is unknown" for n in names]
+    listed = ", ".join(names[:10]) + ", …" * (len(names) > 10)
+    return [
+        f"{len(names)} classes have no image in {split} ({listed}): their accuracy there is unknown"
+    ]
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no name is near."""
+    hint = did_you_mean(name, known)
+    return hint if hint.startswith("; did") else ""

@@ -1,0 +1,182 @@
+"""From images that were found to one decoded table, whatever the source: the one decoding loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from resight.data.splits import row_sums
+from resight.data.types import Split
+
+Progress = Callable[[int, int], None]  # images done, images in all
+DIGEST_BYTES = 16
+ROWS_PER_TASK = 64
+MAX_THREADS = 8
+DECODING = threading.Lock()  # catch_warnings sets them for all threads: one table at a time
+
+
+class FileStamp(NamedTuple):
+    """A file as the cache knows it: path relative to the root with '/', bytes, mtime_ns."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images known by label and id, to be decoded into rows (image_size, image_size, channels).
+
+    `parts`: (split, rows) in the order of the rows; one part "all" has yet to be split.
+    `fill(start, out)` decodes rows `start`, `start + 1`, … into `out` (n, H, W, C), leaves an
+    unreadable one zero and returns why: {row: reason}. Called from several threads.
+    """
+
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.str_]
+    classes: tuple[str, ...]
+    parts: tuple[tuple[str, int], ...]
+    image_size: int
+    channels: int
+    fill: Callable[[int, npt.NDArray[np.uint8]], dict[int, str]]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.labels), self.image_size, self.image_size, self.channels)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A place that was understood, not yet read.
+
+    `read(image_size, channels)` lists its images, with channels None chosen by looking at them; it
+    is called only where the cache has no entry for `stamps`.
+    """
+
+    name: str
+    root: Path
+    stamps: Sequence[FileStamp]
+    notes: tuple[str, ...]
+    read: Callable[[int, int | None], Listing]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every image of a source, decoded, row by row; unreadable ones are zero and named in `bad`.
+
+    images: uint8 (N, H, W, C), maybe a read-only memory map; labels: int64 (N,); ids: (N,);
+    digests: uint8 (N, 16), a hash of each image; sums: int64 (N, 2, C), see `row_sums`. With the
+    last two, statistics, duplicates and fingerprint of any split need no second look at pixels.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.str_]
+    digests: npt.NDArray[np.uint8]
+    sums: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    parts: tuple[tuple[str, int], ...]
+    bad: dict[int, str]
+
+    def split(self, rows: npt.NDArray[np.int64]) -> Split:
+        """The rows (sorted) as a Split: views where they follow one another, else copies."""
+        follow = len(rows) > 0 and int(rows[-1] - rows[0]) == len(rows) - 1
+        index = slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
+        return Split(self.images[index], self.labels[index], self.ids[index])
+
+
+def decode_table(
+    listing: Listing, images: npt.NDArray[np.uint8], progress: Progress | None = None
+) -> Table:
+    """Decode every image of `listing` into `images` (`listing.shape`), in threads.
+
+    Threads and no processes: a user's script needs no main guard, and Pillow lets go of the
+    interpreter lock where it decodes and resizes. Ctrl-C stops after the images in hand.
+    """
+    total = len(listing.labels)
+    digests = np.zeros((total, DIGEST_BYTES), dtype=np.uint8)
+    sums = np.zeros((total, 2, listing.channels), dtype=np.int64)
+    bad: dict[int, str] = {}
+
+    def task(start: int) -> tuple[int, dict[int, str]]:
+        rows = slice(start, min(start + ROWS_PER_TASK, total))
+        unreadable = listing.fill(start, images[rows])
+        digests[rows] = row_digests(images[rows])
+        sums[rows] = row_sums(images[rows])
+        return rows.stop - start, unreadable
+
+    # Loading Pillow's readers is not thread-safe: a second thread can miss those being loaded.
+    Image.init()
+    done = 0
+    with DECODING, warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's remarks on single files; what fails is in `bad`
+        tasks = [pool.submit(task, start) for start in range(0, total, ROWS_PER_TASK)]
+        try:
+            for finished in as_completed(tasks):
+                count, unreadable = finished.result()
+                bad.update(unreadable)
+                done += count
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Table(
+        images=images,
+        labels=listing.labels,
+        ids=listing.ids,
+        digests=digests,
+        sums=sums,
+        classes=listing.classes,
+        parts=listing.parts,
+        bad=dict(sorted(bad.items())),
+    )
+
+
+def threads() -> int:
+    """As many as this process has cores, eight at most."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, MAX_THREADS)
+
+
+def row_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A 16-byte BLAKE2b hash of each image's pixels: (N, H, W, C) -> (N, 16)."""
+    digests = b"".join(
+        hashlib.blake2b(image.tobytes(), digest_size=DIGEST_BYTES).digest() for image in images
+    )
+    return np.frombuffer(digests, dtype=np.uint8).reshape(len(images), DIGEST_BYTES)
+
+
+def fingerprint(table: Table, splits: dict[str, npt.NDArray[np.int64]]) -> str:
+    """32 hex digits that depend on pixels, labels, ids, classes, splits; not on where they lie."""
+    head = [table.images.shape[1:], table.classes, {name: len(splits[name]) for name in splits}]
+    digest = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
+    for rows in splits.values():
+        digest.update(table.digests[rows].tobytes())
+        digest.update(table.labels[rows].astype("<i8").tobytes())
+        digest.update("\0".join(table.ids[rows].tolist()).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def shared_images(
+    table: Table, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """(row, other) for every one of `others` whose pixels are exactly those of one of `rows`."""
+    first: dict[bytes, int] = {}
+    for row in rows.tolist():
+        first.setdefault(table.digests[row].tobytes(), row)
+    keys = ((first.get(table.digests[other].tobytes()), other) for other in others.tolist())
+    return [(row, other) for row, other in keys if row is not None]
