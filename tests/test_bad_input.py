@@ -97,8 +97,8 @@ def unknown_shape(root: Path) -> list[str]:
 
 
 def too_small_for_the_net(root: Path) -> list[str]:
-    return ["train", "--recipe", "custom-resnet", "--data", str(folder(root)), "--set",
-            "data.image_size=4", "--set", "augment.crop_pad_px=0", "--set", "augment.cutout_px=0"]  # fmt: skip
+    plain = ["--set", "augment.crop_pad_px=0", "--set", "augment.cutout_px=0"]
+    return ["train", "--data", str(folder(root)), "--set", "data.image_size=4", *plain]
 
 
 def cutout_larger_than_the_image(root: Path) -> list[str]:

@@ -77,7 +77,7 @@ def test_version() -> None:
 def test_help_names_every_verb() -> None:
     output = runner.invoke(app, ["--help"]).output
     for verb in ("train", "find-lr", "evaluate", "summary", "recipes", "data"):
-        assert re.search(rf"^\s+{verb}\s", output, re.MULTILINE), verb
+        assert re.search(rf"^[│\s]+{verb}\s", output, re.MULTILINE), verb
 
 
 def test_train_prints_a_line_an_epoch_and_the_next_command(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def cutout(images: Tensor, boxes: Tensor, *, size_px: int) -> Tensor:
     cols = torch.arange(images.shape[3], device=images.device) - boxes[:, 1:]
     cut_rows, cut_cols = (rows >= 0) & (rows < size_px), (cols >= 0) & (cols < size_px)
     cut = cut_rows[:, None, :, None] & cut_cols[:, None, None, :]
-    return images.masked_fill(cut, 0.0)
+    return images * ~cut  # masked_fill would leave channels-last memory
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -10,17 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resight.errors import ResightError, did_you_mean
-from resight.recipe import (
-    Adam,
-    Augment,
-    Data,
-    Model,
-    OneCycle,
-    Plateau,
-    Recipe,
-    Sgd,
-    Train,
-)
+from resight.recipe import Recipe
+from resight.settings import Adam, Augment, Data, Model, OneCycle, Plateau, Sgd, Train
 
 
 def custom_resnet() -> Recipe:

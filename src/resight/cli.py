@@ -16,12 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from resight import __version__
+from resight.cli_options import (
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    LrOption,
+    PrecisionOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipBadOption,
+    ValOption,
+)
+from resight.cli_output import headline, listed, print_classes, print_result, said
 from resight.errors import ResightError, ResightWarning
 
 if TYPE_CHECKING:
-    from resight.predictions import Predictions
     from resight.progress import Reporter
-    from resight.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,34 +45,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
-
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A name (see `resight recipes`) or a TOML file.")
-]
-DataOption = Annotated[
-    str | None,
-    typer.Option("--data", help="cifar10, cifar100, digits, or a folder of images, one a class."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any field of the recipe, e.g. optimizer.weight_decay=0. Repeats."),
-]
-LrOption = Annotated[str | None, typer.Option("--lr", help="find, or the highest LR.")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Images a step.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Of weights, order, augmentation.")]
-ValOption = Annotated[
-    float | None, typer.Option("--val", help="Fraction of train held out for validation.")
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
-SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out files that can't be read as images.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="The result on stdout as JSON, all else on stderr.")
-]
 
 
 def _verb(function: Callable[P, R]) -> Callable[P, R]:
@@ -155,7 +141,7 @@ def train(
     if as_json:
         print(json.dumps(run.result))
     else:
-        _print_result(run)
+        print_result(run)
 
 
 @app.command("find-lr")
@@ -176,8 +162,10 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Raise the LR step by step on the recipe's own training step and suggest one."""
+    from resight.catalog import find_recipe
+    from resight.job import changed
     from resight.range_test import find_lr as run_test
-    from resight.range_test import save_plot
+    from resight.range_test import method_for, save_plot
 
     reporter = _reporter(as_json)
     try:
@@ -203,9 +191,12 @@ def find_lr(
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
+    taken = method_for(changed(find_recipe(recipe or "custom-resnet"), _settings(set_)).schedule)
     for method, value in suggestions.items():
-        print(f"  {method:<11} {value:.3g}")
-    print(f"next: resight train --lr {suggestions['valley']:.3g}" + _said(recipe, data))
+        print(
+            f"  {method:<11} {value:.3g}" + ("   what --lr find takes" if method == taken else "")
+        )
+    print(f"next: resight train --lr {suggestions[taken]:.3g}" + said(recipe, data))
 
 
 @app.command()
@@ -246,8 +237,8 @@ def evaluate(
         }
         print(json.dumps(facts))
         return
-    print(_headline(predictions))
-    _print_classes(predictions)
+    print(headline(predictions))
+    print_classes(predictions)
 
 
 @app.command()
@@ -321,7 +312,7 @@ def data(
         if images is not None:
             size = "×".join(str(n) for n in images.images.shape[1:])
             print(f"{split:<6}{len(images):>8,} images {size}")
-    print(f"classes {len(loaded.classes)}: {_listed(loaded.classes)}")
+    print(f"classes {len(loaded.classes)}: {listed(loaded.classes)}")
     print("mean    " + " ".join(f"{value:.4f}" for value in loaded.mean))
     print("std     " + " ".join(f"{value:.4f}" for value in loaded.std))
     for note in loaded.notes:
@@ -344,48 +335,6 @@ def _reporter(as_json: bool) -> Reporter:
     from resight.progress import default_reporter
 
     return default_reporter(sys.stderr if as_json else sys.stdout)
-
-
-def _said(recipe: str | None, data: str | None) -> str:
-    said = (("--recipe", recipe), ("--data", data))
-    return "".join(f" {option} {value}" for option, value in said if value)
-
-
-def _listed(names: tuple[str, ...], most: int = 12) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _headline(predictions: Predictions) -> str:
-    low, high = predictions.accuracy_interval
-    return (
-        f"{predictions.split} accuracy {predictions.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, "
-        f"{len(predictions):,} images) · loss {predictions.loss:.4f}"
-    )
-
-
-def _print_classes(predictions: Predictions) -> None:
-    rows = predictions.per_class()
-    width = max(len(str(row["class"])) for row in rows)
-    for row in rows:
-        if row["support"]:
-            share = f"{row['accuracy']:7.2%}  {'█' * round(20 * float(row['accuracy']))}"
-        else:
-            share = "no images"
-        print(f"  {row['class']:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
-
-
-def _print_result(run: Run) -> None:
-    from resight.progress import duration
-
-    result = run.result
-    print(_headline(run.predictions))
-    print(
-        f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
-        f"images/s, {duration(result['wall_seconds'])} from the command"
-    )
-    print(f"run   {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
-    print(f"next  resight evaluate {run.path}    (accuracy per class)")
 
 
 def _show_warning(

@@ -14,9 +14,9 @@ from resight.interrupt import StopRequested, StopSignals
 from resight.job import Job
 from resight.predictions import Predictions
 from resight.progress import Reporter, StepInfo
-from resight.recipe import Plateau, Schedule
 from resight.run import Checkpointer, Run
 from resight.schedule import lr_at, momentum_at, plateau_lr
+from resight.settings import Plateau, Schedule
 
 
 class NonFiniteLoss(ResightError):

@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from resight.recipe import Adam, Optimizer, Sgd
+from resight.schedule import MOMENTUM_RANGE
+from resight.settings import Adam, Optimizer, Sgd
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
@@ -19,8 +20,11 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     groups = _groups(model, settings)
     optimizer: torch.optim.Optimizer
     if isinstance(settings, Sgd):
+        momentum = settings.momentum
+        if settings.cycle_momentum and not momentum:
+            momentum = MOMENTUM_RANGE[0]  # never 0 in the cycle, and at 0 torch makes no state
         optimizer = torch.optim.SGD(
-            groups, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
+            groups, lr=0.0, momentum=momentum, nesterov=settings.nesterov, fused=True
         )
     else:
         assert isinstance(settings, Adam)

@@ -22,16 +22,18 @@ from resight.job import Job, prepare
 from resight.progress import Reporter, default_reporter
 from resight.recipe import Recipe
 from resight.runtime import Runtime
+from resight.settings import Cyclic, ExpRange, OneCycle, Schedule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Method = Literal["valley", "steepest", "minimum/10"]
-METHODS: tuple[Method, ...] = ("valley", "steepest", "minimum/10")
+Method = Literal["steepest", "valley", "minimum/10", "minimum/2"]
+METHODS: tuple[Method, ...] = ("steepest", "valley", "minimum/10", "minimum/2")
 LR_RANGE = (1e-5, 10.0)
-SMOOTHING = 0.9
+SMOOTHING_DECADES = 0.6  # the mean's memory, whatever the number of steps
 DIVERGED = 2.0  # times the lowest smoothed loss, and above the first one
 SKIP_SHARE = 0.1  # of the curve's start: the mean still settles
+FEWEST_STEPS = 5  # to read from
 LEAST_FALL = 0.05  # of the loss at the start
 MOST_NOISE = 0.5  # of the fall
 
@@ -49,23 +51,22 @@ class LrTest:
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
         """float64 (n,): the exponential mean of the losses, corrected for its start."""
-        return smooth(self.losses)
+        return smooth(self.losses, memory(self.lrs))
 
     def suggest(self, method: Method = "valley") -> float:
         """An LR read off the curve.
 
         valley: two thirds along the longest fall · steepest: where the smoothed loss falls fastest
-        per decade · minimum/10: a tenth of the LR of the lowest smoothed loss. `docs/recipes.md`
-        says how they compare. Raises `ResightError` where the curve does not bear it (flat, noisy,
-        too short), saying why.
+        per decade · minimum/10, minimum/2: a tenth or half of the LR of the lowest smoothed loss.
+        Raises `ResightError` where the curve does not bear it (flat, noisy, too short), saying why.
         """
         if method not in METHODS:
             raise ResightError(f"suggestion '{method}'{did_you_mean(method, METHODS)}")
         self._check()
         smoothed, low = self.smoothed, self._lowest()
         start = self._start()
-        if method == "minimum/10":
-            return float(self.lrs[low] / 10)
+        if method in ("minimum/10", "minimum/2"):
+            return float(self.lrs[low]) / (10 if method == "minimum/10" else 2)
         if method == "valley":
             falling = longest_fall(smoothed[start : low + 1])
             return float(self.lrs[start + falling[(len(falling) - 1) * 2 // 3]])
@@ -111,11 +112,11 @@ class LrTest:
         except ResightError as error:
             axes.set_title(str(error), fontsize=9)
             suggestions = {}
-        colors = ("#d55e00", "#009e73", "#cc79a7")
+        colors = ("#d55e00", "#009e73", "#cc79a7", "#e69f00")
         for (method, lr), color in zip(suggestions.items(), colors, strict=False):
             axes.axvline(lr, color=color, linestyle="--", label=f"{method}: {lr:.3g}")
-        smoothed = self.smoothed
-        axes.set_ylim(smoothed.min() * 0.9, min(smoothed.max(), 2.0 * smoothed[0]) * 1.1)
+        if len(smoothed := self.smoothed):
+            axes.set_ylim(smoothed.min() * 0.9, min(smoothed.max(), 2.0 * smoothed[0]) * 1.1)
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -127,9 +128,11 @@ class LrTest:
         Fresh weights give a loss above ln K; that they lose it at any LR is no learning, but it is
         steep, and would be taken for the best place of the curve.
         """
-        settled = math.ceil(SKIP_SHARE * len(self.lrs))
         below = np.flatnonzero(self.smoothed < self.chance)
-        return max(settled, int(below[0]) if len(below) else len(self.lrs))
+        return max(self._settled(), int(below[0]) if len(below) else len(self.lrs))
+
+    def _settled(self) -> int:
+        return math.ceil(SKIP_SHARE * len(self.lrs))
 
     def _lowest(self) -> int:
         start = self._start()
@@ -139,15 +142,21 @@ class LrTest:
         """Refuse a curve that no LR can be read off."""
         smoothed, start = self.smoothed, self._start()
         advice = "give the LR yourself: --lr VALUE"
-        if len(self.lrs) and smoothed.min() >= self.chance:
+        if len(self.lrs) - self._settled() < FEWEST_STEPS:
+            raise ResightError(
+                f"the LR test has only {len(self.lrs)} steps before it stopped ({self.stop}): too "
+                f"short to suggest an LR; {advice}"
+            )
+        if smoothed.min() >= self.chance:
             raise ResightError(
                 f"the LR test's loss never falls below {self.chance:.3g}, that of guessing: no LR "
                 f"can be suggested; check the labels or {advice}"
             )
-        if len(self.lrs) - start < 5:
+        if len(self.lrs) - start < FEWEST_STEPS:
             raise ResightError(
-                f"the LR test has only {len(self.lrs)} steps before it stopped ({self.stop}): too "
-                f"short to suggest an LR; {advice}"
+                f"the LR test's loss falls below {self.chance:.3g}, that of guessing, only "
+                f"{len(self.lrs) - start} steps before it stopped ({self.stop}): too late to "
+                f"suggest an LR; {advice}"
             )
         low = self._lowest()
         fall = float(smoothed[start] - smoothed[low])
@@ -218,7 +227,7 @@ def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = No
             pending.clear()
             if progress:
                 progress(done, steps)
-            if end := _diverged(losses):
+            if end := diverged(losses, memory(lrs)):
                 losses = losses[:end]
                 stop = f"diverged at {lrs[end - 1]:.3g}"
                 break
@@ -229,7 +238,22 @@ def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = No
     return LrTest(lrs[:finite], np.array(losses[:finite], dtype=np.float64), stop, chance)
 
 
-def smooth(losses: npt.NDArray[np.float64], beta: float = SMOOTHING) -> npt.NDArray[np.float64]:
+def method_for(schedule: Schedule) -> Method:
+    """How `lr_max = "find"` reads the curve: close to its lowest point where the schedule warms up
+    to `lr_max`, a tenth of it where it starts there. `docs/log.md` has the trials."""
+    warms_up = isinstance(schedule, OneCycle | Cyclic | ExpRange)
+    return "minimum/2" if warms_up else "minimum/10"
+
+
+def memory(lrs: npt.NDArray[np.float64]) -> float:
+    """The weight of the past, a step, in a mean that remembers 0.6 decades of `lrs`."""
+    if len(lrs) < 2:
+        return 0.0
+    steps_per_decade = (len(lrs) - 1) / math.log10(lrs[-1] / lrs[0])
+    return max(0.0, 1 - 1 / (SMOOTHING_DECADES * steps_per_decade))
+
+
+def smooth(losses: npt.NDArray[np.float64], beta: float) -> npt.NDArray[np.float64]:
     """Exponential mean with bias correction: the first value is the first loss."""
     smoothed, mean = np.empty(len(losses)), 0.0
     for i, loss in enumerate(losses):
@@ -253,9 +277,9 @@ def longest_fall(values: npt.NDArray[np.float64]) -> list[int]:
     return chain[::-1]
 
 
-def _diverged(losses: list[float]) -> int | None:
+def diverged(losses: list[float], beta: float) -> int | None:
     """How many losses there are up to and with the first that diverged, if one did."""
-    smoothed = smooth(np.array(losses))
+    smoothed = smooth(np.array(losses), beta)
     lowest = np.minimum.accumulate(smoothed)
     bad = ~np.isfinite(smoothed) | ((smoothed > DIVERGED * lowest) & (smoothed > smoothed[0]))
     return int(bad.argmax()) + 1 if bad.any() else None

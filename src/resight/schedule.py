@@ -9,16 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from resight.recipe import (
-    Constant,
-    Cosine,
-    Cyclic,
-    ExpRange,
-    OneCycle,
-    Plateau,
-    Schedule,
-    Step,
-)
+from resight.settings import Constant, Cosine, Cyclic, ExpRange, OneCycle, Plateau, Schedule, Step
 
 MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR; torch's OneCycleLR
 

@@ -10,8 +10,9 @@ from resight.catalog import RECIPES, find_recipe
 from resight.errors import ResightError, did_you_mean
 from resight.models.names import NETS
 from resight.models.summary import ModelSummary, summarize
-from resight.recipe import Augment, Data, Model, Recipe
+from resight.recipe import Recipe
 from resight.run import load_run
+from resight.settings import Augment, Data, Model
 from resight.state import init_net
 
 

@@ -15,7 +15,8 @@ from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.files import write_atomically
 from resight.models import build_net
-from resight.recipe import Model, Recipe
+from resight.recipe import Recipe
+from resight.settings import Model
 
 
 def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) -> None:

@@ -1,0 +1,33 @@
+"""The options that several verbs share, with their help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A name (see `resight recipes`) or a TOML file.")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="cifar10, cifar100, digits, or a folder of images, one a class."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any field of the recipe, e.g. optimizer.weight_decay=0. Repeats."),
+]
+LrOption = Annotated[str | None, typer.Option("--lr", help="find, or the highest LR.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Images a step.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Of weights, order, augmentation.")]
+ValOption = Annotated[
+    float | None, typer.Option("--val", help="Fraction of train held out for validation.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files that can't be read as images.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="The result on stdout as JSON, all else on stderr.")
+]
