@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class ResightError(ValueError):
     """Something the user can mend, said in one line: what, where, what is allowed, what to do."""
 
+    def __init__(self, message: str) -> None:
+        # a name that the message repeats may hold a line break
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ResightWarning(UserWarning):
     """A setting that has no effect, or a difference that matters to the result."""

@@ -110,9 +110,8 @@ class Predictions:
             raise ResightError(
                 f"{path}: no predictions there; `resight evaluate RUN` writes them"
             ) from None
-        except Exception as error:  # a torn archive raises of a dozen kinds, in any number of lines
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ResightError(f"{path}: not a predictions file of Resight: {reason}") from None
+        except Exception as error:  # a torn archive raises of a dozen kinds
+            raise ResightError(f"{path}: not a predictions file of Resight: {error}") from None
 
 
 def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

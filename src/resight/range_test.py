@@ -35,6 +35,7 @@ DIVERGED = 2.0  # times the lowest smoothed loss, and above the first one
 SKIP_SHARE = 0.1  # of the curve's start: the mean still settles
 FEWEST_STEPS = 5  # to read from
 LEAST_FALL = 0.05  # of the loss at the start
+ALL_GONE = 0.05  # of the loss at the start
 MOST_NOISE = 0.5  # of the fall
 
 
@@ -135,8 +136,14 @@ class LrTest:
         return math.ceil(SKIP_SHARE * len(self.lrs))
 
     def _lowest(self) -> int:
+        """Where the loss is lowest, or first all gone.
+
+        What has been learnt by heart makes no gradients: its loss stays near zero, and sinks still
+        further, at rates that would wreck a training.
+        """
         start = self._start()
-        return start + int(self.smoothed[start:].argmin())
+        read = self.smoothed[start:]
+        return start + int((read <= max(read.min(), ALL_GONE * read[0])).argmax())
 
     def _check(self) -> None:
         """Refuse a curve that no LR can be read off."""

@@ -171,7 +171,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's own rule
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)
@@ -205,8 +205,9 @@ def _one_line(error: ValidationError, where: str) -> str:
     """The first of pydantic's errors as one line, and how many more there are."""
     errors = error.errors(include_url=False)
     first = errors[0]
-    kinds = {kind for section in KINDS.values() for kind in section}
-    path = [str(p) for p in first["loc"] if p not in kinds]
+    path = [str(p) for p in first["loc"]]
+    if len(path) > 1 and path[1] in KINDS.get(path[0], {}):
+        del path[1]  # pydantic names the kind that it took the section for
     field, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"])

@@ -1,0 +1,280 @@
+"""Crop, flip, cutout and normalisation against per-pixel references in numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from resight.augment import crop_flip, cutout, normalize
+from resight.data.batches import DeviceSplit
+from resight.data.plan import EpochPlan
+from resight.data.types import Split
+from resight.settings import Augment
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def make_images(n: int, height: int, width: int, channels: int, seed: int = 0) -> Pixels:
+    rng = np.random.default_rng(seed)
+    return rng.integers(1, 256, (n, height, width, channels), dtype=np.uint8)  # no black: the fill
+
+
+def naive_crop_flip(
+    images: Pixels,
+    index: list[int],
+    shifts: npt.NDArray[np.int64] | None,
+    flips: npt.NDArray[np.bool_] | None,
+    pad: int,
+    fill: str,
+) -> Pixels:
+    """Pad, cut out, mirror: one pixel after the other."""
+    _, height, width, channels = images.shape
+    result = np.zeros((len(index), height, width, channels), np.uint8)
+    for b, image in enumerate(index):
+        top, left = (pad, pad) if shifts is None else shifts[b]
+        for row in range(height):
+            for col in range(width):
+                y, x = int(top) + row - pad, int(left) + col - pad
+                if fill == "reflect":
+                    y = -y if y < 0 else 2 * (height - 1) - y if y >= height else y
+                    x = -x if x < 0 else 2 * (width - 1) - x if x >= width else x
+                mirrored = flips is not None and flips[b]
+                place = width - 1 - col if mirrored else col
+                if 0 <= y < height and 0 <= x < width:
+                    result[b, row, place] = images[image, y, x]
+    return result
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    height=st.integers(3, 9),
+    width=st.integers(3, 9),
+    channels=st.sampled_from([1, 3, 4]),
+    pad=st.integers(1, 2),
+    fill=st.sampled_from(["zero", "reflect"]),
+    shifted=st.booleans(),
+    flipped=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_crop_and_flip_are_those_of_a_loop_over_pixels(
+    height: int,
+    width: int,
+    channels: int,
+    pad: int,
+    fill: Any,
+    shifted: bool,
+    flipped: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = make_images(4, height, width, channels, seed)
+    index = rng.integers(0, 4, 6)
+    shifts = rng.integers(0, 2 * pad + 1, (6, 2)) if shifted else None
+    flips = rng.random(6) < 0.5 if flipped else None
+    result = crop_flip(
+        torch.from_numpy(images),
+        torch.from_numpy(index),
+        None if shifts is None else torch.from_numpy(shifts),
+        None if flips is None else torch.from_numpy(flips),
+        pad_px=pad,
+        fill=fill,
+    )
+
+    assert result.dtype == torch.uint8
+    expected = naive_crop_flip(images, index.tolist(), shifts, flips, pad, fill)
+    np.testing.assert_array_equal(result.numpy(), expected)
+
+
+@pytest.mark.parametrize(("fill", "mode"), [("zero", "constant"), ("reflect", "reflect")])
+@pytest.mark.parametrize("pad", [1, 4, 7])
+def test_every_shift_is_a_window_of_numpys_pad(fill: Any, mode: Any, pad: int) -> None:
+    image = make_images(1, 8, 8, 3)
+    padded = np.pad(image[0], ((pad, pad), (pad, pad), (0, 0)), mode=mode)
+    shifts = [(row, col) for row in range(2 * pad + 1) for col in range(2 * pad + 1)]
+    result = crop_flip(
+        torch.from_numpy(image),
+        torch.zeros(len(shifts), dtype=torch.int64),
+        torch.tensor(shifts),
+        None,
+        pad_px=pad,
+        fill=fill,
+    )
+
+    expected = np.stack([padded[row : row + 8, col : col + 8] for row, col in shifts])
+    np.testing.assert_array_equal(result.numpy(), expected)
+
+
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_shift_by_the_padding_is_the_image_as_it_was(fill: Any, size: int) -> None:
+    images = torch.from_numpy(make_images(5, size, size, 3))
+    index = torch.tensor([4, 0, 2])
+    shifts, flips = torch.full((3, 2), 3), torch.zeros(3, dtype=torch.bool)
+
+    assert torch.equal(crop_flip(images, index, shifts, flips, pad_px=3, fill=fill), images[index])
+    assert torch.equal(crop_flip(images, index, None, flips, pad_px=3, fill=fill), images[index])
+    assert torch.equal(crop_flip(images, index, None, None, pad_px=0, fill=fill), images[index])
+
+
+def test_a_flip_mirrors_left_and_right() -> None:
+    images = torch.arange(6, dtype=torch.uint8).reshape(1, 2, 3, 1)
+    flips = torch.tensor([True, False])
+    result = crop_flip(images, torch.tensor([0, 0]), None, flips, pad_px=0, fill="zero")
+
+    assert result[..., 0].tolist() == [[[2, 1, 0], [5, 4, 3]], [[0, 1, 2], [3, 4, 5]]]
+
+
+def test_the_images_themselves_are_left_alone() -> None:
+    images = torch.from_numpy(make_images(4, 8, 8, 3))
+    before = images.clone()
+    shifts, flips = torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, dtype=torch.bool)
+    crop_flip(images, torch.arange(4), shifts, flips, pad_px=2, fill="zero")[:] = 0
+    floats = images.float().permute(0, 3, 1, 2)
+    cutout(floats, torch.zeros(4, 2, dtype=torch.int64), size_px=4)
+
+    assert torch.equal(images, before)
+    assert torch.equal(floats, before.float().permute(0, 3, 1, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 11),
+    extra=st.integers(0, 3),
+    data=st.data(),
+    channels=st.sampled_from([1, 3]),
+)
+def test_cutout_zeroes_one_whole_square_and_nothing_else(
+    height: int, extra: int, data: st.DataObject, channels: int
+) -> None:
+    width = height + extra
+    size = data.draw(st.integers(1, height))
+    top = data.draw(st.integers(0, height - size))
+    left = data.draw(st.integers(0, width - size))
+    images = torch.rand(2, channels, height, width) + 1
+    boxes = torch.tensor([[top, left], [0, width - size]])
+    result = cutout(images, boxes, size_px=size)
+
+    expected = images.clone()
+    expected[0, :, top : top + size, left : left + size] = 0
+    expected[1, :, :size, width - size :] = 0
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("size_px", [1, 2, 3, 7, 8, 9, 31, 32])
+def test_the_area_cut_is_exact_wherever_the_box_was_drawn(size_px: int) -> None:
+    boxes = EpochPlan.draw(200, 32, Augment(cutout_px=size_px), seed=0, epoch=0).boxes
+    assert boxes is not None
+    result = cutout(torch.ones(200, 1, 32, 32), boxes, size_px=size_px)
+
+    assert (result == 0).sum((1, 2, 3)).tolist() == [size_px * size_px] * 200
+
+
+def test_no_pixel_is_spared_by_the_boxes_and_all_corners_are_reached() -> None:
+    n = 20_000
+    boxes = EpochPlan.draw(n, 8, Augment(cutout_px=3), seed=1, epoch=0).boxes
+    assert boxes is not None
+    cut = (cutout(torch.ones(n, 1, 8, 8), boxes, size_px=3) == 0).sum((0, 1)).numpy()
+    # of the 6 positions along an axis, so many cover a pixel
+    covering = np.array([1, 2, 3, 3, 3, 3, 2, 1])
+    expected = n * np.outer(covering, covering) / 36
+
+    assert np.abs(cut / expected - 1).max() < 0.15
+    top_left = np.bincount((boxes[:, 0] * 6 + boxes[:, 1]).numpy(), minlength=36)
+    assert stats.chisquare(top_left).pvalue > 0.001
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_normalisation_is_the_formula_in_float64(channels: int) -> None:
+    images = make_images(6, 8, 8, channels)
+    images[0], images[1] = 0, 255
+    rng = np.random.default_rng(1)
+    mean, std = rng.uniform(0.3, 0.6, channels), rng.uniform(0.2, 0.3, channels)
+    result = normalize(
+        torch.from_numpy(images),
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy(std.astype(np.float32)),
+    )
+
+    expected = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
+    assert result.dtype == torch.float32
+    assert result.shape == (6, channels, 8, 8)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-6)
+
+
+def device_split(pixels: Pixels, *, resident: bool = True) -> tuple[DeviceSplit, np.ndarray]:
+    n = len(pixels)
+    floats = pixels.reshape(-1, pixels.shape[3]) / 255
+    mean, std = floats.mean(0), floats.std(0)
+    split = Split(pixels, np.arange(n), np.array([str(i) for i in range(n)]))
+    placed = DeviceSplit.place(
+        split,
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy(std.astype(np.float32)),
+        torch.device("cpu"),
+        resident=resident,
+    )
+    return placed, np.stack([mean, std])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
+def test_a_batch_is_cropped_flipped_normalised_and_only_then_cut(fill: Any, resident: bool) -> None:
+    pixels = make_images(12, 8, 8, 3)
+    placed, (mean, std) = device_split(pixels, resident=resident)
+    settings_ = Augment(crop_pad_px=2, crop_fill=fill, flip="random", cutout_px=3)
+    plan = EpochPlan.draw(12, 8, settings_, seed=3, epoch=1)
+    assert plan.shifts is not None
+    assert plan.flips is not None
+    assert plan.boxes is not None
+    index = plan.order[3:9]
+    images, labels = placed.augmented(index, plan, settings_)
+
+    # the numbers of an image are those at its own place, whatever its place in the batch
+    expected = naive_crop_flip(
+        pixels, index.tolist(), plan.shifts[index].numpy(), plan.flips[index].numpy(), 2, fill
+    )
+    expected = ((expected / 255 - mean) / std).transpose(0, 3, 1, 2)
+    for b, image in enumerate(index.tolist()):
+        top, left = plan.boxes[image].tolist()
+        expected[b, :, top : top + 3, left : left + 3] = 0.0
+    assert labels.tolist() == index.tolist()
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=2e-6)
+    cut = (images == 0).all(1).sum((1, 2))
+    assert cut.tolist() == [9] * 6
+
+
+def test_an_image_is_the_same_in_any_batch() -> None:
+    placed, _ = device_split(make_images(20, 8, 8, 3))
+    settings_ = Augment(crop_pad_px=2, flip="random", cutout_px=3)
+    plan = EpochPlan.draw(20, 8, settings_, seed=0, epoch=0)
+    together, _ = placed.augmented(plan.order, plan, settings_)
+    alone = [placed.augmented(plan.order[i : i + 1], plan, settings_)[0] for i in range(20)]
+
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_augmentation_moves_no_global_generator() -> None:
+    placed, _ = device_split(make_images(20, 8, 8, 3))
+    plan = EpochPlan.draw(20, 8, Augment(crop_pad_px=2, cutout_px=3), seed=0, epoch=0)
+    before = torch.get_rng_state()
+    placed.augmented(plan.order, plan, Augment(crop_pad_px=2, cutout_px=3))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_switched_off_augmentation_is_the_plain_image() -> None:
+    placed, _ = device_split(make_images(6, 8, 8, 3))
+    off = Augment(crop_pad_px=0, flip="none", cutout_px=0)
+    plan = EpochPlan.draw(6, 8, off, seed=0, epoch=0)
+    images, _ = placed.augmented(torch.arange(6), plan, off)
+
+    assert torch.equal(images, placed.plain(0, 6))

@@ -1,0 +1,232 @@
+"""The numbers of an epoch belong to its seed, to a purpose and to an image, and to nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from resight.data.plan import EpochPlan, generator
+from resight.settings import Augment
+
+FULL = Augment(crop_pad_px=4, flip="random", cutout_px=8)
+
+
+def draw(
+    n: int = 100, *, size: int = 32, augment: Augment = FULL, seed: int = 0, epoch: int = 0
+) -> EpochPlan:
+    return EpochPlan.draw(n, size, augment, seed=seed, epoch=epoch)
+
+
+def parts(plan: EpochPlan) -> list[torch.Tensor]:
+    found = [plan.order, plan.shifts, plan.flips, plan.boxes]
+    return [part for part in found if part is not None]
+
+
+def same(one: EpochPlan, other: EpochPlan) -> list[bool]:
+    return [torch.equal(a, b) for a, b in zip(parts(one), parts(other), strict=True)]
+
+
+def p_uniform(counts: np.ndarray) -> float:
+    return float(stats.chisquare(counts).pvalue)
+
+
+def test_types_and_shapes() -> None:
+    plan = draw(7)
+
+    assert [(part.dtype, tuple(part.shape)) for part in parts(plan)] == [
+        (torch.int64, (7,)),
+        (torch.int64, (7, 2)),
+        (torch.bool, (7,)),
+        (torch.int64, (7, 2)),
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10_000))
+def test_the_same_seed_and_epoch_give_the_same_numbers(seed: int, epoch: int) -> None:
+    assert same(draw(seed=seed, epoch=epoch), draw(seed=seed, epoch=epoch)) == [True] * 4
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 0), (0, 1), (1, 1), (10, 0), (0, 10)])
+def test_another_seed_or_epoch_gives_others(seed: int, epoch: int) -> None:
+    assert same(draw(), draw(seed=seed, epoch=epoch)) == [False] * 4
+
+
+def test_seed_and_epoch_are_not_run_together() -> None:
+    assert same(draw(seed=1, epoch=12), draw(seed=11, epoch=2)) == [False] * 4
+
+
+def test_purposes_have_streams_of_their_own() -> None:
+    seeds = {
+        generator(seed, epoch, purpose).initial_seed()
+        for seed in range(5)
+        for epoch in range(5)
+        for purpose in ("order", "crop", "flip", "cutout", "init")
+    }
+
+    assert len(seeds) == 125
+
+
+def test_the_numbers_are_those_of_the_first_release() -> None:
+    """A run that is resumed or repeated with another version must see the same images."""
+    plan = draw(5, seed=3, epoch=2)
+
+    assert plan.order.tolist() == [4, 2, 3, 1, 0]
+    assert plan.shifts is not None
+    assert plan.shifts.tolist() == [[8, 8], [0, 5], [3, 3], [3, 4], [4, 6]]
+    assert plan.flips is not None
+    assert plan.flips.tolist() == [True, False, False, False, True]
+    assert plan.boxes is not None
+    assert plan.boxes.tolist() == [[23, 24], [11, 9], [8, 23], [15, 17], [13, 8]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 300),
+    size=st.integers(9, 40),
+    pad=st.integers(1, 8),
+    cutout=st.integers(1, 9),
+    seed=st.integers(0, 2**63 - 1),
+    epoch=st.integers(0, 100),
+)
+def test_the_order_is_a_permutation_and_the_numbers_lie_in_their_ranges(
+    n: int, size: int, pad: int, cutout: int, seed: int, epoch: int
+) -> None:
+    augment = Augment(crop_pad_px=pad, flip="random", cutout_px=cutout)
+    plan = draw(n, size=size, augment=augment, seed=seed, epoch=epoch)
+
+    assert sorted(plan.order.tolist()) == list(range(n))
+    assert plan.shifts is not None
+    assert plan.boxes is not None
+    assert 0 <= int(plan.shifts.min()) <= int(plan.shifts.max()) <= 2 * pad
+    assert 0 <= int(plan.boxes.min()) <= int(plan.boxes.max()) <= size - cutout
+
+
+@pytest.mark.parametrize(
+    ("off", "missing"),
+    [
+        ({"crop_pad_px": 0}, "shifts"),
+        ({"flip": "none"}, "flips"),
+        ({"cutout_px": 0}, "boxes"),
+    ],
+)
+def test_switching_one_off_leaves_the_others_as_they_were(
+    off: dict[str, Any], missing: str
+) -> None:
+    names = {"order", "shifts", "flips", "boxes"}
+    full, less = draw(), draw(augment=FULL.model_copy(update=off))
+
+    assert getattr(less, missing) is None
+    for name in names - {missing}:
+        assert torch.equal(getattr(full, name), getattr(less, name)), name
+
+
+def test_other_sizes_of_one_leave_the_others_as_they_were() -> None:
+    full = draw()
+    other = draw(size=40, augment=Augment(crop_pad_px=2, flip="random", cutout_px=5))
+
+    assert same(full, other) == [True, False, True, False]
+
+
+def test_alternating_flips_change_sides_each_epoch() -> None:
+    augment = Augment(flip="alternating")
+    flips = [draw(1000, augment=augment, seed=5, epoch=epoch).flips for epoch in range(6)]
+
+    for now, after in itertools.pairwise(flips):
+        assert now is not None
+        assert after is not None
+        assert torch.equal(now, ~after)
+    assert flips[0] is not None
+    assert 400 < int(flips[0].sum()) < 600
+
+
+def test_alternating_begins_as_random_does() -> None:
+    assert same(draw(augment=Augment(flip="alternating")), draw()) == [True] * 4
+
+
+def test_drawing_moves_no_global_generator() -> None:
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    draw(1000, seed=3, epoch=4)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_a_global_seed_moves_no_plan() -> None:
+    torch.manual_seed(1)
+    one = draw()
+    torch.manual_seed(2)
+
+    assert same(one, draw()) == [True] * 4
+
+
+def test_nothing_of_the_images_goes_in() -> None:
+    assert list(inspect.signature(EpochPlan.draw).parameters) == [
+        "n",
+        "image_size",
+        "augment",
+        "seed",
+        "epoch",
+    ]
+
+
+def test_the_copy_for_a_device_holds_the_same() -> None:
+    plan = draw()
+    partial = draw(augment=Augment(crop_pad_px=0, flip="none", cutout_px=0))
+
+    assert same(plan.to(torch.device("cpu")), plan) == [True] * 4
+    moved = partial.to(torch.device("cpu"))
+    assert (moved.shifts, moved.flips, moved.boxes) == (None, None, None)
+
+
+def test_shifts_are_uniform_in_both_directions_and_independent() -> None:
+    shifts = draw(50_000).shifts
+    assert shifts is not None
+    rows, cols = shifts.numpy().T
+
+    assert p_uniform(np.bincount(rows * 9 + cols, minlength=81)) > 0.001
+    assert len(np.bincount(rows * 9 + cols)) == 81
+
+
+def test_boxes_are_uniform_over_all_whole_positions() -> None:
+    boxes = draw(50_000, size=12, augment=Augment(cutout_px=5)).boxes
+    assert boxes is not None
+    rows, cols = boxes.numpy().T
+    counts = np.bincount(rows * 8 + cols, minlength=64)
+
+    assert len(counts) == 64
+    assert p_uniform(counts) > 0.001
+
+
+def test_flips_are_fair() -> None:
+    flips = draw(50_000).flips
+    assert flips is not None
+    mirrored = int(flips.sum())
+
+    assert p_uniform(np.array([mirrored, 50_000 - mirrored])) > 0.001
+
+
+def test_over_the_epochs_each_image_gets_every_flip_and_shift() -> None:
+    plans = [draw(40, augment=Augment(crop_pad_px=1), epoch=epoch) for epoch in range(200)]
+    flips = torch.stack([plan.flips for plan in plans if plan.flips is not None])
+    shifts = torch.stack([plan.shifts for plan in plans if plan.shifts is not None])
+    places = shifts[..., 0] * 3 + shifts[..., 1]
+
+    assert bool((flips.float().mean(0) - 0.5).abs().max() < 0.15)
+    assert all(len(torch.unique(places[:, image])) == 9 for image in range(40))
+
+
+def test_the_first_image_of_the_epochs_is_uniform() -> None:
+    first = [int(draw(10, epoch=epoch).order[0]) for epoch in range(2000)]
+
+    assert p_uniform(np.bincount(first, minlength=10)) > 0.001
