@@ -711,3 +711,12 @@ def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ResightError, match="can't be read as a recipe") as caught:
         Recipe.load(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model.width", True), ("model.width", "64"), ("model.conv_bias", "yes"), ("train.seed", 1.0)],
+)
+def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, value: object) -> None:
+    with pytest.raises(ResightError, match=field.replace(".", r"\.")):
+        Recipe().with_changes({field: value})

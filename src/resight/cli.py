@@ -162,10 +162,8 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Raise the LR step by step on the recipe's own training step and suggest one."""
-    from resight.catalog import find_recipe
-    from resight.job import changed
     from resight.range_test import find_lr as run_test
-    from resight.range_test import method_for, save_plot
+    from resight.range_test import save_plot
 
     reporter = _reporter(as_json)
     try:
@@ -191,12 +189,10 @@ def find_lr(
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
-    taken = method_for(changed(find_recipe(recipe or "custom-resnet"), _settings(set_)).schedule)
     for method, value in suggestions.items():
-        print(
-            f"  {method:<11} {value:.3g}" + ("   what --lr find takes" if method == taken else "")
-        )
-    print(f"next: resight train --lr {suggestions[taken]:.3g}" + said(recipe, data))
+        mark = "   what --lr find takes" if method == test.method else ""
+        print(f"  {method:<11} {value:.3g}{mark}")
+    print(f"next: resight train --lr {suggestions[test.method]:.3g}" + said(recipe, data))
 
 
 @app.command()

@@ -42,25 +42,28 @@ MOST_NOISE = 0.5  # of the fall
 @dataclass(frozen=True)
 class LrTest:
     """lrs, losses: float64 (n,), a step each; stop: why it ended, in words; chance: the loss of a
-    net that knows nothing, ln K."""
+    net that knows nothing, ln K; method: how the recipe that was tested reads the curve."""
 
     lrs: npt.NDArray[np.float64]
     losses: npt.NDArray[np.float64]
     stop: str
     chance: float = math.inf
+    method: Method = "valley"
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
         """float64 (n,): the exponential mean of the losses, corrected for its start."""
         return smooth(self.losses, memory(self.lrs))
 
-    def suggest(self, method: Method = "valley") -> float:
-        """An LR read off the curve.
+    def suggest(self, method: Method | None = None) -> float:
+        """An LR read off the curve; by `self.method`, as `lr_max = "find"` does, unless given.
 
-        valley: two thirds along the longest fall · steepest: where the smoothed loss falls fastest
-        per decade · minimum/10, minimum/2: a tenth or half of the LR of the lowest smoothed loss.
-        Raises `ResightError` where the curve does not bear it (flat, noisy, too short), saying why.
+        valley: halfway along the longest fall (fastai) · steepest: where the smoothed loss falls
+        fastest per decade · minimum/10, minimum/2: a tenth or half of the LR of the lowest smoothed
+        loss. Raises `ResightError` where the curve does not bear it (flat, noisy, too short),
+        saying why.
         """
+        method = method or self.method
         if method not in METHODS:
             raise ResightError(f"suggestion '{method}'{did_you_mean(method, METHODS)}")
         self._check()
@@ -70,7 +73,7 @@ class LrTest:
             return float(self.lrs[low]) / (10 if method == "minimum/10" else 2)
         if method == "valley":
             falling = longest_fall(smoothed[start : low + 1])
-            return float(self.lrs[start + falling[(len(falling) - 1) * 2 // 3]])
+            return float(self.lrs[start + (falling[0] + falling[-1]) // 2])
         slope = np.gradient(smoothed, np.log10(self.lrs))
         return float(self.lrs[start + int(slope[start : low + 1].argmin())])
 
@@ -91,14 +94,15 @@ class LrTest:
             "lrs": self.lrs.tolist(),
             "losses": self.losses.tolist(),
             "stop": self.stop,
-            "chance": self.chance,
+            "chance": self.chance if math.isfinite(self.chance) else None,
+            "method": self.method,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LrTest:
-        return cls(
-            np.array(values["lrs"]), np.array(values["losses"]), values["stop"], values["chance"]
-        )
+        chance = math.inf if values["chance"] is None else values["chance"]
+        lrs, losses = np.array(values["lrs"]), np.array(values["losses"])
+        return cls(lrs, losses, values["stop"], chance, values["method"])
 
     def plot(self) -> Figure:
         """A matplotlib figure of the curve and its suggestions, on no display."""
@@ -241,8 +245,9 @@ def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = No
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
+    kept = np.array(losses[:finite], dtype=np.float64)
     chance = math.log(len(job.data.classes))
-    return LrTest(lrs[:finite], np.array(losses[:finite], dtype=np.float64), stop, chance)
+    return LrTest(lrs[:finite], kept, stop, chance, method_for(job.recipe.schedule))
 
 
 def method_for(schedule: Schedule) -> Method:

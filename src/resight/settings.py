@@ -44,7 +44,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Part(BaseModel):
     """A section of a recipe: frozen, no unknown keys, no infinities."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Model(Part):

@@ -18,7 +18,7 @@ from resight.interrupt import Interrupted, StopRequested, StopSignals
 from resight.job import Job, build_job, needs_lr_test, prepare
 from resight.predictions import Predictions
 from resight.progress import Reporter, default_reporter
-from resight.range_test import method_for, run_range_test
+from resight.range_test import run_range_test
 from resight.recipe import Recipe
 from resight.run import Run, create_run, describe_environment
 from resight.runtime import Runtime
@@ -143,7 +143,7 @@ def _resolve(job: Job, run: Run, reporter: Reporter, stop: StopSignals) -> Sched
             run.write("lr_test.json", test.to_dict())
             lr_max = job.recipe.schedule.lr_max
             if lr_max == "find":
-                lr_max = test.suggest(method_for(job.recipe.schedule))
+                lr_max = test.suggest()
             found = {"lr_max": lr_max, "lr_min": test.suggest_lr_min(lr_max)}
             schedule = resolve_schedule(job.recipe.schedule, found)
             resolved["found"] = {k: v for k, v in found.items() if hasattr(schedule, k)}
