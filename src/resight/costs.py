@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from resight.progress import duration
 from resight.recipe import Recipe
 
 TIMED_IMAGES_CPU = 128  # a few cheap steps: on a CPU the rate hardly depends on the batch
-TIMED_STEPS = 2
+TIMED_SECONDS = 0.5
+TIMED_STEPS = (3, 20)  # at least, at most
 WORTH_CUTTING = 600.0  # seconds from which `--minutes` is offered
 
 
@@ -138,12 +140,13 @@ def _scaled(recipe: Recipe) -> list[str]:
 
 
 def _seconds(job: Job, work: Callable[[], object]) -> float:
-    """Seconds of one call: the least of a few, after one that warms up."""
-    times = []
-    for _ in range(1 + TIMED_STEPS):
+    """Seconds of one call: the median of those of about half a second, after one that warms up."""
+    least, most = TIMED_STEPS
+    times: list[float] = []
+    while len(times) <= least or (sum(times[1:]) < TIMED_SECONDS and len(times) <= most):
         start = time.perf_counter()
         work()
         if job.runtime.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return statistics.median(times[1:])

@@ -69,8 +69,19 @@ def _train_epoch(
         state.epoch_seconds += time.perf_counter() - began
         images = min(done * job.recipe.train.batch_size, len(job.train))
         rate = images / max(state.epoch_seconds, 1e-9)
-        info = (epoch + 1, schedule.epochs, done, steps, loss_so_far, accuracy_so_far, lr, rate)
-        reporter.step(StepInfo(*info))
+        reporter.step(
+            StepInfo(
+                epoch=epoch + 1,
+                epochs=schedule.epochs,
+                done=done,
+                total=steps,
+                loss=loss_so_far,
+                accuracy=accuracy_so_far,
+                lr=lr,
+                images_per_second=rate,
+                seconds_left=_seconds_left(job, done),
+            )
+        )
         stop.check()
         if due:
             checkpoints.save(state.snapshot())
@@ -140,6 +151,15 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
     )
     images = getattr(job.data, split)
     return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)
+
+
+def _seconds_left(job: Job, done: int) -> float:
+    """What the training still takes, if its steps and measurements go on as they went."""
+    state = job.state
+    step = state.epoch_seconds / done
+    measuring = state.history[-1]["evaluate_seconds"] if state.history else 0.0
+    epochs = job.recipe.schedule.epochs - len(state.history)
+    return step * (job.total_steps - state.step) + float(measuring) * epochs
 
 
 def _watched(history: list[dict[str, Any]]) -> list[float]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -79,14 +80,17 @@ def evaluate(
         loaded = data
     else:
         source: str | Path = data if data is not None else facts["source"]
-        loaded = load_data(
+        load = functools.partial(
+            load_data,
             source,
             image_size=about["image_size"],
-            channels=about["channels"],
             split_seed=run.recipe.data.split_seed,
             skip_bad=skip_bad or bool(facts["bad"]),
             progress=progress,
         )
+        loaded = load()  # as the training loaded it, so that the decoded cache serves
+        if loaded.channels != about["channels"]:
+            loaded = load(channels=about["channels"])
     if data is None and loaded.fingerprint != facts["fingerprint"]:
         raise ResightError(
             f"{run.path}: the images at {loaded.source} are not those of the training "

@@ -15,7 +15,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 
@@ -31,6 +30,7 @@ class StepInfo:
     accuracy: float
     lr: float
     images_per_second: float
+    seconds_left: float  # of the whole training
 
 
 class Reporter(Protocol):
@@ -102,7 +102,6 @@ class Live(Quiet):
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(),
             console=console,
             transient=True,
         )
@@ -122,7 +121,7 @@ class Live(Quiet):
     def step(self, info: StepInfo) -> None:
         facts = (
             f"loss {info.loss:.3f} · acc {info.accuracy:.1%} · LR {info.lr:.3g} · "
-            f"{info.images_per_second:,.0f} img/s"
+            f"{info.images_per_second:,.0f} img/s · {duration(info.seconds_left)} left"
         )
         name = f"epoch {info.epoch}/{info.epochs}"
         self._show("train", name, info.done, info.total, facts)
