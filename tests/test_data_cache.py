@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -145,6 +146,23 @@ def test_the_seed_of_the_split_needs_no_second_decoding(root, decoded):
     other = load(root / "train", split_seed=5)
     assert len(decoded) == 6
     assert {*data.train.ids, *data.test.ids} == {*other.train.ids, *other.test.ids}
+
+
+@pytest.mark.parametrize("folder", [".", "train"])
+def test_measuring_shares_the_entry_with_training(root, store, decoded, folder):
+    data = load(root / folder)
+    measured = load(root / folder, held_out=False)
+    assert len(decoded) == len({*data.train.ids, *data.test.ids})
+    assert len(entries(store)) == 1
+    assert isinstance(measured.test.images, np.memmap)
+
+
+def test_an_empty_class_that_was_measured_is_not_in_the_entry(root, decoded):
+    (root / "train/empty").mkdir()
+    measured = load(root, held_out=False)
+    (root / "train/empty").rmdir()
+    assert load(root).classes == measured.classes == ("a", "b")
+    assert len(decoded) == 12
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -346,3 +364,49 @@ def test_stopping_does_not_wait_for_every_image(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load(root, progress=stop)
     assert len(started) < 200
+
+
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError("gone"), ValueError("wrong"), ResightError("no")]
+)
+def test_an_error_in_progress_propagates_and_leaves_nothing_behind(
+    root, store, decoded, monkeypatch, error
+):
+    monkeypatch.setattr(table, "ROWS_PER_TASK", 1)
+    calls = []
+
+    def fail(done, total):
+        calls.append(done)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        load(root, progress=fail)
+    assert caught.value is error
+    assert calls == [1]
+    assert entries(store) == []
+    load(root)
+    assert len(entries(store)) == 1
+
+
+def test_an_error_in_progress_stops_tasks_that_run(root, monkeypatch):
+    monkeypatch.setattr(table, "threads", lambda: 1)
+    for n in range(240):
+        paint(root / f"train/a/more{n}.png", n)
+    told, started = threading.Event(), []
+    real = folder.decode_file
+
+    def watched(*arguments):
+        started.append(arguments)
+        if len(started) > table.ROWS_PER_TASK:  # the second task, in hand when progress raises
+            assert told.wait(10)
+            time.sleep(0.01)
+        return real(*arguments)
+
+    def fail(done, total):
+        told.set()
+        raise BrokenPipeError
+
+    monkeypatch.setattr(folder, "decode_file", watched)
+    with pytest.raises(BrokenPipeError):
+        load(root, progress=fail)
+    assert len(started) < table.ROWS_PER_TASK + 30

@@ -183,6 +183,18 @@ def test_an_interrupted_download_goes_on(server, place):
     assert left(place) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("wrong")])
+def test_an_error_in_progress_is_no_failed_download(server, place, error):
+    def fail(done, total):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        download("cifar10", progress=fail)
+    assert caught.value is error
+    assert left(place) == ["cifar-10-python.tar.gz.part"]
+    assert (download("cifar10") / "test_batch").exists()
+
+
 def test_a_server_without_ranges_starts_over(server, place):
     server.cut_at = 1000
     error_of()

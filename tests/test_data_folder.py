@@ -431,8 +431,101 @@ def test_a_file_name_that_is_no_unicode(root):
         paint(root / "train/cat" / odd, 5)
     except OSError:
         pytest.skip("this file system takes Unicode names only")
-    assert f"train/cat/{odd}" in load(root).train.ids.tolist()
-    assert f"train/cat/{odd}" in load(root).train.ids.tolist()
+    folder = root / "train/cat"
+    for held_out in (True, False):
+        assert error_of(root, held_out=held_out) == (
+            f"{folder} holds '\\udcff\\udcfe.png', which is no valid UTF-8: rename it"
+        )
+    (folder / odd).rename(folder / "even.png")
+    (root / "test/cat").rename(root / "test" / os.fsdecode(b"c\xe4t"))
+    assert error_of(root) == f"{root}/test holds 'c\\udce4t', which is no valid UTF-8: rename it"
+    assert not (root.parent / "the-cache").exists()
+
+
+def measure(root: Path, **options):
+    return load(root, held_out=False, **options)
+
+
+def test_a_folder_a_class_is_measured_whole(root):
+    make(flat(root), "cat/same.png")  # the same pixels as cat/0.png
+    data = measure(root)
+    assert data.train is data.test
+    assert np.bincount(data.test.labels).tolist() == [11, 15]
+    assert data.notes == (f"{root} has no test split: all 26 images are measured",)
+    exact = data.test.images.astype(np.float64) / 255
+    np.testing.assert_allclose(data.mean, exact.mean((0, 1, 2)), atol=1e-12)
+    np.testing.assert_allclose(data.std, exact.std((0, 1, 2)), atol=1e-12)
+
+
+def test_measured_with_files_that_cannot_be_read(root):
+    flat(root)
+    (root / "cat/3.png").write_bytes(b"no")
+    assert "1 of 25 images" in error_of(root, held_out=False)
+    data = measure(root, skip_bad=True)
+    assert len(data.test) == 24
+    assert data.train is data.test
+    assert data.bad == ("cat/3.png",)
+    assert data.notes[1] == f"{root} has no test split: all 24 images are measured"
+    only = make(root.parent / "only", "cat/1.png")
+    (only / "cat/1.png").write_bytes(b"no")
+    assert error_of(only, held_out=False, skip_bad=True) == f"{only} has no image to measure"
+
+
+def test_one_class_and_empty_class_folders_can_be_measured(root):
+    make(root, "cat/1.png")
+    (root / "emu").mkdir()
+    data = measure(root)
+    assert data.classes == ("cat",)
+    assert data.test.ids.tolist() == data.train.ids.tolist() == ["cat/1.png"]
+    (root / "emu").rmdir()
+    assert error_of(root).startswith(f"only one class ('cat') in {root}")
+
+
+def test_a_test_split_is_measured_as_it_is(root):
+    data = load(make(root, *SPLIT))
+    other = measure(root)
+    assert other.test.ids.tolist() == data.test.ids.tolist()
+    assert other.train.ids.tolist() == data.train.ids.tolist()
+    assert other.fingerprint == data.fingerprint
+    assert other.notes == ()
+    paint(root / "test/dog/same.png", 0)
+    assert measure(root).notes == load(root).notes != ()
+
+
+def test_classes_that_train_lacks_can_be_measured(root):
+    make(root, *SPLIT, "test/emu/1.png", "train/fox/2.png", "val/gnu/9.png")
+    (root / "train/emu").mkdir()
+    (root / "train/yak").mkdir()
+    data = measure(root)
+    assert data.classes == ("cat", "dog", "emu", "fox", "gnu")
+    assert data.test.labels.tolist() == [0, 1, 2]
+    assert data.notes[0].startswith("2 classes have no image in test ('fox', 'gnu')")
+    assert "class 'emu' is in the test split" in error_of(root)
+
+
+def test_an_empty_train_or_val_does_not_stop_a_measurement(root):
+    make(root, "test/cat/1.png", "test/dog/1.png")
+    (root / "train").mkdir()
+    (root / "val/cat").mkdir(parents=True)
+    data = measure(root)
+    assert data.train is data.test
+    assert len(data.test) == 2
+    assert data.val is None
+    assert data.notes == ()
+
+
+def test_a_test_split_that_cannot_be_measured(root):
+    make(root, "train/cat/1.png", "train/dog/2.png", "test/1.png")
+    assert error_of(root, held_out=False) == (
+        f"{root}/test has no folder a class inside, so its images have no label: "
+        "put each class's images into a folder of its own"
+    )
+    (root / "test/cat").mkdir()
+    assert error_of(root, held_out=False) == (
+        f"the test split of {root} has no image: put images into its class folders"
+    )
+    lone = make(root.parent / "lone", "test/cat/1.png", "masks/1.png")
+    assert error_of(lone, held_out=False).endswith(f"or give {lone}/test itself")
 
 
 def test_a_folder_that_cannot_be_read(root, monkeypatch):

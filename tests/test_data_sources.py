@@ -61,6 +61,14 @@ def test_digits_are_scikit_learns_scaled_to_255(digits):
     assert np.abs(held / (sizes + held) - 0.2).max() < 0.005
 
 
+def test_digits_can_be_measured_whole(digits):
+    data = load_data("digits", image_size=8, held_out=False)
+    assert data.train is data.test
+    assert len(data.test) == 1797
+    assert data.notes == ("digits has no test split: all 1797 images are measured",)
+    assert data.fingerprint != digits.fingerprint
+
+
 def test_digits_at_another_size_seed_and_colour(digits):
     other = load_data("digits", image_size=32, channels=3, split_seed=1)
     assert other.train.images.shape[1:] == (32, 32, 3)

@@ -233,7 +233,7 @@ def test_a_stop_during_the_lr_test_finds_the_same_lr_again(tmp_path: Path) -> No
 
     with pytest.raises(resight.Interrupted):
         fit(recipe, data, tmp_path / "cut", reporter=StopInTest())
-    assert not load_run(tmp_path / "cut").resolved
+    assert "found" not in load_run(tmp_path / "cut").resolved
     resume(tmp_path / "cut", data)
     assert load_run(tmp_path / "cut").resolved == whole.resolved
     assert_same_run(whole.path, tmp_path / "cut")

@@ -15,10 +15,11 @@ from torch.nn.functional import cross_entropy
 import resight
 from conftest import make_data
 from resight import costs, epochs
+from resight.changes import changed
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.interrupt import StopSignals
-from resight.job import build_job, changed, prepare
+from resight.job import build_job, prepare
 from resight.progress import Quiet, StepInfo
 from resight.recipe import Recipe
 from resight.run import Checkpointer, load_run, write_checkpoint
@@ -309,7 +310,7 @@ def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
 
 
 def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
-    with pytest.raises(ResightError, match=r"leaves one image of 65 .* train\.last_batch=drop"):
+    with pytest.raises(ResightError, match=r"one image of 65, .* train\.last_batch=drop"):
         build_job(tiny("digits"), make_data(65), runtime())
     job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
     assert job.steps_per_epoch == 2

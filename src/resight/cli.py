@@ -6,7 +6,10 @@ Torch is imported inside the verbs, so `--help` answers at once.
 from __future__ import annotations
 
 import functools
+import io
 import json
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -29,7 +32,7 @@ from resight.cli_options import (
     SkipBadOption,
     ValOption,
 )
-from resight.cli_output import headline, listed, print_classes, print_result, said
+from resight.cli_output import headline, listed, print_classes, print_result
 from resight.errors import ResightError, ResightWarning
 
 if TYPE_CHECKING:
@@ -65,8 +68,8 @@ def _verb(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as stop:
             print(str(stop) or "stopped", file=sys.stderr)
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
-        except BrokenPipeError:  # `resight … | head`
-            sys.stderr.close()
+        except BrokenPipeError:  # `resight … | head`: what was asked for is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
 
     return run
@@ -131,12 +134,7 @@ def train(
         skip_bad=skip_bad,
         reporter=_reporter(as_json),
         started=started,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        val=val,
-        **_settings(set_),
+        **_changes(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
     )
     if as_json:
         print(json.dumps(run.result))
@@ -162,28 +160,23 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Raise the LR step by step on the recipe's own training step and suggest one."""
+    from resight.range_test import check_plot, save_plot
     from resight.range_test import find_lr as run_test
-    from resight.range_test import save_plot
 
-    reporter = _reporter(as_json)
-    try:
-        test = run_test(
-            recipe or "custom-resnet",
-            data,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-            reporter=reporter,
-            batch_size=batch_size,
-            seed=seed,
-            val=val,
-            **_settings(set_),
-        )
-    finally:
-        reporter.close()
+    if plot is not None:
+        check_plot(plot)
+    test = run_test(
+        recipe or "custom-resnet",
+        data,
+        device=device,
+        precision=precision,
+        skip_bad=skip_bad,
+        reporter=_reporter(as_json),
+        **_changes(set_, batch_size=batch_size, seed=seed, val=val),
+    )
     if plot is not None:
         save_plot(test, plot)
-        reporter.say(f"curve  {plot}")
+        print(f"curve: {plot}", file=sys.stderr)
     suggestions = test.suggestions()
     if as_json:
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
@@ -192,7 +185,11 @@ def find_lr(
     for method, value in suggestions.items():
         mark = "   what --lr find takes" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
-    print(f"next: resight train --lr {suggestions[test.method]:.3g}" + said(recipe, data))
+    words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    for option, given in (("--recipe", recipe), ("--data", data), ("--batch-size", batch_size)):
+        words += [] if given is None else [option, str(given)]
+    words += [word for pair in set_ or [] for word in ("--set", pair)]
+    print(f"next: resight train {shlex.join(words)}")
 
 
 @app.command()
@@ -218,7 +215,7 @@ def evaluate(
             device=device,
             precision=precision,
             skip_bad=skip_bad,
-            progress=reporter.counting("decoding images"),
+            reporter=reporter,
         )
     finally:
         reporter.close()
@@ -247,8 +244,8 @@ def summary(
     classes: Annotated[int, typer.Option("--classes")] = 10,
     channels: Annotated[int, typer.Option("--channels")] = 3,
     image_size: Annotated[
-        int, typer.Option("--image-size", help="px; a recipe knows its own.")
-    ] = 32,
+        int | None, typer.Option("--image-size", help="px, for a net: 32 unless given.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a net's layers: output shape, parameters, receptive field, multiply-adds."""
@@ -293,7 +290,12 @@ def data(
     reporter = _reporter(as_json=False)
     try:
         if name in VARIANTS:
-            path = download(name, progress=reporter.counting(f"downloading {name}"))
+            show = reporter.counting(f"downloading {name}, MB")
+
+            def progress(done: int, total: int | None) -> None:
+                show(done // 1_000_000, total and total // 1_000_000)
+
+            path = download(name, progress=progress)
             reporter.say(f"{name} is at {path}")
         loaded = load_data(
             name,
@@ -313,18 +315,25 @@ def data(
     print("std     " + " ".join(f"{value:.4f}" for value in loaded.std))
     for note in loaded.notes:
         print(f"note: {note}")
-    print(f"next: resight train --data {name}" + (" --recipe digits" if name == "digits" else ""))
+    print(
+        f"next: resight train --data {shlex.quote(name)}"
+        + (" --recipe digits" if name == "digits" else "")
+    )
 
 
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a bar or × that the encoding lacks is no error
+            stream.reconfigure(errors="replace")
     app()
 
 
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
+def _changes(pairs: list[str] | None, **words: Any) -> dict[str, Any]:
+    """`--set` and the options of their own, as the public functions take them."""
     from resight.recipe import parse_setting
 
-    return dict(parse_setting(pair) for pair in pairs or [])
+    return dict(parse_setting(pair) for pair in pairs or []) | words
 
 
 def _reporter(as_json: bool) -> Reporter:

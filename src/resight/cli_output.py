@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resight.predictions import Predictions
     from resight.run import Run
-
-
-def said(recipe: str | None, data: str | None) -> str:
-    said = (("--recipe", recipe), ("--data", data))
-    return "".join(f" {option} {value}" for option, value in said if value)
 
 
 def listed(names: tuple[str, ...], most: int = 12) -> str:
@@ -42,10 +38,14 @@ def print_result(run: Run) -> None:
     from resight.progress import duration
 
     result = run.result
-    print(headline(run.predictions))
+    low, high = result["test_accuracy_95"]
+    print(
+        f"test accuracy {result['test_accuracy']:.2%} (95 %: {low:.2%} to {high:.2%}, "
+        f"{result['test_images']:,} images) · loss {result['test_loss']:.4f}"
+    )
     print(
         f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
         f"images/s, {duration(result['wall_seconds'])} from the command"
     )
     print(f"run   {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
-    print(f"next  resight evaluate {run.path}    (accuracy per class)")
+    print(f"next  resight evaluate {shlex.quote(str(run.path))}    (accuracy per class)")

@@ -99,8 +99,12 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> tuple[float, f
     if not bool(torch.isfinite(losses).all()):
         position = int((~torch.isfinite(losses)).nonzero()[0])
         step = epoch * job.steps_per_epoch + position
-        lr = None if isinstance(schedule, Plateau) else lr_at(schedule, step, job.steps_per_epoch)
-        _stop_non_finite(job, f"the loss became {float(losses[position])}", step, epoch, lr)
+        if isinstance(schedule, Plateau):
+            lr = float(job.state.optimizer.param_groups[0]["lr"])  # the whole epoch's
+        else:
+            lr = lr_at(schedule, step, job.steps_per_epoch)
+        what = f"the loss became {float(losses[position])}"
+        raise _not_finite(what, step, epoch, lr, schedule)
     sizes = torch.full((done,), float(batch), dtype=torch.float64)
     sizes[-1] = min(batch, len(job.train) - (done - 1) * batch)
     images = float(sizes.sum())
@@ -116,9 +120,10 @@ def _end_epoch(
     train_loss, train_accuracy = _look(job, schedule, epoch, steps)
     began = time.perf_counter()
     measured = measure(job, split, stop)
-    if not math.isfinite(measured.loss):
-        _stop_non_finite(job, f"the {split} loss became {measured.loss}", state.step, epoch, None)
     last = state.optimizer.param_groups[0]["lr"]
+    if not math.isfinite(measured.loss):
+        what = f"the {split} loss became {measured.loss}"
+        raise _not_finite(what, state.step, epoch, float(last), schedule)
     row = {
         "epoch": epoch + 1,
         "step": state.step,
@@ -136,7 +141,7 @@ def _end_epoch(
     run.append_metrics(row)
     reporter.epoch(row, job.recipe.schedule.epochs)
     if split == "val" and measured.accuracy > best:
-        run.write_best(state.eval_model)
+        run.write_best(state.eval_model, epoch + 1)
     return measured
 
 
@@ -167,12 +172,11 @@ def _watched(history: list[dict[str, Any]]) -> list[float]:
     return [row.get("val_loss", row["train_loss"]) for row in history]
 
 
-def _stop_non_finite(job: Job, what: str, step: int, epoch: int, lr: float | None) -> None:
-    at = f" at LR {lr:.3g}" if lr is not None else ""
-    lower = f"try --lr {lr / 10:.2g}" if lr else "try a lower --lr"
-    raise NonFiniteLoss(
-        f"{what} at step {step} (epoch {epoch + 1}){at}: training stopped, the last good "
-        f"checkpoint is kept; {lower}, or see the curve with `resight find-lr`"
+def _not_finite(what: str, step: int, epoch: int, lr: float, schedule: Schedule) -> NonFiniteLoss:
+    lower = f"{float(schedule.lr_max) / 10:.2g}"
+    return NonFiniteLoss(
+        f"{what} at step {step} (epoch {epoch + 1}) at LR {lr:.3g}: training stopped, the last "
+        f"good checkpoint is kept; start anew with --lr {lower}, or see `resight find-lr`"
     )
 
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +19,10 @@ from torch import Tensor, nn
 from resight.data.batches import DeviceSplit
 from resight.data.sources import load_data
 from resight.data.types import ImageData, Split
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.predictions import Predictions
+from resight.progress import Quiet, Reporter
+from resight.resume import same_runtime
 from resight.run import Run, load_run
 from resight.runtime import Runtime
 from resight.weights import load_model, read_about
@@ -64,14 +68,16 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    reporter: Reporter | None = None,
 ) -> Predictions:
-    """Measure a finished run on its test split, or on the test split of other `data`.
+    """Measure a finished run on its test split, or on other `data`: its test split or, without
+    one, all of its images.
 
     Writes `predictions.npz` into the run folder; with `data` `predictions-NAME.npz`, beside it. The
-    statistics and classes are the run's; the classes of `data` must be among them. Raises
-    `ResightError`.
+    statistics and classes are the run's; the classes of `data` must be among them. "auto" is what
+    the run was trained with, where it is there. Raises `ResightError`.
     """
+    reporter = reporter or Quiet()
     run = run if isinstance(run, Run) else load_run(run)
     path = run.path / "model.safetensors"
     about, model = read_about(path), load_model(path)
@@ -79,25 +85,22 @@ def evaluate(
     if isinstance(data, ImageData):
         loaded = data
     else:
-        source: str | Path = data if data is not None else facts["source"]
-        load = functools.partial(
-            load_data,
-            source,
-            image_size=about["image_size"],
-            split_seed=run.recipe.data.split_seed,
-            skip_bad=skip_bad or bool(facts["bad"]),
-            progress=progress,
-        )
-        loaded = load()  # as the training loaded it, so that the decoded cache serves
-        if loaded.channels != about["channels"]:
-            loaded = load(channels=about["channels"])
+        loaded = _load(run, data, about, reporter, skip_bad=skip_bad)
     if data is None and loaded.fingerprint != facts["fingerprint"]:
         raise ResightError(
             f"{run.path}: the images at {loaded.source} are not those of the training "
             "(another fingerprint); name them with --data to measure on them all the same"
         )
+    if (loaded.image_size, loaded.channels) != (about["image_size"], about["channels"]):
+        raise ResightError(
+            f"the images are {loaded.image_size} px with {loaded.channels} channels, and the run's "
+            f"{about['image_size']} px with {about['channels']}"
+        )
+    if data is not None:
+        for note in loaded.notes:
+            reporter.say(f"note: {note}")
     test = _in_classes_of_run(loaded, tuple(about["classes"]))
-    runtime = Runtime.choose(device, precision)
+    runtime = same_runtime(run, device, precision, deterministic=False)
     runtime.apply()
     split = DeviceSplit.place(
         test,
@@ -109,17 +112,47 @@ def evaluate(
     logits = predict(model.to(runtime.device), split, runtime, tta=about["tta"])
     predictions = Predictions(logits.numpy(), test.labels, test.ids, tuple(about["classes"]))
     name = "predictions.npz" if data is None else f"predictions-{loaded.name}.npz"
-    predictions.save(run.path / name)
+    try:
+        predictions.save(run.path / name)
+    except ResightError as error:  # the figures are there all the same
+        warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions
 
 
+def _load(
+    run: Run, data: str | Path | None, about: dict[str, Any], reporter: Reporter, *, skip_bad: bool
+) -> ImageData:
+    facts = run.resolved["data"]
+    load = functools.partial(
+        load_data,
+        facts["source"] if data is None else data,
+        image_size=about["image_size"],
+        split_seed=run.recipe.data.split_seed,
+        skip_bad=skip_bad or (data is None and bool(facts["bad"])),
+        held_out=data is None,
+        progress=reporter.counting("decoding images"),
+    )
+    try:
+        loaded = load()  # as the training loaded it, so that the decoded cache serves
+    except ResightError as error:
+        if data is not None:
+            raise
+        raise ResightError(f"{error} (if the images have moved: --data)") from None
+    return loaded if loaded.channels == about["channels"] else load(channels=about["channels"])
+
+
 def _in_classes_of_run(data: ImageData, classes: tuple[str, ...]) -> Split:
-    """The test split with labels that count in the run's classes."""
-    unknown = [name for name in data.classes if name not in classes]
-    if unknown:
+    """The test split with labels that count in the run's classes (names compared as NFC)."""
+    places = {unicodedata.normalize("NFC", name): i for i, name in enumerate(classes)}
+    table = np.array(
+        [places.get(unicodedata.normalize("NFC", name), -1) for name in data.classes],
+        dtype=np.int64,
+    )
+    labels = table[data.test.labels]
+    if (labels < 0).any():
+        unknown = data.classes[int(data.test.labels[labels < 0][0])]
         raise ResightError(
-            f"{data.source}: class '{unknown[0]}' is none of the run's ({', '.join(classes)}): "
+            f"{data.source}: class '{unknown}' is none of the run's ({', '.join(classes)}): "
             "name its folder as in the training data"
         )
-    table = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
-    return Split(data.test.images, table[data.test.labels], data.test.ids)
+    return Split(data.test.images, labels, data.test.ids)

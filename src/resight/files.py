@@ -6,16 +6,29 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from resight.errors import ResightError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Replace `path` by `content` (bytes, or a function that writes to an open file) in one step.
 
-    A crash at any point leaves the old file or the new one. Raises `OSError`.
+    A crash at any point leaves the old file or the new one. Raises `ResightError` where the disk
+    is full or can't be written to.
     """
+    with _in_one_line(path):
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
@@ -41,11 +54,46 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line and have it on the disk before returning."""
-    with path.open("ab") as file:
+    """Add a line and have it on the disk before returning. Raises `ResightError`."""
+    with _in_one_line(path), path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file while inside. Raises `ResightError` where another process holds it.
+
+    Without locks on the system (Windows) nothing is held.
+    """
+    if fcntl is None:
+        yield
+        return
+    with _in_one_line(path):
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResightError(
+                f"{path.parent} is being trained by another process; wait for it or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResightError(
+            f"can't write {path}: {error.strerror or error}; make room or pick a folder that can "
+            "be written to; what was there before is kept"
+        ) from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+Progress = Callable[[int, int | None], None]
 
 
 class StopRequested(Exception):
@@ -51,9 +55,19 @@ class StopSignals:
         if self.received is not None:
             raise StopRequested
 
+    def checking(self, show: Callable[[int, int | None], None]) -> Progress:
+        """`show`, a progress callback, that also checks."""
+
+        def progress(done: int, total: int | None = None) -> None:
+            show(done, total)
+            self.check()
+
+        return progress
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._put_back()
+        os.write(2, b"stopping after this step; once more stops at once\n")
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resight.catalog import find_recipe
+from resight.changes import changed
 from resight.data.batches import DeviceSplit, batch_indices, steps_per_epoch
 from resight.data.plan import EpochPlan
 from resight.data.sources import load_data
@@ -111,12 +113,7 @@ def prepare(
 def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     """A `Job` at step 0 of data that is loaded."""
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
-    last = len(data.train) - (steps - 1) * recipe.train.batch_size
-    if last == 1 and recipe.train.last_batch == "keep" and recipe.model.net != "resnet18-gn":
-        raise ResightError(
-            f"train.batch_size = {recipe.train.batch_size} leaves one image of {len(data.train)} "
-            "for the last batch, and batch norm needs two; change it or --set train.last_batch=drop"
-        )
+    _check_batches(recipe, data, steps)
     state = TrainState.build(
         recipe,
         classes=len(data.classes),
@@ -131,6 +128,26 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     return Job(recipe, data, runtime, state, executor, train, monitor, test, steps)
 
 
+def with_recipe(job: Job, recipe: Recipe) -> Job:
+    """`job` at another schedule: the same weights, images and runtime."""
+    executor = Eager(job.state, recipe, job.runtime, job.train)
+    return dataclasses.replace(job, recipe=recipe, executor=executor)
+
+
+def _check_batches(recipe: Recipe, data: ImageData, steps: int) -> None:
+    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no spread."""
+    net, size, batch = recipe.model.net, recipe.data.image_size, recipe.train.batch_size
+    last_map = size // 8 if net == "custom-resnet" else -(-size // 8)
+    if net == "resnet18-gn" or last_map > 1:
+        return
+    rest = len(data.train) - (steps - 1) * batch
+    if min(batch, len(data.train)) == 1 or (rest == 1 and recipe.train.last_batch == "keep"):
+        raise ResightError(
+            f"train.batch_size = {batch} makes a batch of one image of {len(data.train)}, and "
+            f"batch norm needs two at {size} px; change it or --set train.last_batch=drop"
+        )
+
+
 def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
     """A split on the device if it fits in half of its free memory, else streamed from its map."""
     images = getattr(data, split)
@@ -141,28 +158,6 @@ def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
         runtime.device,
         resident=runtime.fits(images.images.nbytes),
     )
-
-
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """`recipe` with the changes of a public call: the short words, then dotted fields or sections.
-
-    epochs, batch_size, lr ("find" or a number), seed, val; `optimizer={"weight_decay": 0}` or
-    `{"optimizer.weight_decay": 0}`. A given lr skips the LR test: an lr_min left to be found
-    becomes a tenth of it.
-    """
-    dotted: dict[str, Any] = {}
-    short = {"batch_size": "train.batch_size", "seed": "train.seed", "val": "data.val_fraction"}
-    for key, value in changes.items():
-        if key in ("epochs", "lr") or value is None:
-            continue
-        if isinstance(value, Mapping):
-            dotted.update({f"{key}.{field}": item for field, item in value.items()})
-        else:
-            dotted[short.get(key, key)] = value
-    if changes.get("lr") is not None:
-        dotted |= _lr_change(recipe, changes["lr"], dotted)
-    recipe = recipe.with_changes(dotted) if dotted else recipe
-    return recipe if changes.get("epochs") is None else recipe.with_epochs(changes["epochs"])
 
 
 def open_data(
@@ -181,22 +176,14 @@ def open_data(
             skip_bad=skip_bad,
             progress=decoding,
         )
+    elif data.image_size != recipe.data.image_size:
+        raise ResightError(
+            f"the images are of {data.image_size} px and the recipe is for "
+            f"{recipe.data.image_size}: set data.image_size = {data.image_size}"
+        )
     if recipe.data.val_fraction:
         data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)
     return data
-
-
-def _lr_change(recipe: Recipe, lr: object, dotted: Mapping[str, Any]) -> dict[str, Any]:
-    if lr != "find":
-        try:
-            lr = float(lr)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise ResightError(f"lr = {lr!r} must be a number > 0 or 'find'") from None
-    change: dict[str, Any] = {"schedule.lr_max": lr}
-    lr_min = dotted.get("schedule.lr_min", getattr(recipe.schedule, "lr_min", None))
-    if lr_min == "find" and isinstance(lr, float):
-        change["schedule.lr_min"] = lr / 10
-    return change
 
 
 def needs_lr_test(recipe: Recipe) -> bool:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +67,8 @@ class Predictions:
         """Wilson's 95 % interval of the accuracy."""
         return wilson_interval(self.correct, len(self))
 
-    def per_class(self) -> list[dict[str, str | int | float]]:
-        """A row a class: name, support, correct, accuracy (its recall; nan without images)."""
+    def per_class(self) -> list[dict[str, Any]]:
+        """A row a class: name, support, correct, accuracy (its recall; None without images)."""
         k = len(self.classes)
         support = np.bincount(self.labels, minlength=k)
         correct = np.bincount(self.labels[self.predicted == self.labels], minlength=k)
@@ -76,7 +77,7 @@ class Predictions:
                 "class": name,
                 "support": int(support[i]),
                 "correct": int(correct[i]),
-                "accuracy": float(correct[i] / support[i]) if support[i] else math.nan,
+                "accuracy": float(correct[i] / support[i]) if support[i] else None,
             }
             for i, name in enumerate(self.classes)
         ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -75,7 +77,10 @@ class Lines(Quiet):
         self._stream = stream
 
     def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:  # nobody listens any more: `resight train … | head`
+            self._stream = Path(os.devnull).open("w")  # noqa: SIM115 (for the rest of the run)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
         last = time.monotonic()
@@ -111,8 +116,11 @@ class Live(Quiet):
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
+        began = time.monotonic()
+
         def show(done: int, total: int | None) -> None:
-            self._show(what, f"{what}", done, total, "")
+            left = (time.monotonic() - began) / max(done, 1) * ((total or done) - done)
+            self._show(what, what, done, total, f"{duration(left)} left")
             if total and done >= total:
                 self.close()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from resight.costs import lr_test_price
 from resight.data.types import ImageData
@@ -199,6 +200,22 @@ def find_lr(
     `changes` as in `resight.train`. Raises `ResightError` for what the user can mend.
     """
     reporter = reporter or default_reporter()
+    try:
+        return _find_lr(recipe, data, device, precision, changes, reporter, skip_bad=skip_bad)
+    finally:
+        reporter.close()
+
+
+def _find_lr(
+    recipe: str | Path | Recipe,
+    data: str | Path | ImageData | None,
+    device: str,
+    precision: str,
+    changes: dict[str, Any],
+    reporter: Reporter,
+    *,
+    skip_bad: bool,
+) -> LrTest:
     job = prepare(
         recipe,
         data,
@@ -213,10 +230,19 @@ def find_lr(
 
 def save_plot(test: LrTest, path: Path) -> None:
     """Write the curve as an image of the kind that `path` ends with. Raises `ResightError`."""
+    check_plot(path)
     try:
         test.plot().savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise ResightError(f"plot: can't write {path}: {error}") from None
+
+
+def check_plot(path: Path) -> None:
+    """Raise `ResightError` where `save_plot` could not write, before the test is paid for."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ResightError(f"plot: {path} must end in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise ResightError(f"plot: there is no folder {path.parent}; make it first")
 
 
 def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
@@ -234,7 +260,7 @@ def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = No
             pending.append(loss)
             if done % interval and done < steps:
                 continue
-            losses += [float(value) for value in pending]  # one wait an interval
+            losses += torch.stack(pending).tolist()  # one wait an interval
             pending.clear()
             if progress:
                 progress(done, steps)

@@ -142,10 +142,14 @@ class Recipe(Part):
 
     def with_epochs(self, epochs: int) -> Recipe:
         """A copy with `epochs`, every other duration in epochs scaled alike."""
+        return self.with_changes(self.scaled(epochs))
+
+    def scaled(self, epochs: int) -> dict[str, float | int]:
+        """The changes, as dotted fields, that stretch the schedule to `epochs`."""
         if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
             raise ResightError(f"epochs = {epochs!r} must be a whole number of at least 1")
         scaled = self.schedule.scaled(epochs)
-        return self.with_changes({f"schedule.{key}": value for key, value in scaled.items()})
+        return {f"schedule.{key}": value for key, value in scaled.items()}
 
     def differences(self, other: Recipe) -> list[str]:
         """`section.field: mine → theirs` for each field that differs; name and source apart."""
@@ -161,8 +165,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """`optimizer.weight_decay=0` → `("optimizer.weight_decay", 0)`; a bare word is a string."""
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    if not equals or not key:
-        raise ResightError(f"--set '{text}': write it as section.field=value")
+    if not equals or ("." not in key and key != "name"):
+        raise ResightError(
+            f"--set '{text}': write it as section.field=value; epochs, batch size, LR, seed and "
+            "val have options of their own"
+        )
     try:
         return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:

@@ -3,63 +3,58 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from resight.catalog import find_recipe
+from resight.changes import changed
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
-from resight.job import Job, build_job, changed, open_data
+from resight.job import Job, build_job, open_data
 from resight.progress import Reporter
 from resight.recipe import Recipe
-from resight.run import Run, load_run
+from resight.run import Run
 from resight.runtime import Runtime
 
 
-def reopen(
-    path: str | Path,
-    recipe: str | Path | Recipe | None,
-    data: str | Path | ImageData | None,
-    changes: Mapping[str, Any],
-    reporter: Reporter,
-    *,
-    device: str,
-    precision: str,
-    deterministic: bool,
-    minutes: float | None,
-    out: str | Path | None,
-) -> tuple[Run, Job, dict[str, Any] | None]:
-    """The run at `path`, a job for it, and what to restore (None: from the first step).
+def check_recipe(run: Run, recipe: str | Path | Recipe | None, changes: Mapping[str, Any]) -> None:
+    """Raise `ResightError` for another recipe than the run's, naming the fields."""
+    asked = changed(find_recipe(recipe) if recipe is not None else run.recipe, changes)
+    differ = run.recipe.differences(asked)
+    if differ:
+        raise ResightError(
+            f"{run.path}: another recipe than the run's ({'; '.join(differ)}); leave the "
+            "change out to go on, or start a new run without --resume"
+        )
 
-    Raises `ResightError` for another recipe, naming the fields, and for other data; warns of
-    another runtime, under which the result is not bit for bit the same.
+
+def reopen(
+    run: Run,
+    data: str | Path | ImageData | None,
+    runtime: Runtime,
+    reporter: Reporter,
+    decoding: Callable[[int, int], None],
+) -> tuple[Job, dict[str, Any] | None]:
+    """A job for `run`, and what to restore (None: from the first step).
+
+    Raises `ResightError` for other images than it was trained on, and for a damaged checkpoint.
     """
-    for name, value in (("minutes", minutes), ("out", out)):
-        if value is not None:
-            raise ResightError(f"{name} can't change on resume: leave out --{name}")
-    run = load_run(path)
-    if asked := changed(find_recipe(recipe) if recipe is not None else run.recipe, changes):
-        differ = run.recipe.differences(asked)
-        if differ:
-            raise ResightError(
-                f"{run.path}: another recipe than the run's ({'; '.join(differ)}); leave the "
-                "change out to go on, or start a new run without --resume"
-            )
     run.sweep()
-    resolved, saved = run.resolved, run.checkpoint()
-    runtime = _runtime(run, device, precision, deterministic=deterministic)
+    facts, saved = run.resolved.get("data", {}), run.checkpoint()
     runtime.apply()
-    source = data if data is not None else resolved.get("data", {}).get("source")
-    loaded = open_data(
-        source,
-        run.recipe,
-        skip_bad=bool(resolved.get("data", {}).get("bad")),
-        decoding=reporter.counting("decoding images"),
-    )
-    expected = resolved.get("data", {}).get("fingerprint", loaded.fingerprint)
+    try:
+        loaded = open_data(
+            data if data is not None else facts.get("source"),
+            run.recipe,
+            skip_bad=bool(facts.get("bad")),
+            decoding=decoding,
+        )
+    except ResightError as error:
+        raise ResightError(f"{error} (if the images have moved: --data)") from None
+    expected = facts.get("fingerprint", loaded.fingerprint)
     if loaded.fingerprint != expected:
         raise ResightError(
             f"{run.path}: the images at {loaded.source} are not those it was trained on "
@@ -72,7 +67,7 @@ def reopen(
         f"going on with {run.path} from step {step} of {job.total_steps}"
         + ("" if saved else ": it had no checkpoint yet")
     )
-    return run, job, saved
+    return job, saved
 
 
 def data_facts(data: ImageData) -> dict[str, Any]:
@@ -93,8 +88,11 @@ def data_facts(data: ImageData) -> dict[str, Any]:
     }
 
 
-def _runtime(run: Run, device: str, precision: str, *, deterministic: bool) -> Runtime:
-    """The run's own runtime where this machine has it and nothing else was asked for."""
+def same_runtime(run: Run, device: str, precision: str, *, deterministic: bool) -> Runtime:
+    """The run's own runtime where this machine has it and nothing else was asked for.
+
+    Warns of another one, under which the result is not bit for bit the same.
+    """
     stored = run.environment.get("runtime")
     if not stored:
         return Runtime.choose(device, precision, deterministic=deterministic)
@@ -118,6 +116,6 @@ def _runtime(run: Run, device: str, precision: str, *, deterministic: bool) -> R
             f"{run.path}: another runtime than the run's ({'; '.join(differ)}): the result will "
             "not be bit for bit what it would have been",
             ResightWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return runtime

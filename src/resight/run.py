@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import pickle
 import platform
+import re
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resight.errors import ResightError
-from resight.files import append_line, write_atomically, write_json
+from resight.files import append_line, exclusive, write_atomically, write_json
 from resight.predictions import Predictions
 from resight.recipe import Recipe
 
@@ -95,20 +97,22 @@ class Run:
         """What `last.pt` holds, None where there is none yet. No stranger's code runs."""
         return read_checkpoint(self.path / "last.pt")
 
-    def write_best(self, model: nn.Module) -> None:
+    def write_best(self, model: nn.Module, epoch: int) -> None:
         """Keep the weights of the epoch with the best validation accuracy."""
-        import torch
+        content = _serialized({"model": model.state_dict(), "epoch": epoch})
+        write_atomically(self.path / "best.pt", content)
 
-        write_atomically(
-            self.path / "best.pt", lambda file: torch.save({"model": model.state_dict()}, file)
-        )
-
-    def load_best(self, model: nn.Module) -> None:
-        """Put what `write_best` kept into `model`, in place."""
+    def load_best(self, model: nn.Module) -> int:
+        """Put what `write_best` kept into `model`, in place; returns its epoch."""
         saved = read_checkpoint(self.path / "best.pt")
         if saved is None:
             raise ResightError(f"{self.path / 'best.pt'} is not there; it was kept during training")
         model.load_state_dict(saved["model"])
+        return int(saved["epoch"])
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from training this run meanwhile."""
+        return exclusive(self.path / ".lock")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -132,6 +136,22 @@ def load_run(path: str | Path) -> Run:
     return run
 
 
+def check_out(out: str | Path | None) -> None:
+    """Raise `ResightError` where a run can't be made at `out`, before anything costly is done."""
+    if out is None:
+        return
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
+    if (path / "recipe.json").is_file():
+        raise ResightError(
+            f"out: {path} holds a run already; go on with `resight train --resume {path}`, or "
+            "pick another --out"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ResightError(f"out: {path} is not empty; pick another --out")
+
+
 def create_run(out: str | Path | None, recipe: Recipe) -> Run:
     """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
 
@@ -149,7 +169,7 @@ def create_run(out: str | Path | None, recipe: Recipe) -> Run:
 
 
 def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
-    """Versions and machine, without the names of people or hosts."""
+    """Versions, machine and command."""
     from resight import __version__
 
     return {
@@ -179,14 +199,21 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
     """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
-    import torch
 
     from resight.state import all_finite
 
     if not all_finite(snapshot):
         return False
-    write_atomically(path, lambda file: torch.save(snapshot, file))
+    write_atomically(path, _serialized(snapshot))
     return True
+
+
+def _serialized(value: dict[str, Any]) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 class Checkpointer:
@@ -221,18 +248,13 @@ class Checkpointer:
 
     def _wait(self) -> bool:
         pending, self._pending = self._pending, None
-        try:
-            return pending.result() if pending else True
-        except OSError as error:
-            raise ResightError(
-                f"{self._path}: the checkpoint can't be written: {error.strerror or error}; the "
-                "one before it is kept; make room and go on with --resume"
-            ) from None
+        return pending.result() if pending else True
 
 
 def _next_folder(name: str) -> Path:
     base = Path("runs")
     base.mkdir(exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"  # a recipe's name is any text
     number = 1
     while True:
         path = base / f"{name}-{number}"
@@ -245,14 +267,6 @@ def _next_folder(name: str) -> Path:
 
 
 def _empty_folder(path: Path) -> Path:
-    if path.is_file():
-        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
-    if path.is_dir() and any(path.iterdir()):
-        if (path / "recipe.json").is_file():
-            raise ResightError(
-                f"out: {path} holds a run already; go on with `resight train --resume {path}`, or "
-                "pick another --out"
-            )
-        raise ResightError(f"out: {path} is not empty; pick another --out")
+    check_out(path)
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -59,14 +59,13 @@ class Runtime:
         return f"{cpu_name()}, {threads}"
 
     def apply(self) -> None:
-        """Set torch's process-wide switches."""
+        """Set torch's process-wide switches, each of them, whatever an earlier run has set."""
         torch.set_num_threads(self.threads)
         if self.deterministic:
             # cuBLAS is deterministic only with a workspace of fixed size
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(mode=True)
-        elif self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
+        torch.use_deterministic_algorithms(self.deterministic)
+        torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from resight.models.names import NETS
 from resight.models.summary import ModelSummary, summarize
 from resight.recipe import Recipe
 from resight.run import load_run
-from resight.settings import Augment, Data, Model
 from resight.state import init_net
 
 
@@ -22,31 +21,34 @@ def summary(
     blocks: bool = False,
     classes: int = 10,
     channels: int = 3,
-    image_size: int = 32,
+    image_size: int | None = None,
 ) -> ModelSummary:
     """The layers of a net: a recipe's or net's name, a recipe, a TOML file, a run, or any module.
 
     `blocks` adds a row for each residual block. `classes`, `channels` and `image_size` describe the
-    images for a net or recipe by name (a recipe knows its size, a run knows all three). Raises
-    `ResightError`.
+    images for a net (32 px unless given) or recipe by name, which knows its size; a run knows all
+    three. Raises `ResightError`.
     """
     if isinstance(target, nn.Module):
-        return summarize(target, (channels, image_size, image_size), blocks=blocks)
+        size = image_size or 32
+        return summarize(target, (channels, size, size), blocks=blocks)
     if isinstance(target, str | Path) and (Path(target) / "recipe.json").is_file():
         run = load_run(target)
         recipe, facts = run.recipe, run.resolved.get("data", {})
         classes = len(facts.get("classes", range(classes)))
         channels = facts.get("channels", channels)
     elif isinstance(target, str) and target in NETS:
-        recipe = Recipe(
-            model=Model(net=target),
-            data=Data(image_size=image_size),
-            augment=Augment(crop_pad_px=0, cutout_px=0),
-        )
+        fields: dict[str, object] = {"augment.crop_pad_px": 0, "augment.cutout_px": 0}
+        size = 32 if image_size is None else image_size
+        recipe = Recipe().with_changes({**fields, "model.net": target, "data.image_size": size})
     else:
         recipe = _recipe(target)
         channels = 1 if recipe.data.source == "digits" else channels
     size = recipe.data.image_size
+    if image_size not in (None, size):
+        raise ResightError(
+            f"image_size = {image_size}: {target} is for {size} px; name a net for another size"
+        )
     model = init_net(recipe, classes=classes, channels=channels)
     return summarize(model, (channels, size, size), blocks=blocks)
 

@@ -5,8 +5,10 @@ prepare ─▶ say what it costs ─▶ run folder ─▶ find the LR ─▶ epo
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from resight import costs
 from resight import resume as resuming
 from resight.data.types import ImageData
 from resight.epochs import fit_epochs, measure
+from resight.errors import ResightError, ResightWarning
 from resight.interrupt import Interrupted, StopRequested, StopSignals
-from resight.job import Job, build_job, needs_lr_test, prepare
+from resight.job import Job, needs_lr_test, prepare, with_recipe
 from resight.predictions import Predictions
 from resight.progress import Reporter, default_reporter
 from resight.range_test import run_range_test
 from resight.recipe import Recipe
-from resight.run import Run, create_run, describe_environment
+from resight.run import Run, check_out, create_run, describe_environment, load_run
 from resight.runtime import Runtime
 from resight.settings import Schedule
 from resight.weights import save_model
@@ -55,38 +58,42 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     reporter = reporter or default_reporter()
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ResightError(f"minutes = {minutes:g} must be a number above 0")
     run: Run | None = None
-    with StopSignals() as stop:
+    with StopSignals() as stop, contextlib.ExitStack() as held:
+        decoding = stop.checking(reporter.counting("decoding images"))
         try:
             if resume is not None:
-                run, job, saved = resuming.reopen(
-                    resume,
-                    recipe,
-                    data,
-                    changes,
-                    reporter,
-                    device=device,
-                    precision=precision,
-                    deterministic=deterministic,
-                    minutes=minutes,
-                    out=out,
-                )
+                if minutes is not None or out is not None or skip_bad:
+                    raise ResightError(
+                        "a resumed run keeps its own --minutes, --out and --skip-bad"
+                    )
+                run = load_run(resume)
+                resuming.check_recipe(run, recipe, changes)
                 if run.finished:
                     reporter.say(f"{run.path} has finished already: nothing to do")
                     return run
+                held.enter_context(run.lock())
+                runtime = resuming.same_runtime(run, device, precision, deterministic=deterministic)
+                job, saved = resuming.reopen(run, data, runtime, reporter, decoding)
             else:
+                check_out(out)
+                runtime = Runtime.choose(device, precision, deterministic=deterministic)
                 job = prepare(
                     recipe if recipe is not None else "custom-resnet",
                     data,
-                    Runtime.choose(device, precision, deterministic=deterministic),
+                    runtime,
                     changes=changes,
                     skip_bad=skip_bad,
-                    decoding=reporter.counting("decoding images"),
+                    decoding=decoding,
                 )
-                stop.check()
                 job = _announce(job, minutes, reporter)
                 run, saved = create_run(out, job.recipe), None
-            run.write("environment.json", describe_environment(job.runtime.to_dict()))
+                held.enter_context(run.lock())
+                facts = resuming.data_facts(job.data)
+                run.write("resolved.json", {"data": facts, "steps_per_epoch": job.steps_per_epoch})
+            run.write("environment.json", describe_environment(runtime.to_dict()))
             schedule = _resolve(job, run, reporter, stop)
             if saved is not None:
                 job.state.restore(saved)
@@ -101,12 +108,6 @@ def train(
             reporter.close()
 
 
-def resolve_schedule(schedule: Schedule, found: dict[str, float]) -> Schedule:
-    """`schedule` with each "find" replaced by the number in `found` (lr_max, lr_min)."""
-    numbers = {key: value for key, value in found.items() if getattr(schedule, key, "") == "find"}
-    return schedule.model_copy(update=numbers)
-
-
 def _announce(job: Job, minutes: float | None, reporter: Reporter) -> Job:
     """Say what will be done and what it costs; with `minutes`, cut the epochs to what fits."""
     for note in job.data.notes:
@@ -115,7 +116,7 @@ def _announce(job: Job, minutes: float | None, reporter: Reporter) -> Job:
     if minutes is not None:
         epochs = costs.epochs_that_fit(job, cost, minutes)
         if epochs < job.recipe.schedule.epochs:
-            job = build_job(job.recipe.with_epochs(epochs), job.data, job.runtime)
+            job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in costs.announcement(job, cost, minutes):
         reporter.say(line)
     return job
@@ -124,35 +125,36 @@ def _announce(job: Job, minutes: float | None, reporter: Reporter) -> Job:
 def _resolve(job: Job, run: Run, reporter: Reporter, stop: StopSignals) -> Schedule:
     """The schedule in numbers: from `resolved.json`, else found now and written there."""
     resolved = run.resolved
-    if not resolved:
-        resolved = {
-            "data": resuming.data_facts(job.data),
-            "steps_per_epoch": job.steps_per_epoch,
-            "found": {},
-            "lr_test": None,
-        }
-        if needs_lr_test(job.recipe):
-            count = reporter.counting("LR test")
-
-            def progress(done: int, total: int) -> None:
-                count(done, total)
-                stop.check()
-
-            test = run_range_test(job, progress=progress)
-            resolved["lr_test"] = test.to_dict()
-            run.write("lr_test.json", test.to_dict())
-            lr_max = job.recipe.schedule.lr_max
-            if lr_max == "find":
-                lr_max = test.suggest()
-            found = {"lr_max": lr_max, "lr_min": test.suggest_lr_min(lr_max)}
-            schedule = resolve_schedule(job.recipe.schedule, found)
-            resolved["found"] = {k: v for k, v in found.items() if hasattr(schedule, k)}
-            words = " · ".join(f"{k} {v:.3g}" for k, v in resolved["found"].items())
-            reporter.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
-        schedule = resolve_schedule(job.recipe.schedule, resolved["found"])
-        resolved["schedule"] = schedule.model_dump(mode="json")
+    if "found" not in resolved:
+        found = _find(job, run, reporter, stop) if needs_lr_test(job.recipe) else {}
+        schedule = _in_numbers(job.recipe, found)
+        resolved |= {"found": found, "schedule": schedule.model_dump(mode="json")}
         run.write("resolved.json", resolved)
-    return resolve_schedule(job.recipe.schedule, resolved["found"])
+    return _in_numbers(job.recipe, resolved["found"])
+
+
+def _find(job: Job, run: Run, reporter: Reporter, stop: StopSignals) -> dict[str, float]:
+    """What the LR test says for each LR that is to be found; its curve is kept."""
+    test = run_range_test(job, progress=stop.checking(reporter.counting("LR test")))
+    run.write("lr_test.json", test.to_dict())
+    schedule, found = job.recipe.schedule, {}
+    try:
+        lr_max = schedule.lr_max if isinstance(schedule.lr_max, float) else test.suggest()
+        if schedule.lr_max == "find":
+            found["lr_max"] = lr_max
+        if getattr(schedule, "lr_min", None) == "find":
+            found["lr_min"] = test.suggest_lr_min(lr_max)
+    except ResightError as error:
+        raise ResightError(f"{error} (a new run; {run.path} holds the curve only)") from None
+    words = " · ".join(f"{key} {value:.3g}" for key, value in found.items())
+    reporter.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
+    return found
+
+
+def _in_numbers(recipe: Recipe, found: dict[str, float]) -> Schedule:
+    """The recipe's schedule with the found LRs. Raises `ResightError` if they don't fit."""
+    fields = {f"schedule.{key}": value for key, value in found.items()}
+    return recipe.with_changes(fields).schedule if fields else recipe.schedule
 
 
 def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, started: float) -> Run:
@@ -163,7 +165,7 @@ def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, sta
     """
     model = job.state.eval_model
     if job.data.val is not None:
-        run.load_best(model)
+        _load_best(job, run)
     predictions = last if last and last.split == "test" else measure(job, "test", stop)
     save_model(run.path / "model.safetensors", model, job.recipe, job.data)
     predictions.save(run.path / "predictions.npz")
@@ -191,6 +193,18 @@ def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, sta
     }
     run.write("result.json", result)
     return run
+
+
+def _load_best(job: Job, run: Run) -> None:
+    epoch = run.load_best(job.state.eval_model)
+    best = max(job.state.history, key=lambda row: float(row["val_accuracy"]))["epoch"]
+    if epoch != best:  # killed between the two files, and resumed where bits are not promised
+        warnings.warn(
+            f"{run.path / 'best.pt'} is of epoch {epoch}, but epoch {best} was the best in "
+            "metrics.jsonl: the result is that of the kept weights",
+            ResightWarning,
+            stacklevel=2,
+        )
 
 
 def _farewell(run: Run | None) -> str:

@@ -38,7 +38,8 @@ def download(name: str, *, progress: Progress | None = None, base_url: str | Non
     download goes on where it stopped. Without network only if the archive is there with the right
     md5, or its folder is complete.
 
-    Raises ResightError for an unknown name, no connection, an HTTP error or a wrong md5.
+    Raises ResightError for an unknown name, no connection, an HTTP error or a wrong md5; what
+    `progress` raises goes through as it is.
     """
     if name not in VARIANTS:
         raise ResightError(f"no data set '{name}' to download{did_you_mean(name, VARIANTS)}")
@@ -48,14 +49,24 @@ def download(name: str, *, progress: Progress | None = None, base_url: str | Non
         return folder  # placed by hand
     base = base_url or os.environ.get("RESIGHT_MIRROR") or OFFICIAL_URL
     url = f"{base.rstrip('/')}/{variant.archive}"
+    failures: list[Exception] = []
+
+    def tell(done: int, total: int | None) -> None:
+        try:
+            if progress is not None:
+                progress(done, total)
+        except Exception as error:
+            failures.append(error)
+            raise
+
     try:
         fetch = not archive.exists() or _md5(archive) != variant.md5
         if fetch:
-            _fetch(url, archive, variant.md5, progress)
+            _fetch(url, archive, variant.md5, tell)
         if fetch or not is_complete(variant, folder):
             _unpack(archive, variant, folder)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, ResightError):
+        if isinstance(error, ResightError) or error in failures:
             raise
         raise ResightError(
             f"{url} could not be downloaded ({_reason(error)}): try again, which goes on where it "
@@ -65,7 +76,7 @@ def download(name: str, *, progress: Progress | None = None, base_url: str | Non
     return folder
 
 
-def _fetch(url: str, archive: Path, md5: str, progress: Progress | None) -> None:
+def _fetch(url: str, archive: Path, md5: str, progress: Progress) -> None:
     """Stream `url` to `archive`, by way of a `.part` beside it; ResightError for a wrong md5."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(f"{archive.name}.part")
@@ -80,7 +91,7 @@ def _fetch(url: str, archive: Path, md5: str, progress: Progress | None) -> None
     part.replace(archive)
 
 
-def _stream(url: str, part: Path, progress: Progress | None) -> None:
+def _stream(url: str, part: Path, progress: Progress) -> None:
     """Append to `part` what it lacks; start over where the server can't send the rest alone."""
     begun = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
@@ -99,8 +110,7 @@ def _stream(url: str, part: Path, progress: Progress | None) -> None:
             while block := response.read(BLOCK_BYTES):
                 file.write(block)
                 done += len(block)
-                if progress is not None:
-                    progress(done, total)
+                progress(done, total)
     if total is not None and done < total:
         raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
 

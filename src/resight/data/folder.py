@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.data.decode import SUFFIXES, decode_file, is_grey, reason
-from resight.data.splits import check_classes
+from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
 from resight.errors import ResightError
 
@@ -30,25 +30,28 @@ ROLES = {
 JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # beside everything that starts with a dot
 
 
-def find(root: Path) -> Found | None:
+def find(root: Path, *, held_out: bool = True) -> Found | None:
     """The images of a folder, by class and split; None where no folder in it holds an image.
 
+    held_out: see `load_data`; False passes over class folders that hold no image, in every split.
     Raises ResightError where the layout is clear but something in it must be mended first.
     """
-    splits, notes = _layout(root)
+    splits, notes = _layout(root, held_out=held_out)
     if not splits:
         return None
     scans = {name: _scan(folder, root) for name, folder in splits.items()}
     for name, scan in scans.items():
-        if not scan.classes:
-            raise _unlabelled(splits, name)
+        if not scan.classes and (held_out or name == "test"):
+            raise _unlabelled(splits, name, held_out=held_out)
+    if not held_out:
+        scans = {name: _without_empty(scan) for name, scan in scans.items()}
     classes = _class_names(scans)
     images = {
         name: [scan.classes.get(_nfc(spelling), []) for spelling in classes]
         for name, scan in scans.items()
     }
     counts = {name: [len(files) for files in by_class] for name, by_class in images.items()}
-    check_classes(str(root), classes, counts)
+    (check_classes if held_out else check_measured)(str(root), classes, counts)
     notes += _left_out(root, splits, scans)
     stamps = [stamp for by_class in images.values() for files in by_class for stamp in files]
     labels = [np.repeat(np.arange(len(classes)), count) for count in counts.values()]
@@ -86,10 +89,24 @@ def _nfc(name: str) -> str:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What a folder shows, in an order that no file system decides."""
+    """What a folder shows, in an order that no file system decides.
+
+    Raises ResightError for a name that could be neither printed nor written into a run.
+    """
     with os.scandir(folder) as entries:
         shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
+    for entry in shown:
+        if not entry.name.isascii() and not _is_utf8(entry.name):
+            raise ResightError(f"{folder} holds {entry.name!r}, which is no valid UTF-8: rename it")
     return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a byte that os.fsdecode could only carry along
+        return False
+    return True
 
 
 def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
@@ -145,6 +162,11 @@ def _scan(folder: Path, root: Path) -> _Scan:
     return scan
 
 
+def _without_empty(scan: _Scan) -> _Scan:
+    classes = {key: images for key, images in scan.classes.items() if images}
+    return _Scan(classes, {key: scan.spelling[key] for key in classes}, scan.others)
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     stat = folder.stat()
     return stat.st_dev, stat.st_ino
@@ -158,12 +180,12 @@ def _class_names(scans: Mapping[str, _Scan]) -> list[str]:
     return sorted(spelling.values(), key=natural_order)
 
 
-def _layout(root: Path) -> tuple[dict[str, Path], list[str]]:
+def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[str]]:
     """The folder of each split, train first, or {"all": root} if a folder has images; and notes."""
     folders = subfolders(root)
     splits = _split_folders(root, folders)
     if splits is None:
-        _refuse_half_a_split(root, folders)
+        _refuse_half_a_split(root, folders, held_out=held_out)
         return ({"all": root} if any(has_image(folder) for folder in folders) else {}), []
     notes = []
     if "test" not in splits:
@@ -201,7 +223,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path] | None:
     return splits if "train" in splits and len(splits) > 1 else None
 
 
-def _refuse_half_a_split(root: Path, folders: list[Path]) -> None:
+def _refuse_half_a_split(root: Path, folders: list[Path], *, held_out: bool) -> None:
     """A lone train/ full of class folders must not become a class named 'train'."""
     for folder in folders:
         inside = _entries(folder) if folder.name.lower() in ROLES else []
@@ -209,7 +231,7 @@ def _refuse_half_a_split(root: Path, folders: list[Path]) -> None:
             beside = "test/ or val/" if ROLES[folder.name.lower()] == "train" else "train/"
             raise ResightError(
                 f"{root} has {folder.name}/ with folders inside but no {beside} beside it: add it, "
-                f"or give {folder} itself to hold out 20 % of each class"
+                f"or give {folder} itself" + " to hold out 20 % of each class" * held_out
             )
 
 
@@ -217,8 +239,9 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(SUFFIXES)
 
 
-def _unlabelled(splits: Mapping[str, Path], name: str) -> ResightError:
-    way_out = "" if name == "train" else f", or give {splits['train']} to hold out 20 % of it"
+def _unlabelled(splits: Mapping[str, Path], name: str, *, held_out: bool) -> ResightError:
+    spare = held_out and name != "train"
+    way_out = f", or give {splits['train']} to hold out 20 % of it" if spare else ""
     return ResightError(
         f"{splits[name]} has no folder a class inside, so its images have no label: "
         f"put each class's images into a folder of its own{way_out}"

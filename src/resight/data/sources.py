@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from resight.data import cache, cifar, digits, folder
 from resight.data.download import data_dir
-from resight.data.splits import check_classes, nearest, statistics_of_sums, stratified_split
+from resight.data.splits import (
+    check_classes,
+    check_measured,
+    nearest,
+    statistics_of_sums,
+    stratified_split,
+)
 from resight.data.table import Found, Progress, Table, decode_table, fingerprint, shared_images
 from resight.data.types import ImageData
 from resight.errors import ResightError, did_you_mean
@@ -30,6 +36,7 @@ def load_data(
     channels: int | None = None,
     split_seed: int = 0,
     skip_bad: bool = False,
+    held_out: bool = True,
     progress: Progress | None = None,
 ) -> ImageData:
     """Decoded images of a known data set, a folder of images or a CIFAR archive.
@@ -41,6 +48,9 @@ def load_data(
     channels: 1 or 3 to force grey or RGB; None takes 1 only where every image is grey.
     split_seed: draws the 20 % that are held out for test where the source has no test split.
     skip_bad: leave unreadable files out (`ImageData.bad`, and a note) instead of refusing.
+    held_out: False to measure a trained net on these images. A source without a test split is then
+    all test (and train is that same Split), one class is enough, classes without an image are left
+    out, and train may lack classes or be empty, for which test takes its place.
     progress: called with (images done, images in all) while decoding, not where the cache has them.
 
     Raises ResightError for everything the user can mend, in one line.
@@ -49,14 +59,15 @@ def load_data(
         raise ResightError(f"channels must be 1 (grey), 3 (RGB) or left out, not {channels}")
     if image_size < 1:
         raise ResightError(f"image_size must be at least 1 pixel, not {image_size}")
+    seed = split_seed if held_out else None
     if source == "digits":
         listing = digits.read(image_size, channels)
         table = decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
-        return _assemble(table, "digits", "digits", [], split_seed, skip_bad=skip_bad)
-    found = _find_named(source) if source in cifar.VARIANTS else _find(source)
+        return _assemble(table, "digits", "digits", [], seed, skip_bad=skip_bad)
+    found = _find_named(source) if source in cifar.VARIANTS else _find(source, held_out=held_out)
     table = cache.fetch(found, image_size=image_size, channels=channels, progress=progress)
     origin = str(source) if source in cifar.VARIANTS else str(_path(source))
-    return _assemble(table, found.name, origin, [*found.notes], split_seed, skip_bad=skip_bad)
+    return _assemble(table, found.name, origin, [*found.notes], seed, skip_bad=skip_bad)
 
 
 def _path(source: str | os.PathLike[str]) -> Path:
@@ -74,7 +85,7 @@ def _find_named(name: str) -> Found:
     return found
 
 
-def _find(source: str | os.PathLike[str]) -> Found:
+def _find(source: str | os.PathLike[str], *, held_out: bool) -> Found:
     path = _path(source)
     try:
         if not os.fspath(source) or not path.exists():
@@ -86,7 +97,7 @@ def _find(source: str | os.PathLike[str]) -> Found:
                 raise ResightError(
                     f"{path} holds nothing but {below.relative_to(path)}: did you mean {below}?"
                 )
-            found = folder.find(path)
+            found = folder.find(path, held_out=held_out)
         if found is None:
             raise _not_understood(path)
     except OSError as error:
@@ -133,33 +144,40 @@ def _not_understood(path: Path) -> ResightError:
 
 
 def _assemble(
-    table: Table, name: str, source: str, notes: list[str], split_seed: int, *, skip_bad: bool
+    table: Table, name: str, source: str, notes: list[str], seed: int | None, *, skip_bad: bool
 ) -> ImageData:
+    """The splits of `table`; `seed` None: to be measured, so nothing is held out."""
     if table.bad and not skip_bad:
         raise _unreadable(table, source)
     if table.bad:
         notes.append(f"{len(table.bad)} unreadable files left out: {_bad_files(table)}")
-    splits, held_out = _split_rows(table, split_seed)
+    splits = _split_rows(table, seed)
+    one = splits["train"] is splits["test"]
     counts = {
         split: np.bincount(table.labels[rows], minlength=len(table.classes)).tolist()
         for split, rows in splits.items()
     }
-    if held_out:
+    if len(table.parts) == 1:  # "all"
         notes.append(
-            f"no test split in {source}: 20 % of each class held out (seed {split_seed}), "
+            f"{source} has no test split: all {len(splits['test'])} images are measured"
+            if seed is None
+            else f"no test split in {source}: 20 % of each class held out (seed {seed}), "
             f"{len(splits['train'])} train / {len(splits['test'])} test"
         )
-    notes += check_classes(source, table.classes, counts)
-    notes += [_shared(table, splits, other) for other in splits if other != "train"]
+    check = check_measured if seed is None else check_classes
+    notes += check(source, table.classes, counts)
+    if not one:
+        notes += [_shared(table, splits, other) for other in splits if other != "train"]
     mean, std = statistics_of_sums(
         table.sums[splits["train"]], table.images.shape[1] * table.images.shape[2]
     )
+    test = table.split(splits["test"])
     return ImageData(
         name=name,
         source=source,
         classes=table.classes,
-        train=table.split(splits["train"]),
-        test=table.split(splits["test"]),
+        train=test if one else table.split(splits["train"]),
+        test=test,
         val=table.split(splits["val"]) if "val" in splits else None,
         mean=mean,
         std=std,
@@ -169,8 +187,11 @@ def _assemble(
     )
 
 
-def _split_rows(table: Table, seed: int) -> tuple[dict[str, npt.NDArray[np.int64]], bool]:
-    """Rows of each split without the unreadable ones, and whether test was held out here."""
+def _split_rows(table: Table, seed: int | None) -> dict[str, npt.NDArray[np.int64]]:
+    """Rows of each split without the unreadable ones; without a seed to split by, see `load_data`.
+
+    Where train and test are the same images they are the same array.
+    """
     good = np.ones(len(table.labels), dtype=bool)
     good[list(table.bad)] = False
     starts = np.cumsum([0, *(rows for _, rows in table.parts)])
@@ -178,11 +199,17 @@ def _split_rows(table: Table, seed: int) -> tuple[dict[str, npt.NDArray[np.int64
         split: start + np.flatnonzero(good[start : start + rows])
         for (split, rows), start in zip(table.parts, starts[:-1], strict=True)
     }
-    if "all" not in splits:
-        return splits, False
-    rows = splits["all"]
-    keep, held = stratified_split(table.labels[rows], TEST_FRACTION, seed)
-    return {"train": rows[keep], "test": rows[held]}, True
+    if "all" in splits:
+        rows = splits["all"]
+        if seed is None:
+            return {"train": rows, "test": rows}
+        keep, held = stratified_split(table.labels[rows], TEST_FRACTION, seed)
+        return {"train": rows[keep], "test": rows[held]}
+    if seed is None:
+        splits = {name: rows for name, rows in splits.items() if name != "val" or len(rows)}
+        if not len(splits["train"]):
+            splits["train"] = splits["test"]
+    return splits
 
 
 def _shared(table: Table, splits: dict[str, npt.NDArray[np.int64]], other: str) -> str:

@@ -150,6 +150,20 @@ def check_classes(
     return [note for split in others for note in _missing(split, classes, counts[split])]
 
 
+def check_measured(
+    where: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """`check_classes` where a trained net is measured: all that it takes is an image to test."""
+    split = "test" if "test" in counts else "all"
+    if not sum(counts[split]):
+        if counts.get("train") == counts[split]:
+            raise ResightError(f"{where} has no image to measure")
+        raise ResightError(
+            f"the test split of {where} has no image: put images into its class folders"
+        )
+    return _missing(split, classes, counts[split])
+
+
 def _missing(split: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:
     names = [f"'{name}'" for name, count in zip(classes, counts, strict=True) if not count]
     if len(names) < 2:

@@ -23,6 +23,7 @@ from resight.data.types import Split
 Progress = Callable[[int, int], None]  # images done, images in all
 DIGEST_BYTES = 16
 ROWS_PER_TASK = 64
+ROWS_IN_HAND = 8  # decoded by a thread before it looks whether to stop
 MAX_THREADS = 8
 DECODING = threading.Lock()  # catch_warnings sets them for all threads: one table at a time
 
@@ -103,16 +104,23 @@ def decode_table(
     """Decode every image of `listing` into `images` (`listing.shape`), in threads.
 
     Threads and no processes: a user's script needs no main guard, and Pillow lets go of the
-    interpreter lock where it decodes and resizes. Ctrl-C stops after the images in hand.
+    interpreter lock where it decodes and resizes. Ctrl-C, or an exception in `progress`, goes
+    through after the few images in hand.
     """
     total = len(listing.labels)
     digests = np.zeros((total, DIGEST_BYTES), dtype=np.uint8)
     sums = np.zeros((total, 2, listing.channels), dtype=np.int64)
     bad: dict[int, str] = {}
+    stopped = threading.Event()
 
     def task(start: int) -> tuple[int, dict[int, str]]:
         rows = slice(start, min(start + ROWS_PER_TASK, total))
-        unreadable = listing.fill(start, images[rows])
+        unreadable: dict[int, str] = {}
+        for first in range(start, rows.stop, ROWS_IN_HAND):
+            if stopped.is_set():
+                return 0, {}
+            out = images[first : min(first + ROWS_IN_HAND, rows.stop)]
+            unreadable |= listing.fill(first, out)
         digests[rows] = row_digests(images[rows])
         sums[rows] = row_sums(images[rows])
         return rows.stop - start, unreadable
@@ -122,8 +130,8 @@ def decode_table(
     done = 0
     with DECODING, warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on single files; what fails is in `bad`
-        tasks = [pool.submit(task, start) for start in range(0, total, ROWS_PER_TASK)]
         try:
+            tasks = [pool.submit(task, start) for start in range(0, total, ROWS_PER_TASK)]
             for finished in as_completed(tasks):
                 count, unreadable = finished.result()
                 bad.update(unreadable)
@@ -131,6 +139,7 @@ def decode_table(
                 if progress is not None:
                     progress(done, total)
         except BaseException:
+            stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
     return Table(
