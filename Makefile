@@ -29,7 +29,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Resight needs Python 3.11 or later; this is $$($(PYTHON) --version). Try make PYTHON=python3.11"; exit 2; }
 	@echo "creating $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing Resight and what it needs (the first time takes a minute or more)"

@@ -18,7 +18,8 @@ def custom_resnet() -> Recipe:
     """Custom ResNet (6.57 M parameters), Adam, linear one-cycle with the LR found, 24 epochs.
 
     data      CIFAR-10
-    accuracy  see docs/recipes.md; measured so far with --epochs 3 on a CPU
+    accuracy  24 epochs: not measured yet; --epochs 3, JPEG copy of CIFAR-10: 80.65 % (n=1)
+    time      --epochs 3: 19 to 22 min on a busy CPU with 2 cores
     command   resight train --recipe custom-resnet --data cifar10
     """
     return Recipe()
@@ -119,7 +120,8 @@ def digits() -> Recipe:
     """A narrow custom ResNet (width 16) on scikit-learn's 8×8 scans of digits, no flip.
 
     data      digits: 1,438 to train, 359 to test, bundled with scikit-learn
-    accuracy  see docs/recipes.md
+    accuracy  99.00 % ± 0.51 (n=5)
+    time      11 s from the command on a CPU with 2 cores
     command   resight train --recipe digits
     """
     return Recipe(
