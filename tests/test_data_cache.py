@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -392,21 +391,24 @@ def test_an_error_in_progress_stops_tasks_that_run(root, monkeypatch):
     monkeypatch.setattr(table, "threads", lambda: 1)
     for n in range(240):
         paint(root / f"train/a/more{n}.png", n)
-    told, started = threading.Event(), []
-    real = folder.decode_file
+    stopped, started = threading.Event(), []
+    real, shutdown = folder.decode_file, table.ThreadPoolExecutor.shutdown
 
     def watched(*arguments):
         started.append(arguments)
         if len(started) > table.ROWS_PER_TASK:  # the second task, in hand when progress raises
-            assert told.wait(10)
-            time.sleep(0.01)
+            assert stopped.wait(10)
         return real(*arguments)
 
+    def shut(pool, **options):
+        stopped.set()  # by now the tasks have been told
+        shutdown(pool, **options)
+
     def fail(done, total):
-        told.set()
         raise BrokenPipeError
 
     monkeypatch.setattr(folder, "decode_file", watched)
+    monkeypatch.setattr(table.ThreadPoolExecutor, "shutdown", shut)
     with pytest.raises(BrokenPipeError):
         load(root, progress=fail)
     assert len(started) < table.ROWS_PER_TASK + 30

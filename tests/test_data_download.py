@@ -9,7 +9,6 @@ import io
 import pickle
 import tarfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -52,12 +51,13 @@ class Server(ThreadingHTTPServer):
     ranges = True
     cut_at: int | None = None
     status: int | None = None
-    delay_seconds = 0.0
+    silent = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str | None]] = []
         self.sent = 0
+        self.heard_enough = threading.Event()
 
     @property
     def url(self) -> str:
@@ -70,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers["Range"]
         server.requests.append((self.path, asked))
-        time.sleep(server.delay_seconds)
+        if server.silent:
+            server.heard_enough.wait(10)
         if server.status:
             self.send_error(server.status)
             return
@@ -257,8 +258,9 @@ def test_connection_refused(server, place):
 
 def test_no_answer(server, place, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.05)
-    server.delay_seconds = 0.2
+    server.silent = True
     assert "could not be downloaded (no answer in 0.05 s)" in error_of()
+    server.heard_enough.set()
 
 
 def test_an_address_that_is_none(place, monkeypatch):
