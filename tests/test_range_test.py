@@ -26,16 +26,8 @@ from torch.utils.data import DataLoader
 from conftest import make_data
 from resight.errors import ResightError
 from resight.job import Job, build_job
-from resight.range_test import (
-    METHODS,
-    LrTest,
-    longest_fall,
-    memory,
-    method_for,
-    run_range_test,
-    save_plot,
-    smooth,
-)
+from resight.lr_curve import METHODS, LrTest, longest_fall, memory, method_for, save_plot, smooth
+from resight.range_test import run_range_test
 from resight.recipe import Recipe
 from resight.runtime import Runtime
 from resight.settings import (

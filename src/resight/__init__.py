@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from resight.errors import ResightError, ResightWarning
     from resight.evaluation import evaluate
     from resight.interrupt import Interrupted
+    from resight.lr_curve import LrTest
     from resight.predictions import Predictions
-    from resight.range_test import LrTest, find_lr
+    from resight.range_test import find_lr
     from resight.recipe import Recipe
     from resight.run import Run, load_run
     from resight.targets import summary
@@ -26,7 +27,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Interrupted": "interrupt",
     "ImageData": "data.types",
-    "LrTest": "range_test",
+    "LrTest": "lr_curve",
     "Predictions": "predictions",
     "Recipe": "recipe",
     "ResightError": "errors",

@@ -160,7 +160,7 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Raise the LR step by step on the recipe's own training step and suggest one."""
-    from resight.range_test import check_plot, save_plot
+    from resight.lr_curve import check_plot, save_plot
     from resight.range_test import find_lr as run_test
 
     if plot is not None:

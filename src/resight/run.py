@@ -191,8 +191,11 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResightError(f"{path}: not a checkpoint of Resight, or damaged: {first}") from None
+        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise ResightError(
+            f"{path}: not a checkpoint of Resight, or damaged ({first}): put a whole one back, or "
+            "start a new run"
+        ) from None
     assert isinstance(saved, dict)
     return saved
 
