@@ -84,9 +84,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         body = body[: server.cut_at]
+        server.sent += len(body)  # before it goes: the client may be done before this thread is
         with contextlib.suppress(BrokenPipeError):  # a client that no longer waits
             self.wfile.write(body)
-            server.sent += len(body)
 
     def log_message(self, *_):
         pass
