@@ -121,7 +121,7 @@ def digits() -> Recipe:
 
     data      digits: 1,438 to train, 359 to test, bundled with scikit-learn
     accuracy  99.00 % ± 0.51 (n=5)
-    time      11 s from the command on a CPU with 2 cores
+    time      8 s from the command on a CPU with 2 cores (n=3)
     command   resight train --recipe digits
     """
     return Recipe(
