@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from resight.errors import ResightError
 from resight.files import write_atomically
+
+COLUMNS = ("id", "true", "predicted", "correct", "confidence", "probability_true", "loss")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,27 @@ class Predictions:
         losses: npt.NDArray[np.float64] = log_sum - logits[np.arange(len(self)), self.labels]
         return losses
 
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """float32 (N, K): the softmax of the logits; float32 as they are, for 50,000 × 1000."""
+        shares = self.logits.astype(np.float32)
+        shares -= shares.max(1, keepdims=True)
+        np.exp(shares, out=shares)
+        shares /= shares.sum(1, keepdims=True)
+        return shares
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """float64 (N,): the probability of the predicted class."""
+        return self._probability_of(self.predicted)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """int64 (K, K): images of each true class (row) by predicted class (column)."""
+        k = len(self.classes)
+        counts = np.bincount(self.labels * k + self.predicted, minlength=k * k)
+        return np.asarray(counts, dtype=np.int64).reshape(k, k)
+
     @property
     def loss(self) -> float:
         """The mean over images of the cross-entropy."""
@@ -67,20 +91,130 @@ class Predictions:
         """Wilson's 95 % interval of the accuracy."""
         return wilson_interval(self.correct, len(self))
 
+    @property
+    def headline(self) -> str:
+        """Accuracy with its interval, and loss, as a line."""
+        low, high = self.accuracy_interval
+        return (
+            f"{self.split} accuracy {self.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, "
+            f"{len(self):,} images) · loss {self.loss:.4f}"
+        )
+
     def per_class(self) -> list[dict[str, Any]]:
-        """A row a class: name, support, correct, accuracy (its recall; None without images)."""
-        k = len(self.classes)
-        support = np.bincount(self.labels, minlength=k)
-        correct = np.bincount(self.labels[self.predicted == self.labels], minlength=k)
+        """A row a class: class (name), support, correct, accuracy, precision, recall, f1.
+
+        accuracy is recall: correct of support, None without images. precision: correct of the
+        images predicted as the class, None where there is none. f1: 2 correct / (support +
+        predicted), so 0 for a class that is never predicted, None only where both are 0.
+        """
+        support, predicted = self.confusion.sum(1).tolist(), self.confusion.sum(0).tolist()
+        correct = np.diagonal(self.confusion).tolist()
         return [
             {
                 "class": name,
-                "support": int(support[i]),
-                "correct": int(correct[i]),
-                "accuracy": float(correct[i] / support[i]) if support[i] else None,
+                "support": support[i],
+                "correct": correct[i],
+                "accuracy": _share(correct[i], support[i]),
+                "precision": _share(correct[i], predicted[i]),
+                "recall": _share(correct[i], support[i]),
+                "f1": _share(2 * correct[i], support[i] + predicted[i]),
             }
             for i, name in enumerate(self.classes)
         ]
+
+    def most_confused(self, limit: int | None = 10) -> list[dict[str, Any]]:
+        """The pairs of classes that are taken for one another, by falling count, then in order.
+
+        true, predicted: classes as numbers; true_class, predicted_class: their names; count > 0;
+        share: of the true class's images.
+        """
+        k = len(self.classes)
+        counts = self.confusion * ~np.eye(k, dtype=bool)
+        pairs = np.argsort(-counts, axis=None, kind="stable")[: np.count_nonzero(counts)]
+        support = self.confusion.sum(1)
+        return [
+            {
+                "true": true,
+                "predicted": predicted,
+                "true_class": self.classes[true],
+                "predicted_class": self.classes[predicted],
+                "count": int(counts[true, predicted]),
+                "share": float(counts[true, predicted] / support[true]),
+            }
+            for true, predicted in (divmod(pair, k) for pair in pairs[:limit].tolist())
+        ]
+
+    def top_losses(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: all images, or the first `limit`, by falling loss; equals in their order."""
+        return np.argsort(-self.losses, kind="stable")[:limit].astype(np.int64)
+
+    def mistakes(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: the wrongly classified images, or the first `limit`, by falling loss."""
+        order = self.top_losses()
+        wrong: npt.NDArray[np.int64] = order[self.predicted[order] != self.labels[order]]
+        return wrong[:limit]
+
+    def label_suspects(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: images that the net confidently takes for another class than their label says.
+
+        Confident learning (Northcutt, Jiang, Chuang 2021, arXiv:1911.00068): the threshold of a
+        class is its mean probability over the images labelled so, and an image counts as of the
+        most probable class that reaches its threshold. Suspect is one that counts as another class
+        than its label, where that class is the predicted one as well: without this a weak class
+        with a low threshold would overrule a net that agrees with the label. A class without images
+        has no threshold and makes nothing suspect. By rising probability of the label, which the
+        paper calls self-confidence; equals in their order.
+
+        Suspect is not wrong: the weaker the net, the more of them are its own mistakes, and of
+        images that it was trained on it knows the labels.
+        """
+        own = self._probability_of(self.labels)
+        k = len(self.classes)
+        support = np.bincount(self.labels, minlength=k)
+        totals = np.bincount(self.labels, weights=own, minlength=k)
+        threshold = np.full(k, np.inf)
+        np.divide(totals, support, out=threshold, where=support > 0)
+        confident = self.confidence >= threshold[self.predicted]
+        suspects = np.flatnonzero(confident & (self.predicted != self.labels))
+        return suspects[np.argsort(own[suspects], kind="stable")][:limit].astype(np.int64)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row an image, ready for a DataFrame: id, true, predicted (names), correct, confidence
+        (of the predicted class), probability_true, loss."""
+        own = self._probability_of(self.labels)
+        columns = (self.ids, self.labels, self.predicted, self.confidence, own, self.losses)
+        return [
+            {
+                "id": name,
+                "true": self.classes[true],
+                "predicted": self.classes[predicted],
+                "correct": true == predicted,
+                "confidence": confidence,
+                "probability_true": probability,
+                "loss": loss,
+            }
+            for name, true, predicted, confidence, probability, loss in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
+        ]
+
+    def to_csv(self, path: Path) -> None:
+        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` where that can't be."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows())
+        # a file name may hold bytes that are no text
+        write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+    def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """float64 (N,): of each image the probability of the class that `classes` (N,) names."""
+        return self.probabilities[np.arange(len(self)), classes].astype(np.float64)
+
+    def _repr_html_(self) -> str:
+        from resight.notebook import predictions_html
+
+        return predictions_html(self)
 
     def save(self, path: Path) -> None:
         """Write an .npz that loads without pickle."""
@@ -113,6 +247,10 @@ class Predictions:
             ) from None
         except Exception as error:  # a torn archive raises of a dozen kinds
             raise ResightError(f"{path}: not a predictions file of Resight: {error}") from None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
