@@ -1,0 +1,111 @@
+"use strict";
+// One image, large: both maps, the probabilities, and the way to the next image.
+
+let detailPlace = -1; // in gallery.indices
+
+function openDetail(place) {
+  showDetail(place);
+  if (!byId("detail").open) byId("detail").showModal();
+}
+
+function showDetail(place) {
+  const { data, facts, indices, sheet, maps } = gallery;
+  if (place < 0 || place >= indices.length) return;
+  detailPlace = place;
+  const i = indices[place];
+  const names = { true: facts.classes[data.true[i]], predicted: facts.classes[data.predicted[i]] };
+  byId("detail-title").textContent = isMistake(i)
+    ? `${names.true} taken for ${names.predicted}`
+    : `${names.true}, rightly classified`;
+  byId("detail-place").textContent = `${count(place + 1)} of ${count(indices.length)}`;
+  // aria-disabled, as a button that is disabled loses the focus, and the dialog its keys
+  byId("detail-previous").setAttribute("aria-disabled", String(place === 0));
+  byId("detail-next").setAttribute("aria-disabled", String(place === indices.length - 1));
+  const pictures = [figure("The image", [sheet.picture(i, `Image ${data.id[i]}`)])];
+  if (maps) {
+    const kinds = isMistake(i) ? ["predicted", "true"] : ["predicted"];
+    for (const kind of kinds) pictures.push(mapFigure(kind, names[kind], i));
+  }
+  byId("detail-body").replaceChildren(
+    el("div", { class: "pictures" }, pictures),
+    el(
+      "div",
+      { class: "detail-facts" },
+      el(
+        "dl",
+        { class: "pairs" },
+        pair("True class", names.true),
+        pair("Predicted", `${isMistake(i) ? "✗" : "✓"} ${names.predicted}`),
+        pair("Confidence", percent(data.confidence[i], 2)),
+        pair("Loss", number(data.loss[i])),
+        pair("Id", data.id[i], "mono"),
+      ),
+      data.suspect[i]
+        ? el(
+            "p",
+            { class: "flag" },
+            "⚑ The label is probably wrong: look at it before you blame the network.",
+          )
+        : null,
+      probabilities(i),
+    ),
+  );
+}
+
+function pair(name, value, kind = null) {
+  return [el("dt", {}, name), el("dd", { class: kind }, value)];
+}
+
+function figure(caption, layers) {
+  return el("figure", {}, el("div", { class: "stack" }, layers), el("figcaption", {}, caption));
+}
+
+function mapFigure(kind, name, i) {
+  const { sheet, maps } = gallery;
+  const what = `Evidence for ${name} (${kind})`;
+  if (maps.empty(kind, i)) {
+    return figure(`${what}: the map is empty, no positive evidence`, [
+      sheet.picture(i, `${what}: empty`),
+    ]);
+  }
+  return figure(what, [sheet.picture(i, what), maps.overlay(kind, i)]);
+}
+
+function probabilities(i) {
+  const { data, facts } = gallery;
+  const rows = data.top[i].map(([k, probability]) => {
+    const mark =
+      k === data.true[i]
+        ? isMistake(i)
+          ? "true"
+          : "right"
+        : k === data.predicted[i]
+          ? "predicted"
+          : "other";
+    return el(
+      "li",
+      { class: mark },
+      el("span", { class: "probability-name", title: facts.classes[k] }, facts.classes[k]),
+      el("span", { class: "probability-mark" }, mark === "other" ? "" : mark),
+      meter(probability, percent(probability, 1, true), mark),
+    );
+  });
+  return el("ol", { class: "probabilities", "aria-label": "Probabilities" }, rows);
+}
+
+function wireDetail() {
+  const dialog = byId("detail");
+  byId("detail-previous").addEventListener("click", () => showDetail(detailPlace - 1));
+  byId("detail-next").addEventListener("click", () => showDetail(detailPlace + 1));
+  byId("detail-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  dialog.addEventListener("close", () => focusThumbnail(detailPlace));
+  dialog.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || event.target.type === "range") return;
+    event.preventDefault();
+    showDetail(detailPlace + step);
+  });
+}
