@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ class CustomResNet(nn.Module):
     From https://github.com/davidcpage/cifar10-fast: 6,573,130 parameters for CIFAR-10, and
     6,574,090 with `conv_bias`.
     """
+
+    # To make maps of, first to last: the last of each size (see `cam.default_layer`).
+    cam_layers: ClassVar[tuple[str, ...]] = ("res1", "layer2", "res2")
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +21,9 @@ class ResNet18(nn.Module):
     `stem_relu_module` says whether the stem's ReLU is a module, with a row in the summary, or a
     function; it makes no difference to what the net computes.
     """
+
+    # To make maps of, first to last (see `cam.default_layer`).
+    cam_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(
         self,
