@@ -98,26 +98,19 @@ class LrTest:
 
     def plot(self) -> Figure:
         """A matplotlib figure of the curve and its suggestions, on no display."""
-        from matplotlib.figure import Figure
+        from resight.reporting.charts import lr_test
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(self.lrs, self.losses, color="#b0b7c3", linewidth=1, label="loss")
-        axes.plot(self.lrs, self.smoothed, color="#1f5fbf", linewidth=2, label="smoothed")
         try:
-            suggestions = self.suggestions()
+            suggestions, refused = self.suggestions(), None
         except ResightError as error:
-            axes.set_title(str(error), fontsize=9)
-            suggestions = {}
-        colors = ("#d55e00", "#009e73", "#cc79a7", "#e69f00")
-        for (method, lr), color in zip(suggestions.items(), colors, strict=False):
-            axes.axvline(lr, color=color, linestyle="--", label=f"{method}: {lr:.3g}")
-        if len(smoothed := self.smoothed):
-            axes.set_ylim(smoothed.min() * 0.9, min(smoothed.max(), 2.0 * smoothed[0]) * 1.1)
-        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        return figure
+            suggestions, refused = {}, str(error)
+        read = {"smoothed": self.smoothed, "suggestions": suggestions, "refused": refused}
+        return lr_test({**self.to_dict(), **read})
+
+    def _repr_html_(self) -> str:
+        from resight.notebook import lr_test_html
+
+        return lr_test_html(self)
 
     def _start(self) -> int:
         """Where reading begins: past the mean's first steps and past the fall to chance.

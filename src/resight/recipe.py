@@ -96,6 +96,11 @@ class Recipe(Part):
             raise ResightError(f"{path}: a recipe is a table of sections, not a {type(values)}")
         return cls.parse(values, where=str(path))
 
+    def _repr_html_(self) -> str:
+        from resight.notebook import recipe_html
+
+        return recipe_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
         return self.model_dump(mode="json")

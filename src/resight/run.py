@@ -22,7 +22,12 @@ from resight.predictions import Predictions
 from resight.recipe import Recipe
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
+
+    from resight.data.types import ImageData
+    from resight.diagnosis.findings import Diagnosis
+    from resight.lr_curve import LrTest
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -64,6 +69,27 @@ class Run:
         return rows
 
     @property
+    def lr_test(self) -> LrTest | None:
+        """The curve that the LR was found on; None where none was run."""
+        from resight.lr_curve import LrTest
+
+        values = self._json("lr_test.json")
+        return LrTest.from_dict(values) if values else None
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """Why the training stopped by itself (`message`); {} where it did not."""
+        return self._json("failure.json")
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What `diagnose` found last; None where nobody has looked yet."""
+        from resight.diagnosis.findings import Diagnosis
+
+        values = self._json("diagnosis.json")
+        return Diagnosis.from_dict(values) if values else None
+
+    @property
     def predictions(self) -> Predictions:
         """Of the test split. Raises `ResightError` before the end."""
         return Predictions.load(self.path / "predictions.npz")
@@ -77,6 +103,59 @@ class Run:
         from resight.weights import load_model
 
         return load_model(self.path / "model.safetensors")
+
+    def plot_curves(self) -> Figure:
+        """Loss and accuracy by epoch. Raises `ResightError` before the first one is done."""
+        from resight.reporting import plots
+
+        return plots.curves(self)
+
+    def plot_schedule(self) -> Figure:
+        """The learning rate by epoch. Raises `ResightError` before it is found."""
+        from resight.reporting import plots
+
+        return plots.schedule(self)
+
+    def plot_lr_test(self) -> Figure:
+        """The curve that the LR was found on. Raises `ResightError` where none was run."""
+        from resight.reporting import plots
+
+        return plots.lr_test(self)
+
+    def plot_confusion(self) -> Figure:
+        """Predicted against true class, test split. Raises `ResightError` before the end."""
+        from resight.reporting import plots
+
+        return plots.confusion(self)
+
+    def plot_per_class(self) -> Figure:
+        """The accuracy of each class, test split. Raises `ResightError` before the end."""
+        from resight.reporting import plots
+
+        return plots.per_class(self)
+
+    def plot_reliability(self) -> Figure:
+        """Accuracy by confidence, test split. Raises `ResightError` before the end."""
+        from resight.reporting import plots
+
+        return plots.reliability(self)
+
+    def plot_mistakes(
+        self, limit: int = 20, *, data: str | Path | ImageData | None = None
+    ) -> Figure:
+        """The misclassified test images with the highest losses. data: the run's images, where they
+        have moved. Raises `ResightError` before the end, and where the images can't be had."""
+        from resight.reporting import plots
+
+        return plots.mistakes(self, limit, data)
+
+    def _repr_html_(self) -> str:
+        from resight.notebook import run_html
+
+        return run_html(self)
+
+    def forget_failure(self) -> None:
+        (self.path / "failure.json").unlink(missing_ok=True)
 
     def write(self, name: str, value: Any) -> None:
         write_json(self.path / name, value)

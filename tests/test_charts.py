@@ -1,0 +1,357 @@
+"""The report's figures: what they say, that any name can be in them, and the same bytes again."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.text import Text
+from PIL import Image, ImageFont
+from sklearn.metrics import precision_recall_fscore_support
+
+from resight.predictions import Predictions, wilson_interval
+from resight.reporting import charts, tiles
+from resight.reporting.drawing import WIDTH_PX, can_draw, png, text
+
+ODD = ["$x^2", "a\nb\tc", "🐱", "\udcff", "W" * 200, "", "_*`|", "猫" * 50, "$\\frac{$", "<b>"]
+
+
+def measured(k: int = 3, n: int = 200, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    logits = rng.standard_normal((n, k)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.5
+    ids = np.array([f"test/{i:05d}.png" for i in range(n)])
+    return Predictions(logits, labels, ids, tuple(f"class {i}" for i in range(k)))
+
+
+def epochs(count: int, split: str = "test") -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": e,
+            "lr": 0.1,
+            "train_loss": 2 / e,
+            "train_accuracy": 1 - 0.9 / e,
+            f"{split}_loss": 2.1 / e,
+            f"{split}_accuracy": 1 - 0.95 / e,
+        }
+        for e in range(1, count + 1)
+    ]
+
+
+def bins(count: int = 4) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {"low": i / count, "high": (i + 1) / count, "count": 0, "correct": 0} for i in range(count)
+    ]
+    rows[0] |= {"confidence": None, "accuracy": None}
+    for i in range(1, count):
+        rows[i] |= {"count": 10 * i, "correct": 5 * i, "accuracy": 0.5, "confidence": i / count}
+    return {"bins": rows, "ece": 0.125, "temperature": None}
+
+
+def lr_values(**changes: Any) -> dict[str, Any]:
+    lrs = np.logspace(-5, 0, 60)
+    losses = 2.3 - 1.5 / (1 + (lrs / 1e-2) ** -1) + 500 * lrs**3
+    values = {"lrs": lrs, "losses": losses, "smoothed": losses, "suggestions": {"valley": 0.004}}
+    return {**values, "refused": None, "method": "valley", "used": None, **changes}
+
+
+def images(n: int, px: int = 8, channels: int = 3) -> npt.NDArray[np.uint8]:
+    rng = np.random.default_rng(5)
+    return rng.integers(0, 256, (n, px, px, channels), dtype=np.uint8)
+
+
+def drawn(figure: Figure) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB"))
+
+
+def words(figure: Figure) -> list[str]:
+    """All that is written in the figure."""
+    FigureCanvasAgg(figure).draw()
+    return [t.get_text() for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+
+
+def every_figure(names: list[str]) -> list[Figure]:
+    """One of each kind, with `names` wherever a name can be."""
+    k = len(names)
+    predictions = measured(k)
+    rows = [{**row, "class": n} for row, n in zip(predictions.per_class(), names, strict=True)]
+    maps = images(k)[..., 0]
+    return [
+        charts.curves(epochs(3)),
+        charts.lr_schedule({"epoch": [0.0, 1.0, 2.0], "lr": [0.1, 1.0, 0.0], "shape": names[0]}),
+        charts.lr_test(lr_values()),
+        charts.per_class(rows),
+        charts.confusion(predictions.confusion.tolist(), names),
+        charts.reliability(bins()),
+        tiles.samples(images(k), names),
+        tiles.mistakes(images(k), names, names, [1.0] * k, names, maps, maps),
+    ]
+
+
+def test_curves_hold_each_epoch_of_train_and_of_what_was_measured() -> None:
+    for split in ("test", "val"):
+        figure = charts.curves(epochs(4, split))
+        loss, accuracy = figure.axes
+        for axes, key, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+            for line, name in zip(axes.lines, ("train", split), strict=True):
+                values = [scale * row[f"{name}_{key}"] for row in epochs(4, split)]
+                assert np.allclose(line.get_xydata(), np.c_[range(1, 5), values])
+        labels = [line.get_label() for line in accuracy.lines]
+        assert labels == ["train 77.50%", f"{split} 76.25%"]
+        assert len({line.get_linestyle() for line in loss.lines}) == 2  # told apart without colour
+        assert len({line.get_marker() for line in loss.lines}) == 2
+
+
+def test_a_curve_leaves_out_what_was_not_measured() -> None:
+    rows = epochs(3)
+    rows[1]["test_loss"] = None
+    del rows[2]["test_accuracy"]
+    loss, accuracy = charts.curves(rows).axes
+    assert loss.lines[1].get_xdata().tolist() == [1, 3]
+    assert accuracy.lines[1].get_xdata().tolist() == [1, 2]
+
+
+def test_one_epoch_can_be_seen() -> None:
+    dark = (drawn(charts.curves(epochs(1))) == (0, 114, 178)).all(2)
+    assert dark[:230, 60:340].sum() > 10  # the marker; one point makes no line
+
+
+def test_the_schedule_names_its_highest_point() -> None:
+    schedule = {"epoch": [0.0, 0.5, 1.0], "lr": [0.01, 0.0352, 0.0], "shape": "one-cycle"}
+    said = words(charts.lr_schedule(schedule))
+    assert "0.0352 at epoch 0.5" in said
+    assert "one-cycle" in said
+
+
+def test_the_lr_test_shows_the_fall_not_the_rise_at_the_end() -> None:
+    values = lr_values()
+    axes = charts.lr_test(values).axes[0]
+    low, high = axes.get_ylim()
+    assert low < values["losses"].min()
+    assert values["losses"][0] < high < 5 < values["losses"].max()
+
+
+def test_the_lr_test_marks_a_suggestion_on_the_curve_and_the_lr_that_was_used() -> None:
+    axes = charts.lr_test(lr_values(used=0.05)).axes[0]
+    _, _, valley, used = axes.lines
+    (place,) = valley.get_markevery()
+    lr, height = valley.get_xydata()[place]
+    assert lr == 0.004
+    assert height == pytest.approx(2.3 - 1.5 / (1 + 2.5), abs=0.01)
+    assert valley.get_label() == "valley: 0.004 (the recipe's)"
+    assert used.get_xdata()[0] == 0.05
+    assert len(charts.lr_test(lr_values(used=0.004)).axes[0].lines) == 3  # it is a suggestion
+
+
+def test_the_bars_are_the_classes_accuracies_the_weakest_on_top() -> None:
+    predictions = measured(4)
+    truth, predicted = predictions.labels, predictions.predicted
+    recall = precision_recall_fscore_support(truth, predicted, zero_division=0)[1]
+    figure = charts.per_class(predictions.per_class())
+    axes = figure.axes[0]
+    order = np.argsort(recall, kind="stable")
+    assert np.allclose([bar.get_width() for bar in axes.patches], 100 * recall[order])
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [f"class {i}" for i in order]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top
+    weakest = predictions.per_class()[order[0]]
+    note = f"{weakest['accuracy']:6.1%}  {weakest['correct']} of {weakest['support']}"
+    assert note in words(figure)
+    segments = axes.collections[0].get_segments()
+    interval = wilson_interval(weakest["correct"], weakest["support"])
+    assert np.allclose(segments[0][:, 0], 100 * np.array(interval))
+
+
+def test_a_class_without_images_has_no_bar_and_says_so() -> None:
+    rows = measured(2).per_class()
+    rows.append({"class": "empty", "support": 0, "correct": 0, "accuracy": None})
+    figure = charts.per_class(rows)
+    assert figure.axes[0].patches[2].get_width() == 0
+    assert "no images" in words(figure)
+
+
+def test_of_many_classes_the_weakest_are_drawn() -> None:
+    rows = [
+        {"class": f"c{i}", "support": 10, "correct": i % 10, "accuracy": i % 10 / 10}
+        for i in range(1000)
+    ]
+    figure = charts.per_class(rows)
+    assert len(figure.axes[0].patches) == 40
+    assert max(bar.get_width() for bar in figure.axes[0].patches) == 0
+    assert "the 40 weakest of 1000 classes" in words(figure)
+
+
+def test_the_confusion_matrix_holds_its_counts_in_their_cells() -> None:
+    counts = [[90, 0, 10], [5, 60, 35], [1, 2, 97]]
+    axes = charts.confusion(counts, ["a", "b", "c"]).axes[0]
+    written = {
+        (int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts
+    }
+    wanted = {(r, c): str(n) for r, row in enumerate(counts) for c, n in enumerate(row) if n}
+    assert written == wanted
+    colors = np.asarray(axes.images[0].get_array())
+    assert (colors[[0, 1, 2], [0, 1, 2]] @ (-1, 0, 1) > 0.1).all()  # right: blue
+    assert colors[1, 2] @ (1, 0, -1) > 0.5  # the worst mistake: red
+    assert np.array_equal(colors[0, 1], [1, 1, 1])  # never: white
+
+
+@pytest.mark.parametrize("k", [2, 20, 21, 100, 1000])
+def test_a_confusion_matrix_of_any_size_is_drawn(k: int) -> None:
+    predictions = measured(k, 300)
+    figure = charts.confusion(predictions.confusion.tolist(), predictions.classes)
+    numbers = [int(t.get_text()) for t in figure.axes[0].texts]
+    assert sum(numbers) == (300 if k <= 20 else 0)
+    assert len(figure.axes[0].get_xticklabels()) <= 25
+    assert drawn(figure).shape[1] == WIDTH_PX
+
+
+def test_bars_of_reliability_and_their_gap_and_the_histogram_below() -> None:
+    figure = charts.reliability(bins())
+    upper, lower = figure.axes
+    bars = [(b.get_y(), b.get_height()) for b in upper.patches]
+    assert np.allclose(bars[:3], [(0, 50)] * 3)  # the empty bin has none
+    assert np.allclose(bars[3:], [(50, -25), (50, 0), (50, 25)])
+    assert [b.get_height() for b in lower.patches] == [5, 10, 15, 5, 10, 15]
+    assert "ECE 0.1250" in words(figure)
+    fitted = {**bins(), "temperature": {"value": 1.3, "split": "val", "ece_after": 0.012}}
+    assert "ECE 0.1250, 0.0120 at temperature 1.3" in words(charts.reliability(fitted))
+
+
+def test_figures_are_the_same_bytes_each_time_and_say_nothing_of_when_or_where() -> None:
+    for first, second in zip(every_figure(["a", "b"]), every_figure(["a", "b"]), strict=True):
+        content = png(first)
+        assert content == png(second)
+        assert Image.open(io.BytesIO(content)).info.keys() <= {"dpi"}
+
+
+def test_figures_touch_no_global_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # its import would raise
+    settings = [key for key in matplotlib.rcParams if key != "backend"]  # to read it loads pyplot
+    before = [matplotlib.rcParams[key] for key in settings]
+    for figure in every_figure(["a", "b"]):
+        assert drawn(figure).shape[1] == WIDTH_PX
+    assert [matplotlib.rcParams[key] for key in settings] == before
+
+
+def test_odd_names_are_drawn_without_a_warning_and_stay_inside() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i, figure in enumerate(every_figure(ODD)):
+            FigureCanvasAgg(figure)
+            box = figure.get_tightbbox()
+            width, height = figure.get_size_inches()
+            assert box.x0 > -0.02, i
+            assert box.y0 > -0.02, i
+            assert box.x1 < width + 0.02, i
+            assert box.y1 < height + 0.02, i
+
+
+@given(st.text(max_size=60), st.integers(4, 30))
+@example("W" * 30, 8)
+@example("i" * 30, 8)
+@settings(deadline=None)
+def test_a_name_is_cut_to_one_line_that_can_be_drawn(name: str, most: int) -> None:
+    line = text(name, most)
+    assert can_draw(line)
+    assert "\n" not in line
+    font = ImageFont.truetype(findfont(FontProperties()), 100, layout_engine=ImageFont.Layout.BASIC)
+    assert font.getlength(line) <= 55 * most * 1.02  # the same widths, by another library
+    plain = " ".join(name.split())
+    if plain.isprintable() and can_draw(plain) and font.getlength(plain) < 55 * most * 0.98:
+        assert line == plain
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    assert text("o" * 20 + "end", 12) == "ooooo…oend"
+    assert text("test/airplane/0001.jpg", 15) == "test/air…01.jpg"
+
+
+def test_images_are_enlarged_pixel_by_pixel_and_land_so_in_the_picture() -> None:
+    given_images = images(7, px=32)
+    picture = drawn(tiles.samples(given_images, ["a"] * 7))
+    big = given_images.repeat(4, 1).repeat(4, 2)
+    assert np.array_equal(tiles.enlarged(given_images), big)
+    below = picture.shape[0] // 2  # two rows of five and two
+    for i, image in enumerate(big):
+        top, left = i // 5 * below, i % 5 * 134
+        assert np.array_equal(picture[top : top + 128, left : left + 128], image), i
+
+
+def test_enlarged_once_more_on_a_fine_screen_they_stay_sharp() -> None:
+    given_images = images(1, px=32)
+    buffer = io.BytesIO()
+    tiles.samples(given_images, ["a"]).savefig(buffer, format="png", dpi=200)
+    picture = np.asarray(Image.open(buffer).convert("RGB"))
+    assert np.array_equal(picture[:256, :256], given_images[0].repeat(8, 0).repeat(8, 1))
+
+
+@pytest.mark.parametrize(("px", "wanted"), [(8, 112), (28, 112), (32, 128), (64, 128), (100, 100)])
+def test_small_images_grow_by_whole_factors(px: int, wanted: int) -> None:
+    assert tiles.enlarged(images(1, px)).shape == (1, wanted, wanted, 3)
+
+
+def test_large_images_are_reduced_and_grey_ones_get_three_channels() -> None:
+    assert tiles.enlarged(images(2, 300)).shape == (2, 112, 112, 3)
+    grey = tiles.enlarged(images(2, 8, 1))
+    assert grey.shape == (2, 112, 112, 3)
+    assert (grey == grey[..., :1]).all()
+    assert tiles.enlarged(images(2, 300, 1)).shape == (2, 112, 112, 3)
+
+
+def test_a_map_is_blended_over_its_image() -> None:
+    big = tiles.enlarged(images(3))
+    levels = np.array([0, 100, 255], dtype=np.uint8)
+    maps = np.broadcast_to(levels[:, None, None], (3, 4, 4))
+    over = tiles.overlaid(big, np.ascontiguousarray(maps))
+    for i, level in enumerate(levels.tolist()):
+        color = 255 * np.array(colormaps["inferno"](level)[:3])
+        assert np.allclose(over[i], (1 - tiles.OPACITY) * big[i] + tiles.OPACITY * color, atol=0.51)
+
+
+def test_a_map_is_smooth_between_its_cells() -> None:
+    step = np.zeros((1, 1, 2), dtype=np.uint8)
+    step[..., 1] = 255
+    over = tiles.overlaid(np.zeros((1, 120, 120, 3), dtype=np.uint8), step)
+    brightness = over[0, 60].astype(int).sum(1)
+    assert (np.diff(brightness) >= 0).all()
+    assert len(set(brightness.tolist())) > 40
+
+
+def test_a_mistake_shows_image_and_both_maps_and_says_where_there_is_no_evidence() -> None:
+    some = images(2, px=32)
+    maps = np.full((2, 4, 4), 200, dtype=np.uint8)
+    empty = maps.copy()
+    empty[1] = 0
+    figure = tiles.mistakes(some, ["cat"] * 2, ["dog"] * 2, [0.98, 0.5], ["x.png"] * 2, maps, empty)
+    said = words(figure)
+    assert said.count("no evidence") == 1
+    assert {"image", "for ✗", "for ✓"} <= set(said)
+    assert "✓ cat\n✗ dog 98%\nx.png" in said
+    picture, big = drawn(figure), tiles.enlarged(some)
+    for row, layer in enumerate((big, tiles.overlaid(big, maps), tiles.overlaid(big, empty))):
+        y = row * 130
+        assert np.array_equal(picture[y : y + 128, 22 : 22 + 128], layer[0]), row
+
+
+def test_without_maps_a_mistake_is_one_image() -> None:
+    figure = tiles.mistakes(images(1), ["cat"], ["dog"], [0.98], ["x.png"])
+    assert words(figure) == ["✓ cat\n✗ dog 98%\nx.png"]
+
+
+def test_a_font_without_the_marks_gets_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "can_draw", lambda characters: False)
+    figure = tiles.mistakes(images(1), ["cat"], ["dog"], [0.98], ["x.png"])
+    assert words(figure) == ["is cat\nnot dog 98%\nx.png"]
