@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from resight.diagnosis.watch import Watch
 from resight.errors import ResightError
 from resight.evaluation import predict
 from resight.interrupt import StopRequested, StopSignals
@@ -23,12 +26,24 @@ class NonFiniteLoss(ResightError):
     """A loss or weight became infinite or nan; the last good checkpoint is kept."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The steps of the running epoch so far: loss and right images of each, and of all of them
+    together the mean loss and the accuracy."""
+
+    losses: Tensor  # float64 (done,), on the CPU
+    correct: Tensor
+    loss: float
+    accuracy: float
+
+
 def fit_epochs(
-    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals
+    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals, watch: Watch
 ) -> Predictions | None:
     """Train the epochs that are left, keeping `last.pt` at most 30 s behind.
 
-    Returns the watched split's predictions after the last epoch; None if none was left to train.
+    What `watch` finds is said at once. Returns the watched split's predictions after the last
+    epoch; None if none was left to train.
     """
     state, checkpoints = job.state, Checkpointer(run.path / "last.pt")
     predictions = None
@@ -36,8 +51,10 @@ def fit_epochs(
         if state.step == 0:
             checkpoints.save(state.snapshot())
         while len(state.history) < schedule.epochs:
-            _train_epoch(job, schedule, reporter, stop, checkpoints)
+            _train_epoch(job, schedule, reporter, stop, checkpoints, watch)
             predictions = _end_epoch(job, run, schedule, reporter, stop)
+            for finding in watch.epoch(state.history):
+                reporter.finding(finding)
         _write_last(checkpoints, job)
         return predictions
     except StopRequested:  # between two steps: the state is whole
@@ -48,7 +65,12 @@ def fit_epochs(
 
 
 def _train_epoch(
-    job: Job, schedule: Schedule, reporter: Reporter, stop: StopSignals, checkpoints: Checkpointer
+    job: Job,
+    schedule: Schedule,
+    reporter: Reporter,
+    stop: StopSignals,
+    checkpoints: Checkpointer,
+    watch: Watch,
 ) -> None:
     """The steps of the running epoch that are left."""
     state, steps, epoch = job.state, job.steps_per_epoch, len(job.state.history)
@@ -65,7 +87,7 @@ def _train_epoch(
         done, due = position + 1, checkpoints.due()
         if done % job.log_interval and done < steps and not due and stop.received is None:
             continue
-        loss_so_far, accuracy_so_far = _look(job, schedule, epoch, done)
+        seen = _look(job, schedule, epoch, done)
         state.epoch_seconds += time.perf_counter() - began
         images = min(done * job.recipe.train.batch_size, len(job.train))
         rate = images / max(state.epoch_seconds, 1e-9)
@@ -75,20 +97,22 @@ def _train_epoch(
                 epochs=schedule.epochs,
                 done=done,
                 total=steps,
-                loss=loss_so_far,
-                accuracy=accuracy_so_far,
+                loss=seen.loss,
+                accuracy=seen.accuracy,
                 lr=lr,
                 images_per_second=rate,
                 seconds_left=_seconds_left(job, done),
             )
         )
+        for finding in watch.steps(epoch * steps, seen.losses, seen.correct):
+            reporter.finding(finding)
         stop.check()
         if due:
             checkpoints.save(state.snapshot())
         began = time.perf_counter()
 
 
-def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> tuple[float, float]:
+def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
     """Loss and accuracy of the epoch's first `done` steps, means over images: one transfer.
 
     Raises `NonFiniteLoss` naming the first step whose loss is not finite.
@@ -108,7 +132,12 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> tuple[float, f
     sizes = torch.full((done,), float(batch), dtype=torch.float64)
     sizes[-1] = min(batch, len(job.train) - (done - 1) * batch)
     images = float(sizes.sum())
-    return float((losses * sizes).sum()) / images, float(correct.sum()) / images
+    return Seen(
+        losses,
+        correct,
+        loss=float((losses * sizes).sum()) / images,
+        accuracy=float(correct.sum()) / images,
+    )
 
 
 def _end_epoch(
@@ -117,7 +146,7 @@ def _end_epoch(
     """Measure the split that is watched, add the epoch's row, keep the best with validation."""
     state, split, steps = job.state, job.monitors, job.steps_per_epoch
     epoch = len(state.history)
-    train_loss, train_accuracy = _look(job, schedule, epoch, steps)
+    seen = _look(job, schedule, epoch, steps)
     began = time.perf_counter()
     measured = measure(job, split, stop)
     last = state.optimizer.param_groups[0]["lr"]
@@ -128,8 +157,8 @@ def _end_epoch(
         "epoch": epoch + 1,
         "step": state.step,
         "lr": float(last),
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
+        "train_loss": seen.loss,
+        "train_accuracy": seen.accuracy,
         f"{split}_loss": measured.loss,
         f"{split}_accuracy": measured.accuracy,
         "train_seconds": state.epoch_seconds,

@@ -114,6 +114,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     """A `Job` at step 0 of data that is loaded."""
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
     _check_batches(recipe, data, steps)
+    _check_width(recipe, runtime)
     state = TrainState.build(
         recipe,
         classes=len(data.classes),
@@ -145,6 +146,20 @@ def _check_batches(recipe: Recipe, data: ImageData, steps: int) -> None:
         raise ResightError(
             f"train.batch_size = {batch} makes a batch of one image of {len(data.train)}, and "
             f"batch norm needs two at {size} px; change it or --set train.last_batch=drop"
+        )
+
+
+def _check_width(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuse a ResNet-18 that would corrupt the process's memory.
+
+    Below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last
+    memory writes past its end on a CPU, and the process dies of it sooner or later.
+    """
+    if runtime.on_cpu and recipe.model.net != "custom-resnet" and recipe.model.width < 8:
+        raise ResightError(
+            f"model.width = {recipe.model.width} with {recipe.model.net} on a CPU: allowed is 8 or "
+            "more (with fewer channels torch's convolutions write past their memory); take "
+            "custom-resnet for a narrower net"
         )
 
 

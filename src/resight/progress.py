@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +18,9 @@ from rich.progress import (
     TaskID,
     TextColumn,
 )
+
+if TYPE_CHECKING:
+    from resight.diagnosis.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Reporter(Protocol):
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None: ...
 
+    def finding(self, finding: Finding) -> None:
+        """What is going wrong, said while it does."""
+
     def close(self) -> None: ...
 
 
@@ -64,6 +70,9 @@ class Quiet:
         pass
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        pass
+
+    def finding(self, finding: Finding) -> None:
         pass
 
     def close(self) -> None:
@@ -95,6 +104,9 @@ class Lines(Quiet):
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         self.say(epoch_line(row, epochs))
+
+    def finding(self, finding: Finding) -> None:
+        self.say(str(finding))
 
 
 class Live(Quiet):
@@ -136,6 +148,12 @@ class Live(Quiet):
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         self.say(epoch_line(row, epochs))
+
+    def finding(self, finding: Finding) -> None:
+        style = "bold red" if finding.severity == "problem" else "yellow"
+        self._console.print(
+            str(finding), markup=False, highlight=False, soft_wrap=True, style=style
+        )
 
     def close(self) -> None:
         if self._task is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from resight.catalog import find_recipe
@@ -81,6 +82,7 @@ def data_facts(data: ImageData) -> dict[str, Any]:
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
         "train": len(data.train),
+        "class_counts": np.bincount(data.train.labels, minlength=len(data.classes)).tolist(),
         "val": len(data.val) if data.val is not None else 0,
         "test": len(data.test),
         "notes": list(data.notes),

@@ -1,0 +1,1 @@
+"""Silent failures, named: findings with their evidence, threshold and the one thing to try."""

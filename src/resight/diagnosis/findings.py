@@ -1,0 +1,115 @@
+"""`Finding` and `Diagnosis`, and the one table of thresholds."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["problem", "note"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where each finding begins; shares and accuracies in [0, 1]. `docs/diagnosis.md` says why."""
+
+    # not learning, diverged
+    chance_loss_share: float = 0.98  # of the loss of a net that knows only the class frequencies
+    chance_accuracy_margin: float = 0.02  # above the largest class's share
+    learnt_loss_share: float = 0.9  # of that loss: below it something had been learnt
+    diverged_rise: float = 1.5  # last epoch's training loss over the lowest epoch's
+    worse_than_chance: float = 1.2  # times the loss of knowing nothing, while it trains
+    watch_steps: int = 100  # steps that are averaged while it trains, past warm-up
+    # inputs
+    own_mean_sd: float = 0.05  # the statistics against the train split's own, in sd of train
+    split_mean_sd: float = 0.25  # a split's mean against the statistics, in sd of train
+    split_sd_ratio: float = 1.5  # a split's sd over train's, or the other way round
+    standard_errors: float = 5.0  # and by this much more than chance in a small split
+    # train against test
+    gap_note: float = 0.15  # train accuracy − test accuracy
+    gap_problem: float = 0.30
+    gap_standard_errors: float = 3.0  # of the test accuracy
+    improving_gain: float = 0.005  # accuracy, over the last tenth of the epochs
+    improving_standard_errors: float = 2.0
+    improving_gap: float = 0.03  # train accuracy no more than this above test
+    # the net
+    batch_norm_drop: float = 0.10  # accuracy with batch statistics − with running statistics
+    dead_note: float = 0.25  # channels of one layer that are 0 for every image
+    dead_problem: float = 0.50
+    # classes, labels, images
+    imbalance_ratio: float = 5.0  # images of the largest class over the smallest's
+    never_support: int = 5  # test images of a class that is never predicted
+    leak_note: int = 1  # test images that are in train too, pixel for pixel
+    leak_problem: float = 0.01  # share of the test images
+    near_note: float = 0.01  # share of the test images with a near twin in train
+    suspect_confidence: float = 0.95  # of the class that is predicted in place of the label
+    suspect_label: float = 0.01  # probability of the label, at most
+    overconfident_note: float = 0.05  # mean confidence − accuracy
+    overconfident_problem: float = 0.20
+    overconfident_standard_errors: float = 3.0
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """name: fixed, for scripts; title, evidence, threshold, advice: for people; command: the one to
+    run next, where there is one."""
+
+    name: str
+    severity: Severity
+    title: str
+    evidence: str
+    threshold: str
+    advice: str
+    command: str | None = None
+
+    def __str__(self) -> str:
+        next_step = f"; {self.advice}" + (f": {self.command}" if self.command else "")
+        return f"{self.severity}: {self.title}: {self.evidence} (threshold {self.threshold})" + (
+            next_step
+        )
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, problems first, and what could not be looked at, with the reason."""
+
+    findings: tuple[Finding, ...]
+    skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, findings: list[Finding], skipped: list[str]) -> Diagnosis:
+        rank = {"problem": 0, "note": 1}
+        return cls(tuple(sorted(findings, key=lambda f: rank[f.severity])), tuple(skipped))
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "problem")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "note")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"findings": [asdict(f) for f in self.findings], "skipped": list(self.skipped)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Diagnosis:
+        findings = tuple(Finding(**f) for f in values["findings"])
+        return cls(findings, tuple(values["skipped"]))
+
+    def __str__(self) -> str:
+        lines = [] if self.problems else ["no problem found"]
+        for finding in self.findings:
+            lines.append(f"{finding.severity}: {finding.title}")
+            lines.append(f"  seen       {finding.evidence}")
+            lines.append(f"  threshold  {finding.threshold}")
+            lines.append(f"  try        {finding.advice}")
+            lines += [f"             {finding.command}"] if finding.command else []
+        lines += [f"not looked at: {reason}" for reason in self.skipped]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
