@@ -166,6 +166,33 @@ def no_such_net(root: Path) -> list[str]:
     return ["summary", "resnet-18"]
 
 
+def too_narrow_a_net(root: Path) -> list[str]:
+    small = ["--set", "model.net=resnet18", "--set", "model.width=4", "--device", "cpu"]
+    return ["train", "--recipe", "digits", *small]
+
+
+def a_report_of_no_run(root: Path) -> list[str]:
+    return ["report", str(root / "nothing")]
+
+
+def diagnosing_no_run(root: Path) -> list[str]:
+    return ["diagnose", str(root)]
+
+
+def comparing_one_run(root: Path) -> list[str]:
+    (root / "recipe.json").write_text("{}")
+    return ["compare", str(root)]
+
+
+def an_unknown_split(root: Path) -> list[str]:
+    (root / "recipe.json").write_text("{}")
+    return ["evaluate", str(root), "--split", "tets"]
+
+
+def a_table_into_no_folder(root: Path) -> list[str]:
+    return ["evaluate", str(root), "--csv", str(root / "none" / "rows.csv")]
+
+
 def too_few_minutes(root: Path) -> list[str]:
     return ["train", "--recipe", "digits", "--minutes", "0.0001"]
 
@@ -202,6 +229,12 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (a_damaged_checkpoint, ["last.pt", "damaged"]),
     (no_such_net, ["resnet-18", "did you mean 'resnet18'"]),
     (too_few_minutes, ["minutes = 0.0001", "--minutes"]),
+    (too_narrow_a_net, ["model.width = 4", "8 or more", "custom-resnet"]),
+    (a_report_of_no_run, ["nothing", "not a run", "resight train"]),
+    (diagnosing_no_run, ["not a run", "resight train"]),
+    (comparing_one_run, ["two"]),
+    (an_unknown_split, ["split 'tets'", "did you mean 'test'"]),
+    (a_table_into_no_folder, ["csv", "none"]),
 ]
 
 

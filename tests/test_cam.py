@@ -17,7 +17,8 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.cam import METHODS, CamMaps, Method, cam_layers, default_layer, grad_cam
+from resight.cam import METHODS, CamMaps, Method, grad_cam
+from resight.cam_probe import cam_layers, default_layer
 from resight.errors import ResightError
 from resight.models import build_net
 

@@ -76,7 +76,17 @@ def test_version() -> None:
 
 def test_help_names_every_verb() -> None:
     output = runner.invoke(app, ["--help"]).output
-    for verb in ("train", "find-lr", "evaluate", "summary", "recipes", "data"):
+    for verb in (
+        "train",
+        "find-lr",
+        "evaluate",
+        "diagnose",
+        "report",
+        "compare",
+        "summary",
+        "recipes",
+        "data",
+    ):
         assert re.search(rf"^[│\s]+{verb}\s", output, re.MULTILINE), verb
 
 
@@ -85,14 +95,17 @@ def test_train_prints_a_line_an_epoch_and_the_next_command(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 2
-    assert lines[-1].startswith("next  resight evaluate runs/digits-1")
+    assert any(line.startswith("report  runs/digits-1/report/index.html") for line in lines)
+    assert lines[-1].startswith("next    resight compare runs/digits-1")
     assert "\x1b" not in result.stdout
-    again = run_command("train", *SMALL, "--epochs", "1", cwd=tmp_path)
+    again = run_command("train", *SMALL, "--epochs", "1", "--no-report", cwd=tmp_path)
     assert "runs/digits-2" in again.stdout
+    assert again.stdout.splitlines()[-1] == "next    resight report runs/digits-2"
+    assert not (tmp_path / "runs" / "digits-2" / "report").exists()
 
 
 def test_json_has_the_result_on_stdout_and_all_else_on_stderr(tmp_path: Path) -> None:
-    result = run_command("train", *SMALL, "--epochs", "1", "--json", cwd=tmp_path)
+    result = run_command("train", *SMALL, "--epochs", "1", "--no-report", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["recipe"] == "digits"
@@ -130,7 +143,9 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_resumes(tmp_path: Path) -> None:
 
 
 def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
-    result = run_command("train", *SMALL, "--epochs", "3", "--out", "run", cwd=tmp_path)
+    result = run_command(
+        "train", *SMALL, "--epochs", "3", "--no-report", "--out", "run", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     shown = run_command("evaluate", "run", cwd=tmp_path)
     assert re.search(r"test accuracy \d+\.\d+% \(95 %: \d+\.\d+% to \d+\.\d+%", shown.stdout)
@@ -173,7 +188,7 @@ def test_summary_ends_in_the_write_ups_totals(arguments: list[str], totals: list
 
 
 def test_summary_of_a_run_knows_its_channels_and_classes(tmp_path: Path) -> None:
-    run_command("train", *SMALL, "--epochs", "1", "--out", "run", cwd=tmp_path)
+    run_command("train", *SMALL, "--epochs", "1", "--no-report", "--out", "run", cwd=tmp_path)
     output = runner.invoke(app, ["summary", str(tmp_path / "run"), "--json"]).stdout
     assert json.loads(output)["input_shape"] == [1, 8, 8]
 

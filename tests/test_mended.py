@@ -45,14 +45,16 @@ def test_a_run_stopped_in_the_lr_test_goes_on_with_its_own_images(
     with pytest.raises(resight.Interrupted):
         resight.train(recipe, images, out=tmp_path / "cut", reporter=StopInLrTest())
     monkeypatch.setattr(training, "_find", lambda *_: {"lr_max": 0.01})  # noise teaches no LR
-    run = resight.train(resume=tmp_path / "cut", reporter=Quiet())
+    run = resight.train(resume=tmp_path / "cut", reporter=Quiet(), report=False)
     assert run.resolved["data"]["classes"] == ["cat", "dog", "eel"]
     assert run.predictions.classes == ("cat", "dog", "eel")
 
 
 def test_other_images_without_a_split_are_all_measured_and_that_is_said(tmp_path: Path) -> None:
     images = folder(tmp_path / "mine", each=20)
-    run = resight.train(tiny("digits"), images, out=tmp_path / "run", reporter=Quiet())
+    run = resight.train(
+        tiny("digits"), images, out=tmp_path / "run", reporter=Quiet(), report=False
+    )
     for i in range(25):
         picture(tmp_path / "other" / "cat" / f"{i}.png", 7000 + i)
     said: list[str] = []
@@ -69,7 +71,7 @@ def test_other_images_without_a_split_are_all_measured_and_that_is_said(tmp_path
 def test_evaluate_keeps_to_the_precision_of_the_run(tmp_path: Path) -> None:
     images = folder(tmp_path / "mine", each=20)
     options = {"out": tmp_path / "run", "reporter": Quiet()}
-    run = resight.train(tiny("digits"), images, precision="fp32", **options)
+    run = resight.train(tiny("digits"), images, precision="fp32", report=False, **options)
     before = run.predictions.logits
     assert np.array_equal(resight.evaluate(run).logits, before)
 
@@ -94,9 +96,9 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path: Path) -
         fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
     lock, refused = load_run(tmp_path / "cut").lock(), "is being trained by another process"
     with lock, pytest.raises(ResightError, match=refused):
-        resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet())
+        resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)
     assert not (tmp_path / "cut" / ".lock").exists()
-    resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet())
+    resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)
 
 
 def test_an_error_inside_the_lock_stays_what_it_is(tmp_path: Path) -> None:
@@ -124,6 +126,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_kept(
 def test_a_listener_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "resight", "train", "--recipe", "digits"]
     command += ["--epochs", "2", "--lr", "0.02", "--out", "run", "--set", "model.width=4"]
+    command += ["--no-report"]
     with subprocess.Popen(
         command,
         cwd=tmp_path,

@@ -51,12 +51,13 @@ def images_for(recipe: Recipe, **settings: Any) -> ImageData:
 
 
 def fit(recipe: Recipe, data: ImageData, out: Path, **options: Any) -> resight.Run:
-    options = {"reporter": Quiet(), "precision": "fp32", **options}
+    options = {"reporter": Quiet(), "precision": "fp32", "report": False, **options}
     return resight.train(recipe, data, out=out, **options)
 
 
 def resume(out: Path, data: ImageData, **options: Any) -> resight.Run:
-    return resight.train(resume=out, data=data, reporter=Quiet(), **options)
+    options = {"reporter": Quiet(), "report": False, **options}
+    return resight.train(resume=out, data=data, **options)
 
 
 def final_state(out: Path) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def test_a_run_folder_is_whole(data: ImageData, out: Path) -> None:
         "model.safetensors",
         "predictions.npz",
         "result.json",
+        "diagnosis.json",
     }
     assert [row["epoch"] for row in run.metrics] == [1, 2, 3]
     assert set(run.metrics[0]) == {

@@ -9,8 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resight.cam import grad_cam
     from resight.catalog import find_recipe
     from resight.data.types import ImageData, Split
+    from resight.diagnosis.diagnose import diagnose
+    from resight.diagnosis.findings import Diagnosis, Finding
     from resight.errors import ResightError, ResightWarning
     from resight.evaluation import evaluate
     from resight.interrupt import Interrupted
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from resight.predictions import Predictions
     from resight.range_test import find_lr
     from resight.recipe import Recipe
+    from resight.reporting.build import report
+    from resight.reporting.comparison import compare
     from resight.run import Run, load_run
     from resight.targets import summary
     from resight.training import train
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Diagnosis": "diagnosis.findings",
+    "Finding": "diagnosis.findings",
     "Interrupted": "interrupt",
     "ImageData": "data.types",
     "LrTest": "lr_curve",
@@ -34,15 +41,21 @@ _HOME = {
     "ResightWarning": "errors",
     "Run": "run",
     "Split": "data.types",
+    "compare": "reporting.comparison",
+    "diagnose": "diagnosis.diagnose",
     "evaluate": "evaluation",
     "find_lr": "range_test",
     "find_recipe": "catalog",
+    "grad_cam": "cam",
     "load_run": "run",
+    "report": "reporting.build",
     "summary": "targets",
     "train": "training",
 }
 
 __all__ = [
+    "Diagnosis",
+    "Finding",
     "ImageData",
     "Interrupted",
     "LrTest",
@@ -53,10 +66,14 @@ __all__ = [
     "Run",
     "Split",
     "__version__",
+    "compare",
+    "diagnose",
     "evaluate",
     "find_lr",
     "find_recipe",
+    "grad_cam",
     "load_run",
+    "report",
     "summary",
     "train",
 ]

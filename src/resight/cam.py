@@ -16,8 +16,7 @@ The raw map is the sum over channels; the map is its positive part, divided by i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -27,13 +26,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resight.cam_probe import (
+    at_home,
+    check_logits,
+    default_of,
+    find_layer,
+    kind_of,
+    probe_model,
+    standing_still,
+)
 from resight.errors import ResightError, did_you_mean
 
 Method = Literal["gradcam", "gradcam++", "hirescam"]
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | Tensor | None
 METHODS: tuple[Method, ...] = ("gradcam", "gradcam++", "hirescam")
 CHUNK = 32  # images at a time; more are no faster on a CPU and take more memory
-MOST_NAMES = 12  # of layers, in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +107,17 @@ def grad_cam(
         raise ResightError(f"chunk = {chunk!r}: allowed is a whole number of images, at least 1")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ResightError(
-            f"images are {_kind(images)}: allowed is a floating tensor (N, C, H, W), normalised as "
-            "the images of the training"
+            f"images are {kind_of(images)}: allowed is a floating tensor (N, C, H, W), normalised "
+            "as the images of the training"
         )
-    with _standing_still(model):
-        probe = _probe(model, images.shape[1:], images.device)
-        layer = _default(probe) if layer is None else layer
-        module, cells = _find(probe, layer)
+    with standing_still(model):
+        probe = probe_model(model, images.shape[1:], images.device)
+        layer = default_of(probe) if layer is None else layer
+        module, cells = find_layer(probe, layer)
         classes = _as_classes(targets, len(images), probe.classes)
         raw, chosen = [], []
         for start in range(0, len(images), chunk):
-            part = _at_home(model, images[start : start + chunk])
+            part = at_home(model, images[start : start + chunk])
             activation, logits = _forward(model, module, part, layer)
             if classes is None:
                 wanted = logits.argmax(1)
@@ -130,132 +137,6 @@ def grad_cam(
             "the weights; in float16 logits can overflow"
         )
     return result
-
-
-def cam_layers(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
-    """The layers to offer for maps, first to last, each with its map's height and width in cells.
-
-    They are the paths in the model's own tuple `cam_layers` where it has one; else, of the modules
-    without children whose output is a map of more than one cell, the convolutions or, without any,
-    all. input_shape: (C, H, W) of an image. Raises `ResightError` where the model cannot take such
-    an image.
-    """
-    _check_shape(input_shape)
-    with _standing_still(model):
-        return _offered(_probe(model, input_shape))
-
-
-def default_layer(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """The last of `cam_layers` with at least 8×8 cells, or 4×4 for images of less than 32 px; where
-    none has as many, the last of those with the most cells.
-
-    Raises `ResightError` where there is none and where the model cannot take such an image.
-    """
-    _check_shape(input_shape)
-    with _standing_still(model):
-        return _default(_probe(model, input_shape))
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What one forward pass of two images showed.
-
-    shapes: of each module that was called, in the order of last calls, its output's; None where
-    that is no floating tensor.
-    """
-
-    model: nn.Module
-    input_shape: tuple[int, ...]
-    classes: int
-    shapes: dict[nn.Module, tuple[int, ...] | None]
-
-    def cells(self, module: nn.Module) -> tuple[int, int] | None:
-        """Height and width of the map that `module` gives; None if it gives none."""
-        shape = self.shapes.get(module)
-        return (shape[2], shape[3]) if shape is not None and len(shape) == 4 else None
-
-
-def _probe(
-    model: nn.Module, input_shape: Sequence[int], device: torch.device | None = None
-) -> _Probe:
-    shapes: dict[nn.Module, tuple[int, ...] | None] = {}
-
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes.pop(module, None)  # so that the last call gives the place in the order
-        is_plain = isinstance(output, Tensor) and output.is_floating_point()
-        shapes[module] = tuple(output.shape) if is_plain else None
-
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        logits = model(_at_home(model, torch.zeros(2, *input_shape, device=device)))
-    except Exception as error:  # a stranger's model raises of any kind
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ResightError(
-            f"the model cannot take images of shape {tuple(input_shape)} ({reason}); give the "
-            "channels, height and width it was built for"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    _check_logits(logits, 2)
-    return _Probe(model, tuple(input_shape), logits.shape[1], shapes)
-
-
-def _offered(probe: _Probe) -> list[tuple[str, tuple[int, int]]]:
-    declared = getattr(probe.model, "cam_layers", None)
-    if isinstance(declared, tuple):
-        found = [(name, probe.cells(probe.model.get_submodule(name))) for name in declared]
-        return [(name, cells) for name, cells in found if cells is not None]
-    names = {module: name for name, module in probe.model.named_modules()}
-    convolutions, others = [], []
-    for module in probe.shapes:
-        cells = probe.cells(module)
-        if cells is None or cells == (1, 1):
-            continue
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            convolutions.append((names[module], cells))
-        elif next(module.children(), None) is None:
-            others.append((names[module], cells))
-    return convolutions or others
-
-
-def _default(probe: _Probe) -> str:
-    layers = _offered(probe)
-    if not layers:
-        raise ResightError(
-            "the model has no layer to make maps of: for images of shape "
-            f"{probe.input_shape} none of its modules gives a map (N, C, h, w) of several cells"
-        )
-    side_cells = 8 if min(probe.input_shape[1:]) >= 32 else 4
-    large_enough = [name for name, cells in layers if min(cells) >= side_cells]
-    most = max(height * width for _, (height, width) in layers)
-    return (large_enough or [name for name, (h, w) in layers if h * w == most])[-1]
-
-
-def _find(probe: _Probe, layer: str) -> tuple[nn.Module, tuple[int, int]]:
-    """The module at the path `layer` and the size of its map. Raises `ResightError`."""
-    try:
-        module = probe.model.get_submodule(layer)
-    except AttributeError:
-        paths = [path for path, _ in probe.model.named_modules() if path]
-        near = did_you_mean(str(layer), paths)
-        what = "is not in the model" + (near if near.startswith("; did you mean") else ";")
-    else:
-        cells = probe.cells(module)
-        if cells is not None:
-            return module, cells
-        if module not in probe.shapes:
-            what = "is not called in a forward pass;"
-        elif (shape := probe.shapes[module]) is None:
-            what = "gives something else than one floating tensor;"
-        else:
-            what = f"gives no map (N, C, h, w) but, for two images, {shape};"
-    names = [f"{name} ({height}×{width})" for name, (height, width) in _offered(probe)]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    raise ResightError(
-        f"layer {layer!r} {what} those to choose from are {', '.join(names[:MOST_NAMES]) or 'none'}"
-        f"{more}, or any other module that gives a map, by its path"
-    )
 
 
 def _forward(
@@ -279,7 +160,7 @@ def _forward(
         logits = model(images)
     finally:
         hook.remove()
-    _check_logits(logits, len(images))
+    check_logits(logits, len(images))
     if not leaves or not logits.requires_grad:
         raise _not_on_path(layer)
     return leaves[0], logits
@@ -343,59 +224,8 @@ def _as_classes(targets: Any, images: int, classes: int) -> Tensor | None:
     return given.long()
 
 
-def _check_shape(input_shape: Sequence[int]) -> None:
-    if len(input_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in input_shape):
-        raise ResightError(
-            f"input_shape = {input_shape!r}: allowed are three whole numbers of at least 1, "
-            "channels, height and width; for CIFAR-10 (3, 32, 32)"
-        )
-
-
-def _check_logits(logits: Any, images: int) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != images:
-        raise ResightError(
-            f"the model gives {_kind(logits)} for {images} images, no logits ({images}, K): wrap "
-            "it in a module that returns one row of logits for each image"
-        )
-
-
 def _not_on_path(layer: str) -> ResightError:
     return ResightError(
         f"layer {layer!r}: the logits do not depend on its output, so no map can be made of it; "
         "choose another"
     )
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
-
-
-def _at_home(model: nn.Module, images: Tensor) -> Tensor:
-    """A copy on the device and in the dtype of the model's weights: a model may write into it."""
-    weights = next((p for p in model.parameters() if p.is_floating_point()), images)
-    return images.detach().to(weights.device, weights.dtype, copy=True)
-
-
-@contextmanager
-def _standing_still(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and a graph only of what comes after a tensor that asks for one.
-
-    On leaving, each module and each parameter has its own flag again. The flags are set one by one
-    because a module's own `train()` may do more than that.
-    """
-    training = [(module, module.training) for module in model.modules()]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for module, _ in training:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, flag in training:
-            module.training = flag
-        for parameter in trainable:
-            parameter.requires_grad_(True)

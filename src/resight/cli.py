@@ -1,24 +1,21 @@
 """The command `resight`: each verb calls the public function of its name, in the same words.
 
-Torch is imported inside the verbs, so `--help` answers at once.
+Here are the verbs that make something; those that look at what was made are in `cli_look.py`. Torch
+is imported inside the verbs, so `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import json
-import os
 import shlex
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated
 
 import typer
 
-from resight import __version__
+from resight.cli_app import app, changes_of, reporter_for, verb
 from resight.cli_options import (
     BatchOption,
     DataOption,
@@ -32,60 +29,11 @@ from resight.cli_options import (
     SkipBadOption,
     ValOption,
 )
-from resight.cli_output import headline, listed, print_classes, print_result
-from resight.errors import ResightError, ResightWarning
-
-if TYPE_CHECKING:
-    from resight.progress import Reporter
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-app = typer.Typer(
-    name="resight",
-    help="Train small-image classifiers in seconds and see what they see.",
-    epilog="First: resight train --recipe digits (no download). Then your own folder: --data DIR.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-
-
-def _verb(function: Callable[P, R]) -> Callable[P, R]:
-    """One line and exit 2 for what the user can mend, 130 after Ctrl-C."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("always", ResightWarning)
-                warnings.showwarning = _show_warning
-                return function(*args, **kwargs)
-        except ResightError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt as stop:
-            print(str(stop) or "stopped", file=sys.stderr)
-            raise typer.Exit(getattr(stop, "exit_code", 130)) from None
-        except BrokenPipeError:  # `resight … | head`: what was asked for is done
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-
-    return run
-
-
-@app.callback(invoke_without_command=True)
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
-        print(f"resight {__version__}")
-        raise typer.Exit
+from resight.cli_output import listed, print_result
 
 
 @app.command()
-@_verb
+@verb
 def train(
     recipe: RecipeOption = None,
     data: DataOption = None,
@@ -113,6 +61,10 @@ def train(
         bool, typer.Option("--deterministic", help="On CUDA: the same bits again, more slowly.")
     ] = False,
     skip_bad: SkipBadOption = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report out.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show the report on 127.0.0.1 while it trains.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on images and leave a run folder; custom-resnet on cifar10 unless told."""
@@ -132,18 +84,22 @@ def train(
         precision=precision,
         deterministic=deterministic,
         skip_bad=skip_bad,
-        reporter=_reporter(as_json),
+        report=not no_report,
+        live=live,
+        reporter=reporter_for(as_json),
         started=started,
-        **_changes(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
+        **changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
     )
     if as_json:
-        print(json.dumps(run.result))
+        diagnosis = run.diagnosis
+        findings = diagnosis.to_dict()["findings"] if diagnosis else []
+        print(json.dumps({**run.result, "findings": findings}))
     else:
         print_result(run)
 
 
 @app.command("find-lr")
-@_verb
+@verb
 def find_lr(
     recipe: RecipeOption = None,
     data: DataOption = None,
@@ -171,8 +127,8 @@ def find_lr(
         device=device,
         precision=precision,
         skip_bad=skip_bad,
-        reporter=_reporter(as_json),
-        **_changes(set_, batch_size=batch_size, seed=seed, val=val),
+        reporter=reporter_for(as_json),
+        **changes_of(set_, batch_size=batch_size, seed=seed, val=val),
     )
     if plot is not None:
         save_plot(test, plot)
@@ -193,72 +149,7 @@ def find_lr(
 
 
 @app.command()
-@_verb
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    data: Annotated[
-        str | None, typer.Option("--data", help="Other images with the run's classes.")
-    ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a run: loss, accuracy with its 95 % interval, per class; writes predictions.npz."""
-    from resight.evaluation import evaluate as measure
-
-    reporter = _reporter(as_json)
-    try:
-        predictions = measure(
-            run,
-            data,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-            reporter=reporter,
-        )
-    finally:
-        reporter.close()
-    if as_json:
-        low, high = predictions.accuracy_interval
-        facts = {
-            "images": len(predictions),
-            "accuracy": predictions.accuracy,
-            "accuracy_95": [low, high],
-            "loss": predictions.loss,
-            "per_class": predictions.per_class(),
-        }
-        print(json.dumps(facts))
-        return
-    print(headline(predictions))
-    print_classes(predictions)
-
-
-@app.command()
-@_verb
-def summary(
-    target: Annotated[str, typer.Argument(help="A net, a recipe, a TOML file or a run.")] = (
-        "custom-resnet"
-    ),
-    blocks: Annotated[bool, typer.Option("--blocks", help="Rows for residual blocks too.")] = False,
-    classes: Annotated[int, typer.Option("--classes")] = 10,
-    channels: Annotated[int, typer.Option("--channels")] = 3,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="px, for a net: 32 unless given.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print a net's layers: output shape, parameters, receptive field, multiply-adds."""
-    from resight.targets import summary as summarize
-
-    table = summarize(
-        target, blocks=blocks, classes=classes, channels=channels, image_size=image_size
-    )
-    print(json.dumps(table.to_dict()) if as_json else table)
-
-
-@app.command()
-@_verb
+@verb
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to edit.")] = None,
 ) -> None:
@@ -276,7 +167,7 @@ def recipes(
 
 
 @app.command()
-@_verb
+@verb
 def data(
     name: Annotated[str, typer.Argument(help="cifar10 or cifar100 to download; digits; a folder.")],
     image_size: Annotated[int, typer.Option("--image-size", help="px, for a folder.")] = 32,
@@ -287,7 +178,7 @@ def data(
     from resight.data.download import download
     from resight.data.sources import load_data
 
-    reporter = _reporter(as_json=False)
+    reporter = reporter_for(as_json=False)
     try:
         if name in VARIANTS:
             show = reporter.counting(f"downloading {name}, MB")
@@ -329,21 +220,4 @@ def main() -> None:
     app()
 
 
-def _changes(pairs: list[str] | None, **words: Any) -> dict[str, Any]:
-    """`--set` and the options of their own, as the public functions take them."""
-    from resight.recipe import parse_setting
-
-    return dict(parse_setting(pair) for pair in pairs or []) | words
-
-
-def _reporter(as_json: bool) -> Reporter:
-    from resight.progress import default_reporter
-
-    return default_reporter(sys.stderr if as_json else sys.stdout)
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], *args: object, **kwargs: object
-) -> None:
-    if issubclass(category, ResightWarning):
-        print(f"warning: {message}", file=sys.stderr)
+from resight import cli_look  # noqa: E402, F401 (its verbs come after these in --help)

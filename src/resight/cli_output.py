@@ -15,14 +15,6 @@ def listed(names: tuple[str, ...], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def headline(predictions: Predictions) -> str:
-    low, high = predictions.accuracy_interval
-    return (
-        f"{predictions.split} accuracy {predictions.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, "
-        f"{len(predictions):,} images) · loss {predictions.loss:.4f}"
-    )
-
-
 def print_classes(predictions: Predictions) -> None:
     rows = predictions.per_class()
     width = max(len(str(row["class"])) for row in rows)
@@ -38,14 +30,29 @@ def print_result(run: Run) -> None:
     from resight.progress import duration
 
     result = run.result
-    low, high = result["test_accuracy_95"]
-    print(
-        f"test accuracy {result['test_accuracy']:.2%} (95 %: {low:.2%} to {high:.2%}, "
-        f"{result['test_images']:,} images) · loss {result['test_loss']:.4f}"
-    )
     print(
         f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
         f"images/s, {duration(result['wall_seconds'])} from the command"
     )
-    print(f"run   {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
-    print(f"next  resight evaluate {shlex.quote(str(run.path))}    (accuracy per class)")
+    print_findings(run)
+    path = shlex.quote(str(run.path))
+    print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
+    page = run.path / "report" / "index.html"
+    if page.is_file():
+        print(f"report  {page}: open it in a browser; README.md beside it")
+        print(f"next    resight compare {path} ANOTHER, or resight evaluate {path}")
+    else:
+        print(f"next    resight report {path}")
+
+
+def print_findings(run: Run) -> None:
+    """A line or two a finding, problems first."""
+    diagnosis = run.diagnosis
+    if diagnosis is None:
+        return
+    for finding in diagnosis.findings:
+        command = f": {finding.command}" if finding.command else ""
+        print(f"{finding.severity}: {finding.title}: {finding.evidence}")
+        print(f"         {finding.advice}{command}")
+    if not diagnosis.problems:
+        print("no problem found")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 import warnings
 from pathlib import Path
@@ -15,14 +16,21 @@ from typing import Any
 from resight import costs
 from resight import resume as resuming
 from resight.data.types import ImageData
-from resight.epochs import fit_epochs, measure
+from resight.diagnosis.diagnose import evidence_of, examine
+from resight.diagnosis.inputs import split_statistics
+from resight.diagnosis.watch import Watch
+from resight.epochs import NonFiniteLoss, fit_epochs, measure
 from resight.errors import ResightError, ResightWarning
 from resight.interrupt import Interrupted, StopRequested, StopSignals
 from resight.job import Job, needs_lr_test, prepare, with_recipe
+from resight.material import Material
 from resight.predictions import Predictions
 from resight.progress import Reporter, default_reporter
 from resight.range_test import run_range_test
 from resight.recipe import Recipe
+from resight.reporting.build import write_report
+from resight.reporting.facts import base_facts
+from resight.reporting.live import LiveReport, serve
 from resight.run import Run, check_out, create_run, describe_environment, load_run
 from resight.runtime import Runtime
 from resight.settings import Schedule
@@ -40,6 +48,8 @@ def train(
     precision: str = "auto",
     deterministic: bool = False,
     skip_bad: bool = False,
+    report: bool = True,
+    live: bool = False,
     reporter: Reporter | None = None,
     started: float | None = None,
     **changes: Any,
@@ -50,7 +60,9 @@ def train(
     folder, or an `ImageData`. changes: `epochs`, `batch_size`, `lr` ("find" or a number), `seed`,
     `val` (fraction of train), and any field, as `optimizer={"weight_decay": 0}`. minutes: train as
     many whole epochs as fit, at most the recipe's. resume: a run folder to go on with, its recipe
-    unless `recipe` or changes name the same one. started: `time.perf_counter()` from which
+    unless `recipe` or changes name the same one. report: write the report at the end; what went
+    wrong is looked for and named without it too. live: show the report on 127.0.0.1 meanwhile.
+    started: `time.perf_counter()` from which
     `wall_seconds` counts, this call unless given.
 
     Raises `ResightError` for what the user can mend and `Interrupted` (a KeyboardInterrupt) after
@@ -94,12 +106,23 @@ def train(
                 facts = resuming.data_facts(job.data)
                 run.write("resolved.json", {"data": facts, "steps_per_epoch": job.steps_per_epoch})
             run.write("environment.json", describe_environment(runtime.to_dict()))
+            if live:
+                reporter, address = held.enter_context(serve(run, reporter))
+                reporter.say(f"live at {address}")
             schedule = _resolve(job, run, reporter, stop)
             if saved is not None:
                 job.state.restore(saved)
             run.rewrite_metrics(job.state.history)
-            last = fit_epochs(job, run, schedule, reporter, stop)
-            return _finish(job, run, last, stop, started)
+            watch = _watch(job, run, schedule, reporter)
+            last = fit_epochs(job, run, schedule, reporter, stop, watch)
+            predictions = _finish(job, run, last, stop, started)
+            reporter.say(predictions.headline)
+            _look_into(job, run, reporter, stop, report=report)
+            return run
+        except NonFiniteLoss as error:
+            assert run is not None
+            run.write("failure.json", {"message": str(error)})
+            raise
         except StopRequested:
             assert stop.received is not None
             path = run.path if run else None
@@ -157,7 +180,47 @@ def _in_numbers(recipe: Recipe, found: dict[str, float]) -> Schedule:
     return recipe.with_changes(fields).schedule if fields else recipe.schedule
 
 
-def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, started: float) -> Run:
+def _watch(job: Job, run: Run, schedule: Schedule, reporter: Reporter) -> Watch:
+    """Say now what is grossly wrong with the images, and what later steps are watched for."""
+    run.forget_failure()
+    for finding in split_statistics(job.data):
+        reporter.finding(finding)
+    evidence = evidence_of(Material(run, job.data, job.runtime))
+    batch = min(job.recipe.train.batch_size, len(job.train))
+    return Watch.over(evidence, schedule, job.steps_per_epoch, batch)
+
+
+def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, report: bool) -> None:
+    """Name what went wrong and write the report. The run is whole: nothing here fails it."""
+    try:
+        material = Material(run, job.data, job.runtime)
+        diagnosis = examine(material)
+        stop.check()
+        facts = base_facts(run)
+        if report:
+            counting = stop.checking(reporter.counting("Grad-CAM"))
+            facts = write_report(material, diagnosis, reporter, counting)
+        if isinstance(reporter, LiveReport):
+            reporter.finish(facts)
+    except StopRequested:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        warnings.warn(
+            f"the run is complete, but its report could not be made ({type(error).__name__}: "
+            f"{reason}); {_make_report(run)}",
+            ResightWarning,
+            stacklevel=2,
+        )
+
+
+def _make_report(run: Run) -> str:
+    return f"`resight report {shlex.quote(str(run.path))}` makes it"
+
+
+def _finish(
+    job: Job, run: Run, last: Predictions | None, stop: StopSignals, started: float
+) -> Predictions:
     """Measure the test split with the weights that stay, and write what is left to write.
 
     With validation those of its best epoch stay, else the last epoch's, whose pass over the test
@@ -166,6 +229,7 @@ def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, sta
     model = job.state.eval_model
     if job.data.val is not None:
         _load_best(job, run)
+        measure(job, "val", stop).save(run.path / "predictions-val.npz")  # calibrates the report
     predictions = last if last and last.split == "test" else measure(job, "test", stop)
     save_model(run.path / "model.safetensors", model, job.recipe, job.data)
     predictions.save(run.path / "predictions.npz")
@@ -192,7 +256,7 @@ def _finish(job: Job, run: Run, last: Predictions | None, stop: StopSignals, sta
         "precision": job.runtime.precision,
     }
     run.write("result.json", result)
-    return run
+    return predictions
 
 
 def _load_best(job: Job, run: Run) -> None:
@@ -210,5 +274,7 @@ def _load_best(job: Job, run: Run) -> None:
 def _farewell(run: Run | None) -> str:
     if run is None:
         return "stopped before the training began: nothing was written"
+    if run.finished:
+        return f"stopped: the run is complete, its report is not; {_make_report(run)}"
     saved = "saved" if (run.path / "last.pt").exists() else "no step done yet"
     return f"stopped ({saved}); go on with: resight train --resume {run.path}"

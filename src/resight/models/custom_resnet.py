@@ -25,7 +25,7 @@ class CustomResNet(nn.Module):
     6,574,090 with `conv_bias`.
     """
 
-    # To make maps of, first to last: the last of each size (see `cam.default_layer`).
+    # To make maps of, first to last: the last of each size (see `cam_probe.default_layer`).
     cam_layers: ClassVar[tuple[str, ...]] = ("res1", "layer2", "res2")
 
     def __init__(

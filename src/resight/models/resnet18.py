@@ -22,7 +22,7 @@ class ResNet18(nn.Module):
     function; it makes no difference to what the net computes.
     """
 
-    # To make maps of, first to last (see `cam.default_layer`).
+    # To make maps of, first to last (see `cam_probe.default_layer`).
     cam_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(

@@ -1,0 +1,93 @@
+"""Which images the report shows, and what the net saw in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from resight.cam import CamMaps, grad_cam
+from resight.errors import ResightError
+from resight.material import Material
+from resight.predictions import Predictions
+
+MOST_MISTAKES = 2000
+MOST_RIGHT = 400  # a sample, for the diagonal of the confusion matrix
+CAM_CHUNK = 250  # images between two looks at the progress
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """rows: int64 (n,), indices into the predictions, mistakes first by falling loss, then a sample
+    of right ones; mistakes: how many of them are mistakes; images: uint8 (n, H, W, C); maps: for
+    the predicted and for the true class, None where there is no layer to draw them of."""
+
+    predictions: Predictions
+    rows: npt.NDArray[np.int64]
+    mistakes: int
+    images: npt.NDArray[np.uint8]
+    maps: CamMaps | None
+    no_maps: str | None = None
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        return self.predictions.predicted[self.rows]
+
+    @cached_property
+    def true(self) -> npt.NDArray[np.int64]:
+        return self.predictions.labels[self.rows]
+
+
+def select(predictions: Predictions) -> tuple[npt.NDArray[np.int64], int]:
+    """The rows that a gallery shows, and how many of them are mistakes."""
+    mistakes = predictions.mistakes()[:MOST_MISTAKES]
+    per_class = max(1, MOST_RIGHT // len(predictions.classes))
+    order = np.argsort(predictions.losses, kind="stable")
+    right = order[predictions.predicted[order] == predictions.labels[order]]
+    sample = []
+    for label in range(len(predictions.classes)):
+        own = right[predictions.labels[right] == label]
+        if len(own):  # from the surest to the most doubtful
+            places = np.linspace(0, len(own) - 1, min(per_class, len(own))).round().astype(int)
+            sample.append(own[places])
+    chosen = np.concatenate(sample)[:MOST_RIGHT] if sample else np.empty(0, dtype=np.int64)
+    return np.concatenate([mistakes, chosen]), len(mistakes)
+
+
+def collect(material: Material, progress: Callable[[int, int], None]) -> Gallery | None:
+    """The gallery of a finished run whose images are there, else None."""
+    predictions, data = material.predictions, material.data
+    if predictions is None or data is None or material.model is None:
+        return None
+    rows, mistakes = select(predictions)
+    images = np.ascontiguousarray(data.test.images[rows])
+    try:
+        maps, reason = _maps(material, predictions, rows, images, progress), None
+    except ResightError as error:  # a net without a map, say: the gallery does without
+        maps, reason = None, str(error)
+    return Gallery(predictions, rows, mistakes, images, maps, reason)
+
+
+def _maps(
+    material: Material,
+    predictions: Predictions,
+    rows: npt.NDArray[np.int64],
+    images: npt.NDArray[np.uint8],
+    progress: Callable[[int, int], None],
+) -> CamMaps | None:
+    assert material.model is not None
+    pairs = torch.from_numpy(np.stack([predictions.predicted[rows], predictions.labels[rows]], 1))
+    parts = []
+    for start in range(0, len(rows), CAM_CHUNK):
+        chunk = slice(start, start + CAM_CHUNK)
+        with material.runtime.autocast():
+            parts.append(grad_cam(material.model, material.normalized(images[chunk]), pairs[chunk]))
+        progress(min(start + CAM_CHUNK, len(rows)), len(rows))
+    if not parts:
+        return None
+    raw = torch.cat([part.raw for part in parts])
+    return CamMaps(raw, pairs, parts[0].layer, parts[0].method)
