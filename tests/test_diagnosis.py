@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -423,3 +424,14 @@ def test_an_epochs_gross_gap_is_said_while_it_trains() -> None:
     feed(seen, 0, 0.2, 9.0, 250)
     assert names(seen.epoch(rows((0.2, 0.95, 0.4)))) == {"train-test-gap"}
     assert not list(seen.epoch(rows((0.2, 0.95, 0.4))))
+
+
+def test_every_finding_is_in_the_table_of_the_docs() -> None:
+    package = Path(resight.__file__).parent
+    sources = "".join(path.read_text() for path in (package / "diagnosis").glob("*.py"))
+    coded = set(re.findall(r'Finding\(\s*"([a-z-]+)"', sources))
+    coded |= set(re.findall(r'"(lr-too-[a-z]+)"', sources))
+    table = (package.parents[1] / "docs" / "diagnosis.md").read_text()
+    told = {n for row in re.findall(r"^\| ([a-z, -]+) \|", table, re.M) for n in row.split(", ")}
+    assert coded == told - {"finding"}
+    assert len(coded) == 15

@@ -53,7 +53,10 @@ class Material:
     def temperature(self) -> float | None:
         """Fitted on the validation predictions; None without them."""
         path = self.run.path / "predictions-val.npz"
-        return fit_temperature(Predictions.load(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        predictions = Predictions.load(path)
+        return fit_temperature(predictions) if predictions.split == "val" else None
 
     @cached_property
     def duplicates(self) -> list[Duplicate]:

@@ -6,6 +6,7 @@ While a run trains most of them are None, and the page leaves their sections out
 from __future__ import annotations
 
 import base64
+import shlex
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,9 @@ def _calibration(material: Material, predictions: Predictions) -> dict[str, Any]
     fitted = None
     if temperature is None:
         reason = "no validation split to fit it on: train with --val 0.1"
+        if material.run.resolved["data"]["val"]:
+            path = shlex.quote(str(material.run.path))
+            reason = f"no predictions of validation: `resight evaluate {path} --split val`"
     else:
         after = calibration(with_temperature(predictions, temperature)).ece
         fitted = {"value": temperature, "split": "val", "ece_after": after}
