@@ -17,17 +17,17 @@ from torch import nn
 import resight
 from conftest import make_data
 from resight.data.types import ImageData, Split
-from resight.diagnosis import checks, inputs, probes
-from resight.diagnosis.checks import Evidence, chance_loss
+from resight.diagnosis import answers, checks, inputs, probes
+from resight.diagnosis.evidence import Evidence, chance_loss, standard_error
 from resight.diagnosis.findings import Diagnosis, Finding
-from resight.diagnosis.watch import Watch
+from resight.diagnosis.watch import Watch, judged_from
 from resight.errors import ResightError
 from resight.lr_curve import LrTest
 from resight.models import build_net
 from resight.predictions import Predictions
 from resight.progress import Quiet
 from resight.recipe import Recipe
-from resight.settings import OneCycle
+from resight.settings import OneCycle, Plateau
 
 SMALL = {
     "model.width": 8,
@@ -91,14 +91,22 @@ def evidence(**changes: Any) -> Evidence:
         class_counts=np.array([80, 80, 80]),
         metrics=[],
         find_lr="resight find-lr --recipe r.json --data d",
+        watched_images=1000,
     )
     return dataclasses.replace(base, **changes)
 
 
 def rows(*pairs: tuple[float, float, float]) -> list[dict[str, Any]]:
-    """(train loss, train accuracy, test accuracy) by epoch."""
+    """(train loss, train accuracy, test accuracy) by epoch of 120 steps."""
     return [
-        {"epoch": i + 1, "train_loss": a, "train_accuracy": b, "test_loss": 1.0, "test_accuracy": c}
+        {
+            "epoch": i + 1,
+            "step": 120 * (i + 1),
+            "train_loss": a,
+            "train_accuracy": b,
+            "test_loss": 1.0,
+            "test_accuracy": c,
+        }
         for i, (a, b, c) in enumerate(pairs)
     ]
 
@@ -127,6 +135,7 @@ def test_group_norm_with_adam_at_lr_1_is_named_while_it_trains(out: Path) -> Non
         **{
             "model.net": "resnet18-gn",
             "data.image_size": 16,
+            "schedule.epochs": 15,
             "schedule.lr_max": 1.0,
             "schedule.lr_min": 0.04,
         },
@@ -137,7 +146,7 @@ def test_group_norm_with_adam_at_lr_1_is_named_while_it_trains(out: Path) -> Non
     assert "over the last 100 steps the loss is 1.1" in said.evidence
     assert "ln 3 = 1.099" in said.evidence
     assert "LR max 1" in said.evidence
-    assert said.command == f"resight find-lr --recipe {out}/recipe.json --data memory"
+    assert said.command is None  # images in memory are nowhere for a command to find
     assert "not-learning" in names(found(run).problems)
     assert not names(found(run).problems) & {"never-predicted", "train-test-gap", "diverged"}
 
@@ -178,7 +187,9 @@ def test_a_training_that_blew_up_is_named_afterwards(out: Path) -> None:
     diagnosis = resight.diagnose(out, data)
     assert names(diagnosis.problems) == {"diverged"}
     assert "loss became" in diagnosis.problems[0].evidence
-    assert diagnosis.problems[0].command
+    kept = resight.load_run(out).diagnosis
+    assert kept is not None
+    assert names(kept.problems) == {"diverged"}
 
 
 def test_test_images_that_are_in_train_are_named(out: Path) -> None:
@@ -249,8 +260,27 @@ def test_a_gap_is_a_note_and_a_large_one_a_problem(
 
 
 def test_a_gap_within_the_luck_of_a_few_test_images_is_none() -> None:
-    few = predictions(np.eye(3)[[0, 1, 2, 0, 0]], [0, 1, 2, 1, 2])
-    assert not list(checks.gap(evidence(metrics=rows((0.3, 0.9, 0.6)), predictions=few)))
+    few = evidence(metrics=rows((0.3, 0.9, 0.6)), watched_images=5)
+    assert not list(checks.gap(few))
+    assert list(checks.gap(dataclasses.replace(few, watched_images=100)))
+
+
+def test_a_gap_before_the_training_has_warmed_up_is_none() -> None:
+    early = evidence(metrics=rows((0.3, 0.9, 0.1)), finished=False, judged_from=121)
+    assert not list(checks.gap(early))
+    assert list(checks.gap(dataclasses.replace(early, judged_from=120)))
+    assert list(checks.gap(dataclasses.replace(early, finished=True)))
+
+
+def test_too_few_steps_are_not_called_not_learning() -> None:
+    short = rows((1.1, 0.34, 0.33))
+    short[0]["step"] = 99
+    assert not list(checks.not_learning(evidence(metrics=short)))
+
+
+def test_the_luck_of_an_accuracy_does_not_vanish_at_1() -> None:
+    assert standard_error(0.5, 96) == pytest.approx(0.05, abs=1e-3)
+    assert standard_error(1.0, 160) == pytest.approx(0.0086, abs=1e-4)
 
 
 def test_accuracy_that_rises_to_the_end_is_a_note_unless_train_is_ahead() -> None:
@@ -260,6 +290,8 @@ def test_accuracy_that_rises_to_the_end_is_a_note_unless_train_is_ahead() -> Non
     assert not list(checks.improving(evidence(metrics=ahead)))
     flat = rows((1.0, 0.7, 0.7), (0.8, 0.7, 0.7), (0.6, 0.7, 0.701))
     assert not list(checks.improving(evidence(metrics=flat)))
+    perfect = evidence(metrics=rows((0.1, 0.98, 0.988), (0.05, 0.99, 1.0)), watched_images=160)
+    assert not list(checks.improving(perfect))
 
 
 def curve() -> LrTest:
@@ -296,20 +328,24 @@ def test_a_rare_class_is_a_note() -> None:
 
 def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> None:
     logits = np.eye(3)[[0, 1] * 5 + [0] * 5]
+    long = rows((0.5, 0.7, 0.7))
     five = predictions(logits, [0, 1] * 5 + [2] * 5)
-    findings = list(checks.never_predicted(evidence(predictions=five)))
-    assert names(findings) == {"never-predicted"}
+    findings = list(answers.never_predicted(evidence(predictions=five, metrics=long)))
+    assert [(f.name, f.severity) for f in findings] == [("never-predicted", "note")]
     assert "'c' (5)" in findings[0].evidence
+    many = predictions(np.tile(logits, (4, 1)), ([0, 1] * 5 + [2] * 5) * 4)  # 20 a class
+    findings = list(answers.never_predicted(evidence(predictions=many, metrics=long)))
+    assert [f.severity for f in findings] == ["problem"]
     four = predictions(logits[:-1], [0, 1] * 5 + [2] * 4)
-    assert not list(checks.never_predicted(evidence(predictions=four)))
+    assert not list(answers.never_predicted(evidence(predictions=four, metrics=long)))
 
 
 def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
     logits = 12.0 * np.eye(3)[[0, 1, 2] * 10]
     labels = np.array([0, 1, 2] * 10)
-    assert not list(checks.suspicious_labels(evidence(predictions=predictions(logits, labels))))
+    assert not list(answers.suspicious_labels(evidence(predictions=predictions(logits, labels))))
     labels[4] = 0  # the net is sure that it is 1
-    findings = list(checks.suspicious_labels(evidence(predictions=predictions(logits, labels))))
+    findings = list(answers.suspicious_labels(evidence(predictions=predictions(logits, labels))))
     assert names(findings) == {"suspicious-labels"}
     assert "1 of 30" in findings[0].evidence
     assert "4.png, is labelled 'a' and taken for 'b'" in findings[0].evidence
@@ -320,9 +356,9 @@ def test_confidence_far_above_accuracy_is_named() -> None:
     labels = rng.integers(0, 3, 300)
     seen = np.where(rng.random(300) < 0.6, labels, (labels + 1) % 3)
     sure = predictions(10.0 * np.eye(3)[seen], labels)
-    assert [f.severity for f in checks.overconfident(evidence(predictions=sure))] == ["problem"]
+    assert [f.severity for f in answers.overconfident(evidence(predictions=sure))] == ["problem"]
     modest = predictions(1.0 * np.eye(3)[seen], labels)
-    assert not list(checks.overconfident(evidence(predictions=modest)))
+    assert not list(answers.overconfident(evidence(predictions=modest)))
 
 
 def test_what_follows_from_not_learning_is_not_said_again() -> None:
@@ -366,9 +402,12 @@ def test_dead_channels_are_counted_in_the_layer_where_they_are() -> None:
     with torch.no_grad():
         net.layer2.norm.bias[:20] = -100.0  # of 32
     findings = list(probes.dead_channels(net, images))
-    assert [(f.name, f.severity) for f in findings] == [("dead-channels", "problem")]
+    assert [(f.name, f.severity) for f in findings] == [("dead-channels", "note")]
     assert "62% of the channels after the ReLU in layer2.relu" in findings[0].evidence
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in net.modules())
+    with torch.no_grad():
+        net.layer2.norm.bias[:30] = -100.0
+    assert [f.severity for f in probes.dead_channels(net, images)] == ["problem"]
 
 
 def test_relus_that_are_functions_are_seen_too() -> None:
@@ -383,15 +422,19 @@ def test_relus_that_are_functions_are_seen_too() -> None:
 
 
 def watch(**changes: Any) -> Watch:
-    schedule = OneCycle(epochs=10, peak_epoch=2)
-    return Watch.over(evidence(**changes), schedule, steps_per_epoch=50, batch=10)
+    """Of a training that warms up for 100 steps, so judged from 200 on."""
+    return Watch(evidence(judged_from=200, finished=False, **changes))
 
 
 def feed(watch: Watch, first: int, loss: float, right: float, n: int) -> list[Finding]:
-    return list(watch.steps(first, torch.full((n,), loss), torch.full((n,), right)))
+    batches = (torch.full((n,), value) for value in (loss, right, 10.0))
+    return list(watch.steps(first, *batches))
 
 
-def test_the_watch_waits_until_100_steps_past_the_peak() -> None:
+def test_a_training_is_judged_from_100_steps_past_its_warm_up() -> None:
+    assert judged_from(OneCycle(epochs=10, peak_epoch=4), 50) == 300
+    assert judged_from(OneCycle(epochs=10, peak_epoch=1), 50) == 200  # fresh weights warm up too
+    assert judged_from(Plateau(shape="plateau"), 50) == 200
     seen = watch()
     assert feed(seen, 0, 1.1, 3.3, 199) == []
     assert names(feed(seen, 0, 1.1, 3.3, 200)) == {"not-learning"}
@@ -411,8 +454,21 @@ def test_the_watch_takes_a_step_that_it_is_shown_twice_once() -> None:
     assert names(feed(seen, 245, 1.1, 3.3, 5)) == {"not-learning"}
 
 
+def test_a_small_last_batch_counts_as_its_images_do() -> None:
+    seen = watch()
+    losses = torch.tensor([1.0, 1.3] * 150, dtype=torch.float64)
+    right, images = torch.tensor([700.0, 0.0] * 150), torch.tensor([1400.0, 38.0] * 150)
+    assert list(seen.steps(0, losses, right, images)) == []  # 49 % right, loss 1.008
+
+
 def test_a_loss_far_above_chance_has_diverged() -> None:
     assert names(feed(watch(), 0, 5.0, 3.3, 200)) == {"diverged"}
+
+
+def test_rare_classes_make_no_divergence_of_a_loss_that_falls() -> None:
+    seen = watch(class_counts=np.array([990, 5, 5]))  # knowing the frequencies alone has 0.063
+    losses = torch.linspace(1.2, 0.07, 300)
+    assert list(seen.steps(0, losses, torch.full((300,), 9.7), torch.full((300,), 10.0))) == []
 
 
 def test_a_net_that_learns_is_left_alone() -> None:
@@ -422,8 +478,9 @@ def test_a_net_that_learns_is_left_alone() -> None:
 def test_an_epochs_gross_gap_is_said_while_it_trains() -> None:
     seen = watch()
     feed(seen, 0, 0.2, 9.0, 250)
-    assert names(seen.epoch(rows((0.2, 0.95, 0.4)))) == {"train-test-gap"}
-    assert not list(seen.epoch(rows((0.2, 0.95, 0.4))))
+    late = rows((0.2, 0.95, 0.4), (0.2, 0.95, 0.4))
+    assert names(seen.epoch(late)) == {"train-test-gap"}
+    assert not list(seen.epoch(late))
 
 
 def test_every_finding_is_in_the_table_of_the_docs() -> None:

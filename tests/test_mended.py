@@ -19,12 +19,13 @@ import resight
 from conftest import make_data
 from resight import training
 from resight.changes import changed
+from resight.checkpoints import write_checkpoint
 from resight.cli import app
 from resight.errors import ResightError
 from resight.files import exclusive
 from resight.progress import Lines, Quiet
 from resight.recipe import Recipe
-from resight.run import load_run, write_checkpoint
+from resight.run import load_run
 from resight.runtime import Runtime
 from test_bad_input import folder, picture
 from test_resume import StopAt, fit, images_for, interrupt, tiny

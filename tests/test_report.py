@@ -8,6 +8,8 @@ import json
 import math
 import re
 import shlex
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,15 @@ from conftest import make_data
 from resight import training
 from resight.cam import grad_cam
 from resight.changes import changed
+from resight.commands import find_lr_command, repeat_command
 from resight.diagnosis.findings import Finding
-from resight.errors import ResightWarning
+from resight.errors import ResightError, ResightWarning
 from resight.interrupt import Interrupted
 from resight.material import Material
 from resight.predictions import Predictions
 from resight.progress import Quiet, StepInfo
 from resight.recipe import Recipe
 from resight.reporting.build import report
-from resight.reporting.commands import repeat_command
 from resight.reporting.facts import base_facts, run_facts
 from resight.reporting.gallery import collect, select
 from resight.reporting.live import serve
@@ -126,7 +128,7 @@ def test_a_report_that_fails_does_not_fail_the_training(
         raise OSError("no space left")
 
     monkeypatch.setattr(training, "write_report", broken)
-    with pytest.warns(ResightWarning, match=r"report could not be made \(OSError: no space left\)"):
+    with pytest.warns(ResightWarning, match=r"could not be made \(OSError: no space left\)"):
         run = train(out, report=True)
     assert run.finished
 
@@ -293,6 +295,39 @@ def test_a_recipe_without_a_name_is_read_from_the_run(out: Path) -> None:
 
 def test_images_that_were_never_a_file_have_no_command(run: resight.Run) -> None:
     assert repeat_command(run) is None
+    assert find_lr_command(run) is None
+
+
+def test_the_lr_is_tested_on_the_runs_own_images(tmp_path: Path) -> None:
+    images, out = tmp_path / "my images", tmp_path / "a run"
+    images.mkdir()
+    out.mkdir()
+    run = resight.Run(out)
+    run.write("recipe.json", RECIPE.to_dict())
+    run.write("resolved.json", {"data": {"source": str(images), "bad": ["x.png"]}})
+    assert find_lr_command(run) == (
+        f"resight find-lr --recipe '{out}/recipe.json' --data '{images}' --skip-bad"
+    )
+    command = repeat_command(run)
+    assert command is not None
+    assert command.endswith(f"--data '{images}' --skip-bad")
+
+
+def test_a_report_that_can_not_be_written_is_one_clear_line(out: Path) -> None:
+    run = train(out)
+    (out / "report").write_text("a file is in the way")
+    with pytest.raises(ResightError, match="can't write"):
+        report(run, DATA, reporter=Quiet())
+
+
+def test_a_training_that_blows_up_leaves_a_report_too(out: Path) -> None:
+    broken = RECIPE.with_changes(
+        {"optimizer.name": "sgd", "schedule.lr_max": 1e18, "schedule.lr_min": 1e17}
+    )
+    with pytest.raises(ResightError, match="loss became"):
+        resight.train(broken, DATA, out=out, reporter=Quiet(), precision="fp32")
+    facts = embedded((out / "report" / "index.html").read_text("utf-8"))
+    assert [finding["name"] for finding in facts["findings"]] == ["diverged"]
 
 
 # live
@@ -323,7 +358,7 @@ def test_the_live_page_shows_the_training_as_it_is(run: resight.Run) -> None:
         assert facts["findings"][0]["name"] == "not-learning"
         assert len(facts["metrics"]) == 2
         assert facts["diagnosed"] is False
-        live.finish({**base_facts(run), "diagnosed": True})
+        live.finish({**base_facts(run), "diagnosed": True}, state="finished")
         last = json.loads(get(address, "/facts.json")[1])
         assert last["live"]["state"] == "finished"
         assert last["diagnosed"]
@@ -334,8 +369,21 @@ def test_the_live_server_answers_this_machine_only(run: resight.Run) -> None:
         assert address.startswith("http://127.0.0.1:")
         assert get(address, "/facts.json", host="evil.example")[0] == 403
         assert get(address, "/../recipe.json")[0] == 404
-        live.finish(base_facts(run))
+        live.finish(base_facts(run), state="stopped")
         get(address, "/facts.json")
+
+
+def test_a_page_that_is_closed_while_it_loads_is_not_news(
+    run: resight.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(run, Quiet(), port=0) as (_, address):
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert get(address, "/")[0] == 200
+    assert capsys.readouterr().err == ""
 
 
 def test_a_taken_port_gives_way_to_a_free_one(run: resight.Run) -> None:

@@ -17,11 +17,12 @@ import resight
 from conftest import make_data
 from resight import epochs, training
 from resight.catalog import RECIPES, find_recipe
+from resight.checkpoints import Checkpointer
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet, StepInfo
 from resight.recipe import Recipe
-from resight.run import Checkpointer, load_run
+from resight.run import load_run
 
 TIMES = {"train_seconds", "evaluate_seconds", "images_per_second", "epoch_seconds"}
 
@@ -174,7 +175,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from resight.run import Checkpointer
+from resight.checkpoints import Checkpointer
 from test_resume import StopAt, every_second_time, fit, images_for, tiny
 from pathlib import Path
 Checkpointer.due = every_second_time()

@@ -16,13 +16,14 @@ import resight
 from conftest import make_data
 from resight import costs, epochs
 from resight.changes import changed
+from resight.checkpoints import Checkpointer, write_checkpoint
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.interrupt import StopSignals
 from resight.job import build_job, prepare
 from resight.progress import Quiet, StepInfo
 from resight.recipe import Recipe
-from resight.run import Checkpointer, load_run, write_checkpoint
+from resight.run import load_run
 from resight.runtime import Runtime
 from resight.schedule import lr_at
 from resight.step import Eager

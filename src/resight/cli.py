@@ -142,8 +142,10 @@ def find_lr(
         mark = "   what --lr find takes" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
     words = ["--lr", f"{suggestions[test.method]:.3g}"]
-    for option, given in (("--recipe", recipe), ("--data", data), ("--batch-size", batch_size)):
+    options = ("--recipe", "--data", "--batch-size", "--seed", "--val")
+    for option, given in zip(options, (recipe, data, batch_size, seed, val), strict=True):
         words += [] if given is None else [option, str(given)]
+    words += ["--skip-bad"] if skip_bad else []
     words += [word for pair in set_ or [] for word in ("--set", pair)]
     print(f"next: resight train {shlex.join(words)}")
 

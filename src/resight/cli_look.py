@@ -11,7 +11,7 @@ import typer
 
 from resight.cli_app import app, reporter_for, verb
 from resight.cli_options import DeviceOption, JsonOption, PrecisionOption, SkipBadOption
-from resight.cli_output import print_classes
+from resight.cli_output import print_classes, print_findings
 from resight.errors import ResightError
 
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder.")]
@@ -95,8 +95,10 @@ def diagnose(
 def report(run: RunArgument, data: MovedOption = None, device: DeviceOption = "auto") -> None:
     """Write a run's report: report/index.html, which opens offline, and report/README.md."""
     from resight.reporting.build import report as write
+    from resight.run import load_run
 
     page = write(run, data, device=device, reporter=reporter_for(as_json=False))
+    print_findings(load_run(run))
     print(f"page   {page}")
     print(f"README {page.parent / 'README.md'}")
 

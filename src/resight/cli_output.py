@@ -50,9 +50,11 @@ def print_findings(run: Run) -> None:
     diagnosis = run.diagnosis
     if diagnosis is None:
         return
+    if not diagnosis.problems:
+        print("no problem found")
     for finding in diagnosis.findings:
         command = f": {finding.command}" if finding.command else ""
         print(f"{finding.severity}: {finding.title}: {finding.evidence}")
         print(f"         {finding.advice}{command}")
-    if not diagnosis.problems:
-        print("no problem found")
+    for reason in diagnosis.skipped:
+        print(f"not looked at: {reason}")

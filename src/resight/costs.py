@@ -107,7 +107,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         lines.append("the images take more than half of the free memory: streamed from the disk")
     if needs_lr_test(recipe):
         lines.append(lr_test_price(job, cost))
-    plan = f"{recipe.schedule.epochs} epochs of {job.steps_per_epoch} steps, about "
+    epochs = recipe.schedule.epochs
+    plan = f"{epochs} epoch{'s' * (epochs > 1)} of {job.steps_per_epoch} steps, about "
     plan += f"{duration(total)} on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > WORTH_CUTTING:
         plan += _offer(job, cost, total)

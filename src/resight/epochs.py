@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resight.checkpoints import Checkpointer
 from resight.diagnosis.watch import Watch
 from resight.errors import ResightError
 from resight.evaluation import predict
@@ -17,7 +18,7 @@ from resight.interrupt import StopRequested, StopSignals
 from resight.job import Job
 from resight.predictions import Predictions
 from resight.progress import Reporter, StepInfo
-from resight.run import Checkpointer, Run
+from resight.run import Run
 from resight.schedule import lr_at, momentum_at, plateau_lr
 from resight.settings import Plateau, Schedule
 
@@ -33,6 +34,7 @@ class Seen:
 
     losses: Tensor  # float64 (done,), on the CPU
     correct: Tensor
+    images: Tensor
     loss: float
     accuracy: float
 
@@ -104,7 +106,7 @@ def _train_epoch(
                 seconds_left=_seconds_left(job, done),
             )
         )
-        for finding in watch.steps(epoch * steps, seen.losses, seen.correct):
+        for finding in watch.steps(epoch * steps, seen.losses, seen.correct, seen.images):
             reporter.finding(finding)
         stop.check()
         if due:
@@ -135,6 +137,7 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
     return Seen(
         losses,
         correct,
+        sizes,
         loss=float((losses * sizes).sum()) / images,
         accuracy=float(correct.sum()) / images,
     )

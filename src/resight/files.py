@@ -47,6 +47,12 @@ def _replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises `ResightError`."""
+    with _in_one_line(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_atomically` of indented JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

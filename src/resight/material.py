@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,10 +61,11 @@ class Material:
 
     @cached_property
     def duplicates(self) -> list[Duplicate]:
-        """Test images with a twin in train, in no order; [] without images."""
+        """Test images with a twin in train, exact ones first, then by distance; [] if no images."""
         if self.data is None or self.data.test is self.data.train:
             return []
-        return find_duplicates(self.data.train.images, self.data.test.images)
+        found = find_duplicates(self.data.train.images, self.data.test.images)
+        return sorted(found, key=lambda twin: (twin.kind != "exact", twin.distance))
 
     @property
     def class_counts(self) -> npt.NDArray[np.int64]:
@@ -121,7 +123,7 @@ def gather(
     if "data" not in run.resolved:
         raise ResightError(
             f"{run.path}: its training has not begun, so there is nothing to look at; go on with "
-            f"`resight train --resume {run.path}`"
+            f"`resight train --resume {shlex.quote(str(run.path))}`"
         )
     runtime = same_runtime(run, device, "auto", deterministic=False)
     runtime.apply()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import pickle
 import platform
 import re
+import shlex
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resight.checkpoints import read_checkpoint, serialized
 from resight.errors import ResightError
 from resight.files import append_line, exclusive, write_atomically, write_json
 from resight.predictions import Predictions
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from resight.data.types import ImageData
     from resight.diagnosis.findings import Diagnosis
     from resight.lr_curve import LrTest
-
-CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ class Run:
 
     def write_best(self, model: nn.Module, epoch: int) -> None:
         """Keep the weights of the epoch with the best validation accuracy."""
-        content = _serialized({"model": model.state_dict(), "epoch": epoch})
+        content = serialized({"model": model.state_dict(), "epoch": epoch})
         write_atomically(self.path / "best.pt", content)
 
     def load_best(self, model: nn.Module) -> int:
@@ -224,8 +221,8 @@ def check_out(out: str | Path | None) -> None:
         raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
     if (path / "recipe.json").is_file():
         raise ResightError(
-            f"out: {path} holds a run already; go on with `resight train --resume {path}`, or "
-            "pick another --out"
+            f"out: {path} holds a run already; go on with `resight train --resume "
+            f"{shlex.quote(str(path))}`, or pick another --out"
         )
     if path.is_dir() and any(path.iterdir()):
         raise ResightError(f"out: {path} is not empty; pick another --out")
@@ -259,78 +256,6 @@ def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
         "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A checkpoint, loaded with `weights_only=True`; None where there is no file."""
-    import torch
-
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise ResightError(
-            f"{path}: not a checkpoint of Resight, or damaged ({first}): put a whole one back, or "
-            "start a new run"
-        ) from None
-    assert isinstance(saved, dict)
-    return saved
-
-
-def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
-    """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
-
-    from resight.state import all_finite
-
-    if not all_finite(snapshot):
-        return False
-    write_atomically(path, _serialized(snapshot))
-    return True
-
-
-def _serialized(value: dict[str, Any]) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-class Checkpointer:
-    """Writes snapshots to `last.pt` behind the training's back, at most one in 30 s."""
-
-    def __init__(self, path: Path, every_seconds: float = CHECKPOINT_SECONDS) -> None:
-        self._path, self._every = path, every_seconds
-        self._writer = ThreadPoolExecutor(max_workers=1)
-        self._pending: Future[bool] | None = None
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether 30 s have passed and the last write is done. Raises what that write raised."""
-        if self._pending is not None and self._pending.done():
-            self._wait()
-        return self._pending is None and time.monotonic() - self._last >= self._every
-
-    def save(self, snapshot: dict[str, Any]) -> None:
-        """Start writing; `snapshot` must not change afterwards."""
-        self._wait()
-        self._last = time.monotonic()
-        self._pending = self._writer.submit(write_checkpoint, self._path, snapshot)
-
-    def save_and_wait(self, snapshot: dict[str, Any]) -> bool:
-        """Write now. Returns whether it was finite, and so written."""
-        self.save(snapshot)
-        return self._wait()
-
-    def close(self) -> None:
-        """Let a write that is under way end."""
-        self._writer.shutdown(wait=True)
-
-    def _wait(self) -> bool:
-        pending, self._pending = self._pending, None
-        return pending.result() if pending else True
 
 
 def _next_folder(name: str) -> Path:

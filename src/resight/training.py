@@ -1,6 +1,7 @@
 """`train()`: from a recipe and data to a run folder. Read this module first; it is the whole story.
 
-prepare ─▶ say what it costs ─▶ run folder ─▶ find the LR ─▶ epochs ─▶ measure the test split
+prepare ─▶ say what it costs ─▶ run folder ─▶ find the LR ─▶ epochs ─▶ measure the test split ─▶
+look for what went wrong ─▶ report
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def train(
             if saved is not None:
                 job.state.restore(saved)
             run.rewrite_metrics(job.state.history)
-            watch = _watch(job, run, schedule, reporter)
+            watch = _watch(job, run, reporter)
             last = fit_epochs(job, run, schedule, reporter, stop, watch)
             predictions = _finish(job, run, last, stop, started)
             reporter.say(predictions.headline)
@@ -122,6 +123,7 @@ def train(
         except NonFiniteLoss as error:
             assert run is not None
             run.write("failure.json", {"message": str(error)})
+            _look_into(job, run, reporter, stop, report=report)
             raise
         except StopRequested:
             assert stop.received is not None
@@ -180,18 +182,16 @@ def _in_numbers(recipe: Recipe, found: dict[str, float]) -> Schedule:
     return recipe.with_changes(fields).schedule if fields else recipe.schedule
 
 
-def _watch(job: Job, run: Run, schedule: Schedule, reporter: Reporter) -> Watch:
+def _watch(job: Job, run: Run, reporter: Reporter) -> Watch:
     """Say now what is grossly wrong with the images, and what later steps are watched for."""
     run.forget_failure()
     for finding in split_statistics(job.data):
         reporter.finding(finding)
-    evidence = evidence_of(Material(run, job.data, job.runtime))
-    batch = min(job.recipe.train.batch_size, len(job.train))
-    return Watch.over(evidence, schedule, job.steps_per_epoch, batch)
+    return Watch(evidence_of(Material(run, job.data, job.runtime)))
 
 
 def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, report: bool) -> None:
-    """Name what went wrong and write the report. The run is whole: nothing here fails it."""
+    """Look for what went wrong and write the report. Nothing here fails the training."""
     try:
         material = Material(run, job.data, job.runtime)
         diagnosis = examine(material)
@@ -201,14 +201,14 @@ def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, rep
             counting = stop.checking(reporter.counting("Grad-CAM"))
             facts = write_report(material, diagnosis, reporter, counting)
         if isinstance(reporter, LiveReport):
-            reporter.finish(facts)
+            reporter.finish(facts, state="finished" if run.finished else "stopped")
     except StopRequested:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         warnings.warn(
-            f"the run is complete, but its report could not be made ({type(error).__name__}: "
-            f"{reason}); {_make_report(run)}",
+            f"the report of {run.path} could not be made ({type(error).__name__}: {reason}); "
+            f"{_make_report(run)}",
             ResightWarning,
             stacklevel=2,
         )
@@ -277,4 +277,4 @@ def _farewell(run: Run | None) -> str:
     if run.finished:
         return f"stopped: the run is complete, its report is not; {_make_report(run)}"
     saved = "saved" if (run.path / "last.pt").exists() else "no step done yet"
-    return f"stopped ({saved}); go on with: resight train --resume {run.path}"
+    return f"stopped ({saved}); go on with: resight train --resume {shlex.quote(str(run.path))}"

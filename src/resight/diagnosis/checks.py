@@ -1,4 +1,4 @@
-"""What can be found without a net: from metrics, predictions, the LR test and the class counts.
+"""What can be found in a run's records: metrics, the LR test, the class counts.
 
 Each check takes `Evidence` and yields findings; it is pure, and silent where its facts are missing.
 """
@@ -7,55 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from resight.diagnosis.findings import THRESHOLDS, Finding, Severity
+from resight.diagnosis.answers import never_predicted, overconfident, suspicious_labels
+from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss, standard_error
+from resight.diagnosis.findings import THRESHOLDS, Finding
 from resight.errors import ResightError
-from resight.lr_curve import LrTest
-from resight.predictions import Predictions
-from resight.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a run has recorded. class_counts: int64 (K,), of train; find_lr: the command."""
-
-    recipe: Recipe
-    classes: tuple[str, ...]
-    class_counts: npt.NDArray[np.int64]
-    metrics: list[dict[str, Any]]
-    find_lr: str
-    lr_max: float | None = None
-    lr_test: LrTest | None = None
-    predictions: Predictions | None = None
-    failure: dict[str, Any] | None = None
-    finished: bool = True
-
-
-def chance_loss(class_counts: npt.NDArray[np.int64], label_smoothing: float) -> float:
-    """The lowest mean loss of a net that sees no image: the entropy of the (smoothed) class
-    frequencies, ln K where they are equal. In nats."""
-    shares = class_counts / class_counts.sum()
-    targets = (1 - label_smoothing) * shares + label_smoothing / len(shares)
-    targets = targets[targets > 0]
-    return float(-(targets * np.log(targets)).sum())
-
-
-def chance_accuracy(class_counts: npt.NDArray[np.int64], images: float) -> float:
-    """What knowing nothing reaches on `images` images, with room for luck."""
-    share = float(class_counts.max() / class_counts.sum())
-    luck = 3 * math.sqrt(share * (1 - share) / max(images, 1))
-    return share + max(THRESHOLDS.chance_accuracy_margin, luck)
 
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
     """The training loss of the last epoch is that of knowing nothing, and never was much lower."""
     chance = chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing)
-    if not evidence.metrics or evidence.failure:
+    if not evidence.metrics or evidence.failure or evidence.step < THRESHOLDS.watch_steps:
         return
     last = evidence.metrics[-1]
     lowest = min(row["train_loss"] for row in evidence.metrics)
@@ -67,8 +29,8 @@ def not_learning(evidence: Evidence) -> Iterator[Finding]:
     ):
         yield at_chance(
             evidence,
-            f"after {len(evidence.metrics)} epochs the training loss is {last['train_loss']:.3f}, "
-            f"the accuracy {last['train_accuracy']:.1%}",
+            f"in epoch {len(evidence.metrics)} the training loss is {last['train_loss']:.3f}, the "
+            f"accuracy {last['train_accuracy']:.1%}",
         )
 
 
@@ -134,13 +96,12 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
 
 def gap(evidence: Evidence) -> Iterator[Finding]:
     """Train accuracy far above the watched split's."""
-    if not evidence.metrics:
+    if not evidence.metrics or not evidence.settled:
         return
     last = evidence.metrics[-1]
     split = "val" if "val_accuracy" in last else "test"
     train, other = last["train_accuracy"], last[f"{split}_accuracy"]
-    images = len(evidence.predictions) if evidence.predictions is not None else math.inf
-    error = math.sqrt(max(other * (1 - other), 1e-4) / images)
+    error = standard_error(other, evidence.watched_images)
     difference = train - other
     if difference <= max(THRESHOLDS.gap_note, THRESHOLDS.gap_standard_errors * error):
         return
@@ -166,8 +127,7 @@ def improving(evidence: Evidence) -> Iterator[Finding]:
     late = max(1, round(len(rows) / 10))
     before = max(row[f"{split}_accuracy"] for row in rows[:-late])
     now, train = rows[-1][f"{split}_accuracy"], rows[-1]["train_accuracy"]
-    images = len(evidence.predictions) if evidence.predictions is not None else math.inf
-    error = math.sqrt(max(now * (1 - now), 1e-4) / images)
+    error = math.hypot(*(standard_error(p, evidence.watched_images) for p in (before, now)))
     gain = max(THRESHOLDS.improving_gain, THRESHOLDS.improving_standard_errors * error)
     if now - before <= gain or train - now > THRESHOLDS.improving_gap:
         return
@@ -231,83 +191,6 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
         f"of '{evidence.classes[fewest]}'",
         f"{THRESHOLDS.imbalance_ratio:g} times as many",
         "read recall per class rather than the accuracy; add images of the rare classes",
-    )
-
-
-def never_predicted(evidence: Evidence) -> Iterator[Finding]:
-    """Classes with test images that no test image is taken for."""
-    predictions = evidence.predictions
-    if predictions is None:
-        return
-    k = len(predictions.classes)
-    support = np.bincount(predictions.labels, minlength=k)
-    predicted = np.bincount(predictions.predicted, minlength=k)
-    never = np.flatnonzero((support >= THRESHOLDS.never_support) & (predicted == 0))
-    if not len(never):
-        return
-    names = ", ".join(f"'{predictions.classes[i]}' ({support[i]})" for i in never[:5])
-    more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-    yield Finding(
-        "never-predicted",
-        "problem",
-        "a class is never predicted" if len(never) == 1 else "classes are never predicted",
-        f"no {predictions.split} image is taken for {names}{more} (in brackets: its images)",
-        f"a class with {THRESHOLDS.never_support} images or more",
-        "look at its row of the confusion matrix; add images of it, or check its labels",
-    )
-
-
-def suspects(predictions: Predictions) -> npt.NDArray[np.int64]:
-    """Indices of probable label errors that are confident enough to bother a person with."""
-    rows = predictions.label_suspects()
-    p = predictions.probabilities
-    sure = p[rows, predictions.predicted[rows]] >= THRESHOLDS.suspect_confidence
-    unlikely = p[rows, predictions.labels[rows]] <= THRESHOLDS.suspect_label
-    kept: npt.NDArray[np.int64] = rows[sure & unlikely]
-    return kept
-
-
-def suspicious_labels(evidence: Evidence) -> Iterator[Finding]:
-    predictions = evidence.predictions
-    if predictions is None:
-        return
-    found = suspects(predictions)
-    if not len(found):
-        return
-    first = int(found[0])
-    yield Finding(
-        "suspicious-labels",
-        "note",
-        "some labels look wrong",
-        f"{len(found):,} of {len(predictions):,} {predictions.split} images; the first, "
-        f"{predictions.ids[first]}, is labelled '{predictions.classes[predictions.labels[first]]}' "
-        f"and taken for '{predictions.classes[predictions.predicted[first]]}'",
-        f"confidence {THRESHOLDS.suspect_confidence:g} or more, the label's probability "
-        f"{THRESHOLDS.suspect_label:g} or less",
-        "look at them in the report: gallery, suspects",
-    )
-
-
-def overconfident(evidence: Evidence) -> Iterator[Finding]:
-    predictions = evidence.predictions
-    if predictions is None:
-        return
-    accuracy, confidence = predictions.accuracy, float(predictions.confidence.mean())
-    error = math.sqrt(max(accuracy * (1 - accuracy), 1e-4) / len(predictions))
-    excess = confidence - accuracy
-    least = max(THRESHOLDS.overconfident_note, THRESHOLDS.overconfident_standard_errors * error)
-    if excess <= least:
-        return
-    severity: Severity = "problem" if excess > THRESHOLDS.overconfident_problem else "note"
-    yield Finding(
-        "overconfident",
-        severity,
-        "it is surer than it is right",
-        f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}",
-        f"{100 * THRESHOLDS.overconfident_note:.0f} points; a problem from "
-        f"{100 * THRESHOLDS.overconfident_problem:.0f}",
-        "train with --val 0.1, and the report fits a temperature; or with --set "
-        "loss.label_smoothing=0.1",
     )
 
 

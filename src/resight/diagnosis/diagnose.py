@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from pathlib import Path
 
 import torch
 
+from resight.commands import find_lr_command
 from resight.data.types import ImageData
 from resight.diagnosis import checks, inputs, probes
+from resight.diagnosis.evidence import Evidence
 from resight.diagnosis.findings import Diagnosis, Finding
+from resight.diagnosis.watch import judged_from
 from resight.errors import ResightError, ResightWarning
 from resight.material import Material, gather
 from resight.progress import Reporter
@@ -54,16 +56,18 @@ def examine(material: Material) -> Diagnosis:
     return diagnosis
 
 
-def evidence_of(material: Material) -> checks.Evidence:
+def evidence_of(material: Material) -> Evidence:
     """What the run's files say."""
     run = material.run
     resolved = run.resolved
-    return checks.Evidence(
+    return Evidence(
         recipe=run.recipe,
         classes=tuple(resolved["data"]["classes"]),
         class_counts=material.class_counts,
         metrics=run.metrics,
-        find_lr=find_lr_command(run.path, resolved["data"]["source"]),
+        find_lr=find_lr_command(run),
+        watched_images=resolved["data"]["val"] or resolved["data"]["test"],
+        judged_from=_judged_from(run),
         lr_max=resolved.get("schedule", {}).get("lr_max"),
         lr_test=run.lr_test,
         predictions=material.predictions,
@@ -72,9 +76,8 @@ def evidence_of(material: Material) -> checks.Evidence:
     )
 
 
-def find_lr_command(run: Path, source: str) -> str:
-    words = ["resight", "find-lr", "--recipe", str(run / "recipe.json"), "--data", source]
-    return shlex.join(words)
+def _judged_from(run: Run) -> int:
+    return judged_from(run.recipe.schedule, run.resolved["steps_per_epoch"])
 
 
 def _probe(material: Material) -> list[Finding]:

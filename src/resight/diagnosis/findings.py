@@ -19,7 +19,8 @@ class Thresholds:
     learnt_loss_share: float = 0.9  # of that loss: below it something had been learnt
     diverged_rise: float = 1.5  # last epoch's training loss over the lowest epoch's
     worse_than_chance: float = 1.2  # times the loss of knowing nothing, while it trains
-    watch_steps: int = 100  # steps that are averaged while it trains, past warm-up
+    watch_steps: int = 100  # that are averaged while it trains, and that warm up at least
+    falling: float = 0.98  # their second half's loss over the first's: it still learns
     # inputs
     own_mean_sd: float = 0.05  # the statistics against the train split's own, in sd of train
     split_mean_sd: float = 0.25  # a split's mean against the statistics, in sd of train
@@ -35,10 +36,12 @@ class Thresholds:
     # the net
     batch_norm_drop: float = 0.10  # accuracy with batch statistics − with running statistics
     dead_note: float = 0.25  # channels of one layer that are 0 for every image
-    dead_problem: float = 0.50
+    dead_layer: float = 0.90  # a problem
+    dead_net: float = 0.50  # a problem: of all channels
     # classes, labels, images
     imbalance_ratio: float = 5.0  # images of the largest class over the smallest's
     never_support: int = 5  # test images of a class that is never predicted
+    never_images: int = 20  # test images a class on average: a problem
     leak_note: int = 1  # test images that are in train too, pixel for pixel
     leak_problem: float = 0.01  # share of the test images
     near_note: float = 0.01  # share of the test images with a near twin in train
@@ -87,10 +90,6 @@ class Diagnosis:
     @property
     def problems(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity == "problem")
-
-    @property
-    def notes(self) -> tuple[Finding, ...]:
-        return tuple(f for f in self.findings if f.severity == "note")
 
     def to_dict(self) -> dict[str, Any]:
         return {"findings": [asdict(f) for f in self.findings], "skipped": list(self.skipped)}

@@ -73,7 +73,7 @@ def leakage(duplicates: list[Duplicate], test_images: int) -> Iterator[Finding]:
             "test images are in train too",
             f"{exact:,} of {test_images:,} test images ({share:.1%}), pixel for pixel",
             f"{THRESHOLDS.leak_note} image; a problem from {THRESHOLDS.leak_problem:.0%}",
-            "remove them from one of the two (the report lists them) and train anew",
+            "remove them from one of the two (the report lists the first hundred) and train anew",
         )
     if near / test_images > THRESHOLDS.near_note:
         yield Finding(

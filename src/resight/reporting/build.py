@@ -10,7 +10,7 @@ from typing import Any
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import examine
 from resight.diagnosis.findings import Diagnosis
-from resight.files import write_atomically
+from resight.files import make_folder, write_atomically
 from resight.material import Material, gather
 from resight.progress import Reporter, default_reporter
 from resight.reporting.facts import run_facts, summary_facts
@@ -57,7 +57,7 @@ def write_report(
     facts = run_facts(material, diagnosis, gallery)
     facts["summary"] = summary_facts(material.run)
     page = material.run.path / PAGE
-    page.parent.mkdir(exist_ok=True)
+    make_folder(page.parent)
     write_atomically(page, render_run(facts).encode())
     write_readme(page.parent, facts, gallery)
     reporter.say(f"report made in {time.perf_counter() - began:.1f} s")

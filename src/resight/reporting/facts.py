@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from resight import __version__
 from resight.calibration import calibration, with_temperature
-from resight.diagnosis.checks import suspects
+from resight.commands import repeat_command
+from resight.diagnosis.answers import suspects
 from resight.diagnosis.findings import Diagnosis
 from resight.errors import ResightError
 from resight.lr_curve import LrTest
 from resight.material import Material
 from resight.predictions import Predictions
 from resight.recipe import Recipe
-from resight.reporting.commands import repeat_command
 from resight.reporting.gallery import Gallery
 from resight.reporting.sprites import sheet
 from resight.run import Run

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 from resight.diagnosis.findings import Finding
 from resight.progress import Reporter, StepInfo
@@ -62,8 +63,9 @@ class LiveReport:
     def close(self) -> None:
         self._below.close()
 
-    def finish(self, facts: dict[str, Any]) -> None:
+    def finish(self, facts: dict[str, Any], *, state: Literal["finished", "stopped"]) -> None:
         """The report's own facts: what the page shows last."""
+        self._now["state"] = state
         self._final = facts
 
     def facts(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class LiveReport:
         self._polled = time.monotonic()
         if self._final is not None:
             self._seen_final.set()
-            return {**self._final, "live": {**self._now, "state": "finished"}}
+            return {**self._final, "live": self._now}
         return {
             **base_facts(self._run),
             "summary": self._summary,
@@ -105,9 +107,16 @@ def _bind(live: LiveReport, port: int) -> ThreadingHTTPServer:
         report = live
 
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return _Server(("127.0.0.1", port), Handler)
     except OSError:  # taken, by another run's page perhaps
-        return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        return _Server(("127.0.0.1", 0), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *args: Any) -> None:
+        """A page that was closed while it loaded is no news for the training's terminal."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*args)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resight.commands import find_lr_command
 from resight.errors import ResightError
 from resight.reporting import charts
 
@@ -38,10 +39,9 @@ def schedule(run: Run) -> Figure:
 def lr_test(run: Run) -> Figure:
     test = run.lr_test
     if test is None:
-        raise ResightError(
-            f"{run.path}: no LR test was made for it; `resight find-lr --recipe "
-            f"{shlex.quote(str(run.path / 'recipe.json'))}` makes one"
-        )
+        command = find_lr_command(run)
+        hint = f"; `{command}` shows one" if command else ""
+        raise ResightError(f"{run.path}: no LR test was made for it, its LR was given{hint}")
     return test.plot()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from resight.files import write_atomically
+from resight.files import make_folder, write_atomically
 from resight.reporting import charts, sprites, tiles
 from resight.reporting.drawing import png
 from resight.reporting.readme_text import (
@@ -43,7 +43,7 @@ def write_readme(folder: Path, facts: Facts, gallery: Gallery | None) -> None:
     """Write `README.md` and `images/NAME.png` into `folder`, and remove pictures of an older
     report that this one has not. gallery: the images of `facts["gallery"]`."""
     images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    make_folder(images)
     drawn = figures(facts, gallery)
     for name, figure in drawn.items():
         write_atomically(images / f"{name}.png", png(figure))

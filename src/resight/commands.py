@@ -1,4 +1,4 @@
-"""The command that repeats a run."""
+"""Commands to paste: what repeats a run, what tests its LR."""
 
 from __future__ import annotations
 
@@ -17,20 +17,33 @@ from resight.run import Run
 def repeat_command(run: Run) -> str | None:
     """A shell line that trains the same recipe on the same data; None for images that were never a
     file. A named recipe is named, with what was changed; another is read from the run's folder."""
-    recipe, facts = run.recipe, run.resolved.get("data", {})
-    source = facts.get("source", recipe.data.source)
-    if source not in NAMES and not Path(source).exists():
+    recipe, data = run.recipe, _data_words(run)
+    if data is None:
         return None
     words = ["resight", "train", "--recipe"]
     changes = _changes(run) if recipe.name in RECIPES else None
     words += [str(run.path / "recipe.json")] if changes is None else [recipe.name, *changes]
-    if changes is None or source != recipe.data.source:
-        words += ["--data", source]
-    if facts.get("bad"):
-        words.append("--skip-bad")
+    named = changes is not None and data == ["--data", recipe.data.source]
+    words += [] if named else data
     if run.environment.get("runtime", {}).get("deterministic"):
         words.append("--deterministic")
     return shlex.join(words)
+
+
+def find_lr_command(run: Run) -> str | None:
+    """A shell line that tests the LR of a run's recipe on its data; None as in `repeat_command`."""
+    data = _data_words(run)
+    recipe = str(run.path / "recipe.json")
+    return None if data is None else shlex.join(["resight", "find-lr", "--recipe", recipe, *data])
+
+
+def _data_words(run: Run) -> list[str] | None:
+    """The options that find a run's images; None where no options do."""
+    facts = run.resolved.get("data", {})
+    source = facts.get("source", run.recipe.data.source)
+    if source not in NAMES and not Path(source).exists():
+        return None
+    return ["--data", source, *(["--skip-bad"] if facts.get("bad") else [])]
 
 
 OPTIONS = {

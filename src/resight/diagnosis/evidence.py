@@ -1,0 +1,67 @@
+"""`Evidence`: what a run has recorded, and what knowing nothing or luck would look like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.diagnosis.findings import THRESHOLDS
+from resight.lr_curve import LrTest
+from resight.predictions import Predictions
+from resight.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has recorded. class_counts: int64 (K,), of train; find_lr: the command;
+    watched_images: of the split that is measured each epoch; judged_from: the step from which on an
+    unfinished training is judged."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    class_counts: npt.NDArray[np.int64]
+    metrics: list[dict[str, Any]]
+    find_lr: str | None
+    watched_images: int
+    judged_from: int = 0
+    lr_max: float | None = None
+    lr_test: LrTest | None = None
+    predictions: Predictions | None = None
+    failure: dict[str, Any] | None = None
+    finished: bool = True
+
+    @property
+    def step(self) -> int:
+        """The last one of the epochs that are recorded."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether accuracies are to be judged: a net that warms up may be anywhere."""
+        return self.finished or self.step >= self.judged_from
+
+
+def chance_loss(class_counts: npt.NDArray[np.int64], label_smoothing: float) -> float:
+    """The lowest mean loss of a net that sees no image: the entropy of the (smoothed) class
+    frequencies, ln K where they are equal. In nats."""
+    shares = class_counts / class_counts.sum()
+    targets = (1 - label_smoothing) * shares + label_smoothing / len(shares)
+    targets = targets[targets > 0]
+    return float(-(targets * np.log(targets)).sum())
+
+
+def chance_accuracy(class_counts: npt.NDArray[np.int64], images: float) -> float:
+    """What knowing nothing reaches on `images` images, with room for luck."""
+    share = float(class_counts.max() / class_counts.sum())
+    luck = 3 * math.sqrt(share * (1 - share) / max(images, 1))
+    return share + max(THRESHOLDS.chance_accuracy_margin, luck)
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy measured on `images` images, by Agresti and Coull: not 0 at 0 or 1."""
+    share = (accuracy * images + 2) / (images + 4)
+    return math.sqrt(share * (1 - share) / (images + 4))
