@@ -6,8 +6,10 @@ import base64
 import http.client
 import json
 import math
+import os
 import re
 import shlex
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -136,14 +138,11 @@ def test_a_report_that_fails_does_not_fail_the_training(
 def test_ctrl_c_while_the_report_is_made_leaves_a_complete_run(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(material: Any, diagnosis: Any, reporter: Any, progress: Any) -> None:
-        import os
-        import signal
-
+    def interrupted(material: Any, progress: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         progress(1, 2)
 
-    monkeypatch.setattr(training, "write_report", interrupted)
+    monkeypatch.setattr(training, "collect", interrupted)
     with pytest.raises(Interrupted, match="the run is complete, its report is not"):
         train(out, report=True)
     assert resight.load_run(out).finished
@@ -184,6 +183,16 @@ def test_maps_of_the_page_are_those_of_grad_cam(run: resight.Run) -> None:
             run.model(), made.normalized(gallery.images), torch.from_numpy(classes)
         ).maps.numpy()
         assert np.abs(cells / 255 - expected).max() <= 0.5 / 255 + 1e-4
+
+
+def test_the_maps_may_be_of_another_layer_and_method(run: resight.Run) -> None:
+    made = material(run)
+    gallery = collect(made, lambda done, total: None, layer="res2", method="hirescam")
+    assert gallery is not None
+    assert gallery.maps is not None
+    assert (gallery.maps.layer, gallery.maps.method) == ("res2", "hirescam")
+    with pytest.raises(ResightError, match=r"those to choose from are res1 \(4×4\)"):
+        collect(made, lambda done, total: None, layer="layer9")
 
 
 def test_augmented_samples_are_the_pixels_that_the_net_saw(run: resight.Run) -> None:

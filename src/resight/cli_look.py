@@ -92,12 +92,23 @@ def diagnose(
 
 @app.command()
 @verb
-def report(run: RunArgument, data: MovedOption = None, device: DeviceOption = "auto") -> None:
+def report(
+    run: RunArgument,
+    data: MovedOption = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Of the maps, e.g. res2; a module's path.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="gradcam, gradcam++ or hirescam.")
+    ] = "gradcam",
+    device: DeviceOption = "auto",
+) -> None:
     """Write a run's report: report/index.html, which opens offline, and report/README.md."""
     from resight.reporting.build import report as write
     from resight.run import load_run
 
-    page = write(run, data, device=device, reporter=reporter_for(as_json=False))
+    reporter = reporter_for(as_json=False)
+    page = write(run, data, layer=layer, method=method, device=device, reporter=reporter)  # type: ignore[arg-type]
     print_findings(load_run(run))
     print(f"page   {page}")
     print(f"README {page.parent / 'README.md'}")

@@ -26,11 +26,12 @@ from resight.interrupt import Interrupted, StopRequested, StopSignals
 from resight.job import Job, needs_lr_test, prepare, with_recipe
 from resight.material import Material
 from resight.predictions import Predictions
-from resight.progress import Reporter, default_reporter
+from resight.progress import Reporter, default_reporter, duration
 from resight.range_test import run_range_test
 from resight.recipe import Recipe
 from resight.reporting.build import write_report
 from resight.reporting.facts import base_facts
+from resight.reporting.gallery import collect
 from resight.reporting.live import LiveReport, serve
 from resight.run import Run, check_out, create_run, describe_environment, load_run
 from resight.runtime import Runtime
@@ -192,14 +193,17 @@ def _watch(job: Job, run: Run, reporter: Reporter) -> Watch:
 
 def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, report: bool) -> None:
     """Look for what went wrong and write the report. Nothing here fails the training."""
+    began = time.perf_counter()
     try:
         material = Material(run, job.data, job.runtime)
         diagnosis = examine(material)
         stop.check()
         facts = base_facts(run)
         if report:
-            counting = stop.checking(reporter.counting("Grad-CAM"))
-            facts = write_report(material, diagnosis, reporter, counting)
+            gallery = collect(material, stop.checking(reporter.counting("Grad-CAM")))
+            facts = write_report(material, diagnosis, gallery, reporter)
+            seconds = time.perf_counter() - began
+            reporter.say(f"looked into in {duration(seconds)}")
         if isinstance(reporter, LiveReport):
             reporter.finish(facts, state="finished" if run.finished else "stopped")
     except StopRequested:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from resight.cam import Method
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import examine
 from resight.diagnosis.findings import Diagnosis
@@ -14,7 +13,7 @@ from resight.files import make_folder, write_atomically
 from resight.material import Material, gather
 from resight.progress import Reporter, default_reporter
 from resight.reporting.facts import run_facts, summary_facts
-from resight.reporting.gallery import collect
+from resight.reporting.gallery import Gallery, collect
 from resight.reporting.page import render_run
 from resight.reporting.readme import write_readme
 from resight.run import Run
@@ -26,19 +25,23 @@ def report(
     run: str | Path | Run,
     data: str | Path | ImageData | None = None,
     *,
+    layer: str | None = None,
+    method: Method = "gradcam",
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Path:
     """Write `report/index.html`, one file that opens offline, and `report/README.md` with its
     pictures into the run's folder, and look for what went wrong on the way. Returns the page.
 
-    data: the run's images, where they have moved. A run that has not finished gets a report of what
-    there is. Raises `ResightError`.
+    data: the run's images, where they have moved. layer, method: of the maps, as in `grad_cam`. A
+    run that has not finished gets a report of what there is. Raises `ResightError`.
     """
     reporter = reporter or default_reporter()
     try:
         material = gather(run, data, device=device, reporter=reporter)
-        write_report(material, examine(material), reporter, reporter.counting("Grad-CAM"))
+        progress = reporter.counting("Grad-CAM")
+        gallery = collect(material, progress, layer=layer, method=method)
+        write_report(material, examine(material), gallery, reporter)
         return material.run.path / PAGE
     finally:
         reporter.close()
@@ -47,18 +50,14 @@ def report(
 def write_report(
     material: Material,
     diagnosis: Diagnosis,
+    gallery: Gallery | None,
     reporter: Reporter,
-    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write the report of `material`, say how long it took, and return its facts. progress: called
-    with (images done, images in all) while the maps are made."""
-    began = time.perf_counter()
-    gallery = collect(material, progress)
+    """Write the report of `material`, say where, and return its facts."""
     facts = run_facts(material, diagnosis, gallery)
     facts["summary"] = summary_facts(material.run)
     page = material.run.path / PAGE
     make_folder(page.parent)
     write_atomically(page, render_run(facts).encode())
     write_readme(page.parent, facts, gallery)
-    reporter.say(f"report made in {time.perf_counter() - began:.1f} s")
     return facts

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from resight.cam import CamMaps, grad_cam
+from resight.cam import METHODS, CamMaps, Method, grad_cam
 from resight.errors import ResightError
 from resight.material import Material
 from resight.predictions import Predictions
@@ -58,17 +58,29 @@ def select(predictions: Predictions) -> tuple[npt.NDArray[np.int64], int]:
     return np.concatenate([mistakes, chosen]), len(mistakes)
 
 
-def collect(material: Material, progress: Callable[[int, int], None]) -> Gallery | None:
-    """The gallery of a finished run whose images are there, else None."""
+def collect(
+    material: Material,
+    progress: Callable[[int, int], None],
+    *,
+    layer: str | None = None,
+    method: Method = "gradcam",
+) -> Gallery | None:
+    """The gallery of a finished run whose images are there, else None.
+
+    layer, method: of the maps, as in `grad_cam`. Raises `ResightError` for a layer or method that
+    was named and cannot be.
+    """
     predictions, data = material.predictions, material.data
     if predictions is None or data is None or material.model is None:
         return None
     rows, mistakes = select(predictions)
     images = np.ascontiguousarray(data.test.images[rows])
     try:
-        maps, reason = _maps(material, predictions, rows, images, progress), None
-    except ResightError as error:  # a net without a map, say: the gallery does without
-        maps, reason = None, str(error)
+        maps, reason = _maps(material, predictions, rows, images, progress, layer, method), None
+    except ResightError as error:
+        if layer is not None or method not in METHODS:
+            raise
+        maps, reason = None, str(error)  # a net without a map, say: the gallery does without
     return Gallery(predictions, rows, mistakes, images, maps, reason)
 
 
@@ -78,6 +90,8 @@ def _maps(
     rows: npt.NDArray[np.int64],
     images: npt.NDArray[np.uint8],
     progress: Callable[[int, int], None],
+    layer: str | None,
+    method: Method,
 ) -> CamMaps | None:
     assert material.model is not None
     pairs = torch.from_numpy(np.stack([predictions.predicted[rows], predictions.labels[rows]], 1))
@@ -85,7 +99,8 @@ def _maps(
     for start in range(0, len(rows), CAM_CHUNK):
         chunk = slice(start, start + CAM_CHUNK)
         with material.runtime.autocast():
-            parts.append(grad_cam(material.model, material.normalized(images[chunk]), pairs[chunk]))
+            part = material.normalized(images[chunk])
+            parts.append(grad_cam(material.model, part, pairs[chunk], layer, method))
         progress(min(start + CAM_CHUNK, len(rows)), len(rows))
     if not parts:
         return None
