@@ -657,7 +657,7 @@ def test_the_detail_shows_both_maps_and_the_probabilities(opened: Opener) -> Non
     assert "Loss\n9\n" in text
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    assert "label is probably wrong" in page.locator("#detail").inner_text()
+    assert "label may be wrong" in page.locator("#detail").inner_text()
 
 
 def test_the_classes_are_sorted_by_any_column(opened: Opener) -> None:

@@ -44,7 +44,7 @@ function showDetail(place) {
         ? el(
             "p",
             { class: "flag" },
-            "⚑ The label is probably wrong: look at it before you blame the network.",
+            "⚑ The label may be wrong: the network is sure of another class.",
           )
         : null,
       probabilities(i),
