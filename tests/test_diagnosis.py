@@ -400,13 +400,18 @@ def test_dead_channels_are_counted_in_the_layer_where_they_are() -> None:
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     assert not list(probes.dead_channels(net, images))
     with torch.no_grad():
-        net.layer2.norm.bias[:20] = -100.0  # of 32
+        net.layer2.norm.bias[:28] = -100.0  # of 32
+    assert not list(probes.dead_channels(net, images))
+    with torch.no_grad():
+        net.layer2.norm.bias[28:30] = -100.0
     findings = list(probes.dead_channels(net, images))
     assert [(f.name, f.severity) for f in findings] == [("dead-channels", "note")]
-    assert "62% of the channels after the ReLU in layer2.relu" in findings[0].evidence
+    assert "94% of the channels after the ReLU in layer2.relu" in findings[0].evidence
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in net.modules())
     with torch.no_grad():
-        net.layer2.norm.bias[:30] = -100.0
+        for layer in (net.prep, net.layer1, net.layer2, net.layer3):
+            layer.norm.bias.fill_(-100.0)
+        net.res2.norm1.bias.fill_(-100.0)
     assert [f.severity for f in probes.dead_channels(net, images)] == ["problem"]
 
 

@@ -35,9 +35,8 @@ class Thresholds:
     improving_gap: float = 0.03  # train accuracy no more than this above test
     # the net
     batch_norm_drop: float = 0.10  # accuracy with batch statistics − with running statistics
-    dead_note: float = 0.25  # channels of one layer that are 0 for every image
-    dead_layer: float = 0.90  # a problem
-    dead_net: float = 0.50  # a problem: of all channels
+    dead_note: float = 0.90  # channels of one layer that are 0 for every image
+    dead_problem: float = 0.50  # of the whole net's
     # classes, labels, images
     imbalance_ratio: float = 5.0  # images of the largest class over the smallest's
     never_support: int = 5  # test images of a class that is never predicted

@@ -55,21 +55,21 @@ def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
         model(images)
     worst_name, worst_share, dead, of = "", 0.0, 0, 0
     for name, alive in relus.alive:
-        share = float((~alive).float().mean())
+        own = float((~alive).float().mean())
         dead, of = dead + int((~alive).sum()), of + len(alive)
-        if share > worst_share:
-            worst_name, worst_share = name, share
-    if worst_share <= THRESHOLDS.dead_note:
+        if own > worst_share:
+            worst_name, worst_share = name, own
+    share = dead / max(of, 1)
+    if worst_share < THRESHOLDS.dead_note and share <= THRESHOLDS.dead_problem:
         return
-    gross = worst_share >= THRESHOLDS.dead_layer or dead / of > THRESHOLDS.dead_net
     yield Finding(
         "dead-channels",
-        "problem" if gross else "note",
+        "problem" if share > THRESHOLDS.dead_problem else "note",
         "channels are dead",
         f"{worst_share:.0%} of the channels after the ReLU in {worst_name} are 0 for each of "
         f"{len(images):,} training images; {dead:,} of {of:,} in the whole net",
-        f"{THRESHOLDS.dead_note:.0%} of a layer; a problem from {THRESHOLDS.dead_layer:.0%}, or "
-        f"{THRESHOLDS.dead_net:.0%} of the net",
+        f"{THRESHOLDS.dead_note:.0%} of a layer; a problem from {THRESHOLDS.dead_problem:.0%} of "
+        "the net",
         "train anew with a lower LR, or warm up longer (schedule.peak_epoch)",
     )
 
