@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from conftest import make_data
+from resight import range_test
 from resight.errors import ResightError
 from resight.job import Job, build_job
 from resight.lr_curve import METHODS, LrTest, longest_fall, memory, method_for, save_plot, smooth
@@ -663,3 +664,24 @@ def test_the_steepest_point_is_that_of_torch_lr_finder(seed: int) -> None:
     )
 
     assert test.suggest("steepest") == theirs
+
+
+@pytest.mark.parametrize(
+    ("readable_from", "expected"), [(50, [50]), (100, [50, 100]), (999, [50, 100, 200])]
+)
+def test_a_curve_that_says_nothing_is_drawn_again_with_more_steps(
+    readable_from: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def draw(job: object, steps: int, progress: object) -> LrTest:
+        asked.append(steps)
+        lrs = np.geomspace(1e-5, 10, steps)
+        fall = np.clip((np.log10(lrs) + 4) / 3, 0, 1)
+        losses = 2.2 - (1.0 if steps >= readable_from else 0.01) * fall
+        return LrTest(lrs, losses, "reached 10", chance=2.3)
+
+    monkeypatch.setattr(range_test, "_raise_lr", draw)
+    small: Any = SimpleNamespace(lr_test_steps=50)
+    assert len(range_test.run_range_test(small).lrs) == expected[-1]
+    assert asked == expected

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from resight.errors import ResightError
-from resight.job import Job, needs_lr_test
+from resight.job import LR_TEST_STEPS, Job, needs_lr_test
 from resight.progress import duration
 from resight.recipe import Recipe
 
@@ -69,7 +69,8 @@ def lr_test_price(job: Job, cost: Cost | None = None) -> str:
     batch = min(job.recipe.train.batch_size, len(job.train))
     steps = job.lr_test_steps
     seconds = cost.train_image * batch * steps
-    return f"LR test: at most {steps} steps of {batch} images, {duration(seconds)}"
+    again = "" if steps >= LR_TEST_STEPS else "; if they show no LR, again with twice as many"
+    return f"LR test: at most {steps} steps of {batch} images, {duration(seconds)}{again}"
 
 
 def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:

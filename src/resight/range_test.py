@@ -15,7 +15,8 @@ import torch
 
 from resight.costs import lr_test_price
 from resight.data.types import ImageData
-from resight.job import Job, prepare
+from resight.errors import ResightError
+from resight.job import LR_TEST_STEPS, Job, prepare
 from resight.lr_curve import LrTest, diverged, memory, method_for
 from resight.progress import Reporter, default_reporter
 from resight.recipe import Recipe
@@ -68,8 +69,28 @@ def _find_lr(
 
 
 def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
-    """The LR test on `job`, whose state is bit for bit the same after it."""
+    """The LR test on `job`, whose state is bit for bit the same after it.
+
+    A curve that no LR can be read off is drawn again with twice the steps, up to 200: few images
+    make few steps an epoch, and a net that learns slowly shows nothing in them.
+    """
     steps = job.lr_test_steps
+    while True:
+        test = _raise_lr(job, steps, progress)
+        if steps >= LR_TEST_STEPS or _readable(test):
+            return test
+        steps = min(2 * steps, LR_TEST_STEPS)
+
+
+def _readable(test: LrTest) -> bool:
+    try:
+        test.suggest()
+    except ResightError:
+        return False
+    return True
+
+
+def _raise_lr(job: Job, steps: int, progress: Callable[[int, int], None] | None) -> LrTest:
     lrs = np.geomspace(*LR_RANGE, steps)
     losses: list[float] = []
     stop = f"reached {LR_RANGE[1]:g}"
