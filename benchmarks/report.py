@@ -1,0 +1,87 @@
+"""Where the seconds of a run's report go, how large its page is, and how fast Chromium opens it.
+
+    python benchmarks/report.py RUN [--opens 5]
+
+The run must have finished and its images must be there; its `diagnosis.json` is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resight.diagnosis.diagnose import examine
+from resight.material import gather
+from resight.reporting.facts import run_facts, summary_facts
+from resight.reporting.gallery import collect
+from resight.reporting.page import render_run
+from resight.reporting.readme import write_readme
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--opens", type=int, default=5)
+    options = parser.parse_args()
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - began
+        return result
+
+    material = timed("loading", lambda: gather(options.run))
+    timed("duplicates", lambda: material.duplicates)
+    diagnosis = timed("diagnosis", lambda: examine(material))
+    gallery = timed("Grad-CAM", lambda: collect(material, lambda done, total: None))
+    facts = timed("facts", lambda: run_facts(material, diagnosis, gallery))
+    facts["summary"] = summary_facts(material.run)
+    page = timed("page", lambda: render_run(facts))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.html"
+        path.write_text(page, "utf-8")
+        timed("README", lambda: write_readme(Path(folder), facts, gallery))
+        opened = open_page(path, options.opens)
+    for name, value in seconds.items():
+        print(f"{name:<12}{value:6.1f} s")
+    images = len(gallery.rows) if gallery else 0
+    print(f"page {path.name}: {len(page.encode()) / 1e6:.2f} MB, {images} images")
+    if opened:
+        print(
+            f"opened in {statistics.median(opened):.0f} ms "
+            f"({min(opened):.0f} to {max(opened):.0f}, n = {len(opened)})"
+        )
+    print(json.dumps({"seconds": seconds, "bytes": len(page.encode()), "open_ms": opened}))
+
+
+def open_page(path: Path, times: int) -> list[float]:
+    """Milliseconds from navigation to the load event, page drawn; [] without Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return []
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        took = []
+        for _ in range(times):
+            page = browser.new_page()
+            page.goto(path.as_uri())
+            page.wait_for_selector("#headline")
+            entry = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+            took.append(float(page.evaluate(entry)))
+            page.close()
+        browser.close()
+    return took
+
+
+if __name__ == "__main__":
+    main()
