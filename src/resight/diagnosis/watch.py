@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class Watch:
         """Judge an epoch's end by all rows so far."""
         if not self._settled():
             return
-        rows = Evidence(**{**vars(self.evidence), "metrics": metrics, "finished": False})
+        rows = dataclasses.replace(self.evidence, metrics=metrics, finished=False)
         found = [*checks.gap(rows), *checks.diverged(rows)]
         yield from self._new([f for f in found if f.severity == "problem"])
 
