@@ -329,12 +329,22 @@ def test_a_report_that_can_not_be_written_is_one_clear_line(out: Path) -> None:
         report(run, DATA, reporter=Quiet())
 
 
-def test_a_training_that_blows_up_leaves_a_report_too(out: Path) -> None:
-    broken = RECIPE.with_changes(
-        {"optimizer.name": "sgd", "schedule.lr_max": 1e18, "schedule.lr_min": 1e17}
-    )
+BROKEN = RECIPE.with_changes(
+    {"optimizer.name": "sgd", "schedule.lr_max": 1e18, "schedule.lr_min": 1e17}
+)
+
+
+def test_ctrl_c_while_a_failure_is_looked_into_still_says_the_failure(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "examine", lambda made: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(ResightError, match="loss became"):
-        resight.train(broken, DATA, out=out, reporter=Quiet(), precision="fp32")
+        resight.train(BROKEN, DATA, out=out, reporter=Quiet(), precision="fp32")
+
+
+def test_a_training_that_blows_up_leaves_a_report_too(out: Path) -> None:
+    with pytest.raises(ResightError, match="loss became"):
+        resight.train(BROKEN, DATA, out=out, reporter=Quiet(), precision="fp32")
     facts = embedded((out / "report" / "index.html").read_text("utf-8"))
     assert [finding["name"] for finding in facts["findings"]] == ["diverged"]
 

@@ -124,7 +124,8 @@ def train(
         except NonFiniteLoss as error:
             assert run is not None
             run.write("failure.json", {"message": str(error)})
-            _look_into(job, run, reporter, stop, report=report)
+            with contextlib.suppress(StopRequested):  # the failure is what has to be said
+                _look_into(job, run, reporter, stop, report=report)
             raise
         except StopRequested:
             assert stop.received is not None
