@@ -199,12 +199,13 @@ def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, rep
         material = Material(run, job.data, job.runtime)
         diagnosis = examine(material)
         stop.check()
-        facts = base_facts(run)
         if report:
             gallery = collect(material, stop.checking(reporter.counting("Grad-CAM")))
             facts = write_report(material, diagnosis, gallery, reporter)
             seconds = time.perf_counter() - began
             reporter.say(f"looked into in {duration(seconds)}")
+        else:
+            facts = base_facts(run)
         if isinstance(reporter, LiveReport):
             reporter.finish(facts, state="finished" if run.finished else "stopped")
     except StopRequested:

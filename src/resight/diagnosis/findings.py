@@ -68,10 +68,9 @@ class Finding:
     command: str | None = None
 
     def __str__(self) -> str:
-        next_step = f"; {self.advice}" + (f": {self.command}" if self.command else "")
-        return f"{self.severity}: {self.title}: {self.evidence} (threshold {self.threshold})" + (
-            next_step
-        )
+        command = f": {self.command}" if self.command else ""
+        seen = f"{self.evidence} (threshold {self.threshold})"
+        return f"{self.severity}: {self.title}: {seen}; {self.advice}{command}"
 
 
 @dataclass(frozen=True)
