@@ -1,23 +1,32 @@
-"""Optimizers of a recipe with their parameter groups, and averaged weights."""
+"""Optimizers of a recipe, their parameter groups, and the LR of each group.
+
+Beside torch's own keys a group has `lr_scale`, its LR over the recipe's, and `stem`: whether it is
+the bias of a whitening stem, whose LR may follow a schedule of its own. The first group's LR is the
+recipe's.
+"""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resight import muon
 from resight.schedule import MOMENTUM_RANGE
-from resight.settings import Adam, Optimizer, Sgd
+from resight.settings import Adam, Muon, Optimizer, Sgd
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """torch's own optimizer, fused, with its state made at once: zeros.
+    """torch's own optimizer, fused, or `muon.Muon`; its state made at once: zeros.
 
     State that exists from the start makes a snapshot complete at any step. The LR is 0 until a step
-    sets it. `decay = "weights"`: parameters of one dimension (biases, norms) get no weight decay.
+    sets it. Which parameters are in which group: `_parts`.
     """
     groups = _groups(model, settings)
+    if isinstance(settings, Muon):
+        return muon.Muon(groups)
     optimizer: torch.optim.Optimizer
     if isinstance(settings, Sgd):
         momentum = settings.momentum
@@ -35,10 +44,28 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     return optimizer
 
 
-def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:
-    """The LR of the next step, and its momentum or beta1 where that is cycled."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def group_rates(
+    optimizer: torch.optim.Optimizer, lr: float, stem_lr: float | None = None
+) -> list[float]:
+    """The LR of each group where the recipe's is `lr`, and the stem's `stem_lr` (None: as `lr`)."""
+    return [
+        (stem_lr if group["stem"] and stem_lr is not None else lr) * group["lr_scale"]
+        for group in optimizer.param_groups
+    ]
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, rates: Sequence[float], momentum: float | None
+) -> None:
+    """The groups' LRs of the next step, and its momentum or beta1 where that is cycled.
+
+    An LR that is a tensor is filled in place.
+    """
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
         if momentum is None:
             continue
         if "betas" in group:
@@ -47,37 +74,91 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float | Non
             group["momentum"] = momentum
 
 
-class Ema:
-    """Averaged weights and float buffers: `average += (1 - d) (model - average)` after each step.
+def use_tensor_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Turn each group's LR into a tensor () float32 on `device`, so that a step can be captured."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = state["step"].to(device)
 
-    The decay warms up as `min(decay, (1 + t) / (10 + t))`, so a short run is not held back by its
-    first weights. Integer buffers are copied.
+
+@torch.no_grad()
+def set_tensor_rates(optimizer: torch.optim.Optimizer, rates: Tensor) -> None:
+    """Copy `rates` (groups,), a row of a table on the device, into the LRs; nothing is waited for.
+
+    Only after `use_tensor_rates`.
     """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in `model` after its step number `step` (from 0)."""
-        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        averages, sources = self.model.state_dict(), model.state_dict()
-        for key, average in averages.items():
-            if average.is_floating_point():
-                average.lerp_(sources[key], weight)
-            else:
-                average.copy_(sources[key])
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    assert rates.shape == (len(lrs),), rates.shape
+    torch._foreach_copy_(lrs, list(rates.unbind()))
 
 
-def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, object]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if settings.decay == "all":
-        return [{"params": parameters, "weight_decay": settings.weight_decay}]
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
-    groups = [(decayed, settings.weight_decay), (plain, 0.0)]
-    return [{"params": p, "weight_decay": decay} for p, decay in groups if p]
+def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
+    """The parts that hold a parameter. A scaled part's decay is divided by its scale, so that
+    LR · decay is the recipe's; `decay = "weights"`: none for parameters of one dimension."""
+    groups = []
+    for parameters, scale, keys in _parts(model, settings):
+        if not parameters:
+            continue
+        decayed = settings.decay == "all" or parameters[0].ndim > 1
+        decay = settings.weight_decay / scale if decayed else 0.0
+        group = {"params": parameters, "weight_decay": decay, "lr_scale": scale, "stem": False}
+        groups.append(group | keys)
+    return groups
+
+
+Part = tuple[list[nn.Parameter], float, dict[str, Any]]  # parameters, LR scale, further keys
+
+
+def _parts(model: nn.Module, settings: Optimizer) -> list[Part]:
+    """What is trained, cut up: always in this order, each parameter once.
+
+    Muon: 4-D weights, other weights, 1-D parameters, the stem's; all but the first by SGD.
+    SGD and Adam: weights, with them (`decay = "weights"`: after them) 1-D parameters; the norms'
+    biases if they have an LR of their own; the stem's. The stem is the module named `whiten`.
+    """
+    stem = _trained(getattr(model, "whiten", None))
+    stem_ids = {id(p) for p in stem}
+    rest = [p for p in _trained(model) if id(p) not in stem_ids]
+    if isinstance(settings, Muon):
+        sgd = {"kind": "sgd", "momentum": settings.sgd_momentum}
+        own = {
+            "kind": "muon",
+            "momentum": settings.momentum,
+            "newton_schulz_steps": settings.newton_schulz_steps,
+            "weight_decay": 0.0,
+        }
+        bias_scale = settings.bias_lr_scale
+        convolutions = [p for p in rest if p.ndim == 4]
+        assert convolutions, "Muon is for nets with convolutions"
+        return [
+            (convolutions, 1.0, own),
+            ([p for p in rest if p.ndim > 1 and p.ndim != 4], settings.head_lr_scale, sgd),
+            ([p for p in rest if p.ndim <= 1], bias_scale, sgd),
+            (stem, bias_scale, sgd | {"stem": True}),
+        ]
+
+    scale = settings.bias_lr_scale if isinstance(settings, Sgd) else 1.0
+    biases = _norm_biases(model) if scale != 1.0 else []
+    bias_ids = {id(p) for p in biases}
+    rest = [p for p in rest if id(p) not in bias_ids]
+    parts: list[Part] = [(rest, 1.0, {})]
+    if settings.decay == "weights":
+        weights, others = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
+        parts = [(weights, 1.0, {}), (others, 1.0, {})]
+    return [*parts, (biases, scale, {}), (stem, 1.0, {"stem": True})]
+
+
+def _trained(module: nn.Module | None) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad] if module is not None else []
+
+
+def _norm_biases(model: nn.Module) -> list[nn.Parameter]:
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    return [m.bias for m in norms if m.bias is not None and m.bias.requires_grad]
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
