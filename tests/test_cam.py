@@ -31,6 +31,8 @@ NETS: dict[str, dict[str, Any]] = {
     },
     "resnet18": {"name": "resnet18"},
     "resnet18-gn": {"name": "resnet18-gn"},
+    "fastnet": {"name": "fastnet"},
+    "fastnet-deep": {"name": "fastnet-deep"},
 }
 
 
@@ -123,6 +125,12 @@ def reference(net: nn.Module, layer: str, x: Tensor, targets: Tensor) -> tuple[T
         ("resnet18", "layer4"),
         ("resnet18-gn", "layer2"),
         ("resnet18-gn", "layer4.0.shortcut"),
+        ("fastnet", "whiten"),
+        ("fastnet", "group2"),
+        ("fastnet", "group3"),
+        ("fastnet-deep", "group1"),
+        ("fastnet-deep", "group2.norm3"),
+        ("fastnet-deep", "group3"),
     ],
 )
 def test_raw_maps_are_those_of_captum(name: str, layer: str | None) -> None:
@@ -219,6 +227,9 @@ def test_hirescam_is_gradcam_where_a_mean_and_a_linear_head_follow() -> None:
         ("custom-resnet", 8, "res1", 4),
         ("resnet18", 3, "layer1", 3),
         ("resnet18", 1, "layer4", 1),
+        ("fastnet", 64, "group2", 15),
+        ("fastnet", 28, "group2", 6),
+        ("fastnet-deep", 9, "group1", 4),
     ],
 )
 def test_the_default_layer_is_the_last_with_enough_cells(

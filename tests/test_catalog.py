@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from resight.catalog import RECIPES, find_recipe, promise
+from resight.data.batches import steps_per_epoch as steps_per_epoch_of
 from resight.errors import ResightError
+from resight.forward import VIEWS
+from resight.models import build_net
+from resight.optim import group_rates, make_optimizer
 from resight.recipe import Recipe
-from resight.schedule import lr_at
+from resight.schedule import lr_at, stem_lr_at
 from resight.settings import Adam, Augment, Model, OneCycle, Plateau, Sgd
 
 NAMES = [
@@ -19,15 +26,19 @@ NAMES = [
     "custom-resnet-ln",
     "custom-resnet-a",
     "custom-resnet-d",
+    "fast",
+    "best",
+    "custom-resnet-fast",
     "resnet18",
     "resnet18-gn",
     "plateau",
     "digits",
 ]
-ON_CIFAR10 = [name for name in NAMES if name != "digits"]
+FAST = ["fast", "best", "custom-resnet-fast"]
+ON_CIFAR10 = [name for name in NAMES if name not in ("digits", *FAST)]
 
 
-def test_the_eight_recipes_are_there_under_their_own_names() -> None:
+def test_the_eleven_recipes_are_there_under_their_own_names() -> None:
     assert list(RECIPES) == NAMES
     assert [RECIPES[name]().name for name in NAMES] == NAMES
 
@@ -59,6 +70,9 @@ def test_those_for_cifar10_augment_as_the_write_ups_do(name: str) -> None:
         ("custom-resnet-ln", Model(norm="layer", conv_bias=True), 128),
         ("custom-resnet-a", Model(norm="batch", conv_bias=True), 128),
         ("custom-resnet-d", Model(), 512),
+        ("fast", Model(net="fastnet", width=64, logit_scale=1 / 256), 2000),
+        ("best", Model(net="fastnet-deep", width=128, logit_scale=1 / 9), 1024),
+        ("custom-resnet-fast", Model(logit_scale=0.125), 512),
         ("resnet18", Model(net="resnet18"), 512),
         ("resnet18-gn", Model(net="resnet18-gn"), 512),
         ("plateau", Model(), 512),
@@ -136,6 +150,116 @@ def test_digits_fit_their_eight_pixels() -> None:
     assert recipe.augment == Augment(crop_pad_px=1, flip="none", cutout_px=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "augment", "tta"),
+    [
+        ("fast", Augment(crop_pad_px=2, crop_fill="reflect", flip="alternating", cutout_px=0), 6),
+        ("best", Augment(crop_pad_px=4, crop_fill="reflect", flip="alternating", cutout_px=12), 6),
+        (
+            "custom-resnet-fast",
+            Augment(crop_pad_px=4, crop_fill="reflect", flip="alternating", cutout_px=8),
+            2,
+        ),
+    ],
+)
+def test_the_fast_ones_smooth_labels_drop_the_rest_and_look_again(
+    name: str, augment: Augment, tta: int
+) -> None:
+    recipe = RECIPES[name]()
+
+    assert recipe.augment == augment
+    assert (recipe.data.source, recipe.data.image_size) == ("cifar10", 32)
+    assert recipe.loss.label_smoothing == 0.2
+    assert recipe.train.last_batch == "drop"
+    assert VIEWS[recipe.evaluate.tta] == tta
+    assert recipe.data.val_fraction == 0
+
+
+class Rates(NamedTuple):
+    """Of each of the optimizer's groups at each step: LRs (S, G) and weight decays (G,)."""
+
+    lr: npt.NDArray[np.float64]
+    decay: npt.NDArray[np.float64]
+    groups: list[dict[str, Any]]
+
+
+def rates_of(name: str, steps_per_epoch: int) -> Rates:
+    """The rates of a recipe with rates of its own, as its training sets them."""
+    recipe = RECIPES[name]()
+    schedule, batch = recipe.schedule, recipe.train.batch_size
+    assert steps_per_epoch_of(50_000, batch, recipe.train.last_batch) == steps_per_epoch
+    net = build_net(recipe.model.net, classes=10, width=8)
+    optimizer = make_optimizer(net, recipe.optimizer)
+    rows = []
+    for step in range(schedule.epochs * steps_per_epoch):
+        lr = lr_at(schedule, step, steps_per_epoch)
+        stem = stem_lr_at(schedule, step, steps_per_epoch, lr)
+        rows.append(group_rates(optimizer, lr, stem))
+    groups = optimizer.param_groups
+    decay = np.array([group["weight_decay"] for group in groups])
+    return Rates(np.array(rows), decay, groups)
+
+
+def test_fast_is_airbench94_muon_on_the_mean_loss() -> None:
+    """LRs of a loss that is summed over 2,000 images, times 2,000; what decay takes is the same."""
+    rates = rates_of("fast", 25)
+    filters, head, biases, stem = range(4)
+    step = np.arange(200)
+
+    assert rates.lr.shape == (200, 4)
+    assert rates.lr[0] == pytest.approx([0.24, 0.67 * 2000, 0.053 * 2000, 0.053 * 2000], rel=1e-3)
+    for group in (filters, head, biases):
+        np.testing.assert_allclose(rates.lr[:, group], rates.lr[0, group] * (1 - step / 200))
+    expected = rates.lr[0, stem] * np.clip(1 - step / 75, 0, None)
+    np.testing.assert_allclose(rates.lr[:, stem], expected)
+    np.testing.assert_allclose(rates.lr[0] * rates.decay, [0, 4e-3, 4e-3, 4e-3], rtol=1e-12)
+    assert [group["momentum"] for group in rates.groups] == [0.6, 0.85, 0.85, 0.85]
+    assert rates.groups[filters]["newton_schulz_steps"] == 3
+    recipe = RECIPES["fast"]()
+    assert (recipe.optimizer.name, recipe.optimizer.clip_grad_norm) == ("muon", 0)
+    assert (recipe.train.ema, recipe.train.lookahead) == (0, 0)
+
+
+def test_best_is_airbench96_on_the_mean_loss() -> None:
+    """LRs of a loss that is summed over 1,024 images, times 1,024; what decay takes is the same."""
+    rates = rates_of("best", 48)
+    kilostep = 1024 * (1 + 1 / (1 - 0.85))
+    weights, biases, stem = range(3)
+    lr, highest = rates.lr[:, weights], 9.0 * 1024 / kilostep
+    total, peak = 37 * 48, int(0.1 * 37 * 48)
+
+    assert kilostep == pytest.approx(7850.67, rel=1e-6)
+    assert RECIPES["best"]().schedule.lr_max == pytest.approx(highest, rel=1e-6)
+    assert lr[0] == pytest.approx(0.2 * highest, rel=1e-6)
+    assert len(lr) == total
+    # torch's one-cycle comes to its peak and to its end a step earlier than airbench's triangle
+    triangle = np.interp(np.arange(total), [0, peak, total], [0.2, 1.0, 0.0])
+    np.testing.assert_allclose(lr / highest, triangle, atol=0.006)
+    np.testing.assert_allclose(rates.lr[:, biases], 64 * lr)
+    np.testing.assert_allclose(rates.lr[:, stem], lr)
+
+    assert highest * rates.decay[weights] == pytest.approx(1.5652e-3, rel=1e-4)
+    assert rates.decay[weights] == pytest.approx(1.3653 / 1024, rel=1e-6)
+    assert rates.decay[biases] == pytest.approx(0.021333 / 1024, rel=1e-4)
+    assert rates.decay[stem] == rates.decay[weights]
+    for group in rates.groups:
+        assert (group["momentum"], group["nesterov"]) == (0.85, True)
+    assert (RECIPES["best"]().train.lookahead, RECIPES["best"]().train.ema) == (5, 0)
+
+
+def test_custom_resnet_fast_learns_at_davidnets_rates() -> None:
+    rates = rates_of("custom-resnet-fast", 97)
+    epoch = np.arange(24 * 97) / 97
+
+    assert rates.lr.shape == (24 * 97, 1)
+    np.testing.assert_allclose(
+        rates.lr[:, 0], np.interp(epoch, [0, 5, 24], [0, 0.4, 0]), atol=0.4 / (5 * 97)
+    )
+    assert rates.lr.max() == pytest.approx(0.4, rel=1e-3)
+    assert rates.decay.tolist() == [5e-4]
+    assert (rates.groups[0]["momentum"], rates.groups[0]["nesterov"]) == (0.9, True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_promise_says_what_it_is_and_which_command_runs_it(name: str) -> None:
     first, *others = promise(name).splitlines()
@@ -176,6 +300,7 @@ def test_a_recipe_is_found_in_a_file_and_in_itself(tmp_path: Path) -> None:
         ("ResNet18", "resnet18"),
         ("resnet18-ln", "resnet18-gn"),
         ("platau", "plateau"),
+        ("fats", "fast"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest(wrong: str, right: str) -> None:

@@ -57,17 +57,24 @@ def test_width_scales_every_stage(name: str) -> None:
     shapes = [tuple(m.weight.shape[:2]) for m in net.modules() if isinstance(m, nn.Conv2d)]
     if name == "custom-resnet":
         expected = [(3, 3), (6, 3), (6, 6), (6, 6), (12, 6), (24, 12), (24, 24), (24, 24)]
+    elif name == "fastnet":
+        expected = [(24, 3), (3, 24), (3, 3), (12, 3), (12, 12), (12, 12), (12, 12)]
+    elif name == "fastnet-deep":
+        expected = [(24, 3), (3, 24), (3, 3), (3, 3), (9, 3), (9, 9), (9, 9)]
+        expected += [(12, 9), (12, 12), (12, 12)]
     else:
         expected = [(3, 3)] * 5
         for c in (6, 12, 24):
             expected += [(c, c // 2), (c, c), (c, c // 2), (c, c), (c, c)]
     assert shapes == expected
-    assert net.head.in_features == 24
+    assert net.head.in_features == expected[-1][0]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("image_size", [8, 9, 28, 32, 33, 64])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [(n, px) for n in NETS for px in (8, 9, 28, 32, 33, 64) if px >= smallest_image_size(n)],
+)
 def test_any_image_gives_logits(name: str, image_size: int, channels: int) -> None:
     for classes in (2, 100):
         net = build_net(name, classes=classes, channels=channels, image_size=image_size, width=2)
@@ -79,9 +86,13 @@ def test_any_image_gives_logits(name: str, image_size: int, channels: int) -> No
 @pytest.mark.parametrize("name", NETS)
 def test_the_smallest_image_trains(name: str) -> None:
     size = smallest_image_size(name)
-    assert size == {"custom-resnet": 8, "resnet18": 1, "resnet18-gn": 1}[name]
+    expected = {"custom-resnet": 8, "resnet18": 1, "resnet18-gn": 1}
+    assert size == {**expected, "fastnet": 9, "fastnet-deep": 9}[name]
     net = build_net(name, classes=2, image_size=size, width=2)
     net(torch.randn(4, 3, size, size)).sum().backward()
+    if size > 1:
+        with pytest.raises(RuntimeError, match="too small"):
+            net(torch.randn(4, 3, size - 1, size - 1))
 
 
 @pytest.mark.parametrize(
@@ -234,23 +245,41 @@ def test_no_layer_overwrites_what_a_hook_has_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_logits_are_the_heads_output_times_their_scale(name: str) -> None:
+    images, logits, weights = torch.randn(2, 3, 16, 16), [], []
+    for options in ({}, {"logit_scale": 1.0}, {"logit_scale": 0.375}):
+        torch.manual_seed(0)
+        net = build_net(name, classes=5, image_size=16, width=8, **options).eval()
+        logits.append(net(images))
+        weights.append(net.state_dict())
+    assert logits[0].abs().max() > 1e-3
+    assert torch.equal(logits[0], logits[1])
+    torch.testing.assert_close(logits[2], 0.375 * logits[0])
+    assert weights[0].keys() == weights[2].keys()
+    assert all(torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_trains_in_bf16_and_channels_last(name: str) -> None:
     torch.manual_seed(0)
     net = build_net(name, classes=10, image_size=16, width=4)
     net.to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last)
     kept: list[Tensor] = []
-    block = net.res1 if name == "custom-resnet" else net.layer2
+    blocks = {"custom-resnet": "res1", "fastnet": "group2", "fastnet-deep": "group2"}
+    block = net.get_submodule(blocks.get(name, "layer2"))
     block.register_forward_hook(lambda module, inputs, output: kept.append(output))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = net(images)
     F.cross_entropy(logits.float(), torch.tensor([0, 1, 2, 3])).backward()
     assert logits.dtype == torch.bfloat16
     assert kept[0].is_contiguous(memory_format=torch.channels_last)
+    assert all(p.requires_grad for p in net.parameters()) == (not name.startswith("fastnet"))
     for parameter in net.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.isfinite().all()
-        assert parameter.grad.any()
+        assert (parameter.grad is not None) == parameter.requires_grad
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all()
+            assert parameter.grad.any()
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -277,7 +306,8 @@ def test_a_seed_fixes_the_weights(name: str) -> None:
         (
             "vgg",
             {},
-            "net 'vgg' is not known; known: custom-resnet, resnet18, resnet18-gn",
+            "net 'vgg' is not known; known: custom-resnet, resnet18, resnet18-gn, fastnet, "
+            "fastnet-deep",
         ),
         (
             "custom-resnet",
@@ -297,8 +327,20 @@ def test_a_seed_fixes_the_weights(name: str) -> None:
             {"norm": "layer"},
             "norm = 'layer': only custom-resnet takes it, not resnet18",
         ),
-        ("resnet18-gn", {"norm": "layer"}, "resnet18 has batch norm, resnet18-gn group norm"),
+        (
+            "fastnet",
+            {"norm": "layer"},
+            "norm = 'layer': only custom-resnet takes it, not fastnet; leave it at 'batch' and "
+            "choose the norm by the net: resnet18-gn has group norm, the others batch norm",
+        ),
         ("resnet18", {"conv_bias": True}, "conv_bias = true: only custom-resnet takes it"),
+        ("fastnet-deep", {"conv_bias": True}, "only custom-resnet takes it, not fastnet-deep"),
+        (
+            "fastnet",
+            {"image_size": 8},
+            "image_size = 8: allowed is a whole number of at least 9 "
+            "(pixels a side; fastnet takes no less)",
+        ),
     ],
 )
 def test_what_a_user_can_mend(name: str, options: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from resight.catalog import RECIPES
 from resight.errors import ResightError
-from resight.models.names import NETS
+from resight.models.names import NETS, smallest_image_size
 from resight.recipe import Recipe, parse_setting
 from resight.settings import (
     Adam,
@@ -25,8 +25,10 @@ from resight.settings import (
     Data,
     Evaluate,
     ExpRange,
+    Linear,
     Loss,
     Model,
+    Muon,
     OneCycle,
     Plateau,
     Sgd,
@@ -40,6 +42,7 @@ SHAPES = (
     "triangular2",
     "exp-range",
     "cosine",
+    "linear",
     "step",
     "constant",
     "plateau",
@@ -84,6 +87,8 @@ def schedules(draw: st.DrawFn) -> Any:
         )
     if shape == "cosine":
         return Cosine(**common, shape=shape, lr_end=draw(st.floats(0, highest)))
+    if shape == "linear":
+        return Linear(**common, shape=shape, lr_end=draw(st.floats(0, highest)))
     if shape == "step":
         gamma = draw(st.floats(0.01, 1))
         return Step(**common, shape=shape, step_epochs=draw(durations), gamma=gamma)
@@ -107,10 +112,22 @@ def optimizers(draw: st.DrawFn, *, cycling: bool) -> Any:
         "clip_grad_norm": draw(st.floats(0, 10)),
         "cycle_momentum": cycling and draw(st.booleans()),
     }
-    name = draw(st.sampled_from(["sgd", "adam", "adamw"]))
+    name = draw(st.sampled_from(["sgd", "adam", "adamw", "muon"]))
+    scales = st.floats(1e-3, 1e4)
     if name == "sgd":
         momentum = draw(share())
-        return Sgd(**common, momentum=momentum, nesterov=momentum > 0 and draw(st.booleans()))
+        nesterov = momentum > 0 and draw(st.booleans())
+        return Sgd(**common, momentum=momentum, nesterov=nesterov, bias_lr_scale=draw(scales))
+    if name == "muon":
+        return Muon(
+            **{**common, "cycle_momentum": False},
+            name=name,
+            momentum=draw(share()),
+            newton_schulz_steps=draw(st.integers(1, 10)),
+            sgd_momentum=draw(share()),
+            bias_lr_scale=draw(scales),
+            head_lr_scale=draw(scales),
+        )
     beta1, beta2, eps = draw(share()), draw(share()), draw(st.floats(1e-12, 1))
     return Adam(**common, name=name, beta1=beta1, beta2=beta2, eps=eps)
 
@@ -121,6 +138,14 @@ def recipes(draw: st.DrawFn) -> Recipe:
     net = draw(st.sampled_from(NETS))
     own = net == "custom-resnet"
     schedule = draw(schedules())
+    least = smallest_image_size(net)
+    if not own and least < size and draw(st.booleans()):
+        small = {"small_px": draw(st.integers(least, size - 1)), "small_epochs": 0.5}
+        schedule = schedule.model_copy(update=small)
+    if net.startswith("fastnet"):
+        schedule = schedule.model_copy(update={"stem_epochs": draw(st.floats(0, 100))})
+    pieces = draw(st.integers(0, 64))
+    ema = draw(share())
     return Recipe(
         name=draw(st.text()),
         model=Model(
@@ -128,6 +153,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
             width=draw(st.integers(1, 512)),
             norm=draw(st.sampled_from(["batch", "layer"])) if own else "batch",
             conv_bias=own and draw(st.booleans()),
+            logit_scale=draw(st.floats(1e-3, 10)),
         ),
         data=Data(
             source=draw(st.text()),
@@ -145,12 +171,17 @@ def recipes(draw: st.DrawFn) -> Recipe:
         schedule=schedule,
         loss=Loss(label_smoothing=draw(share())),
         train=Train(
-            batch_size=draw(st.integers(1, 4096)),
+            batch_size=draw(st.integers(1, 64)) * max(pieces, 1),
             last_batch=draw(st.sampled_from(["keep", "drop"])),
             seed=draw(st.integers(0, 2**63 - 1)),
-            ema=draw(share()),
+            ema=ema,
+            lookahead=0 if ema else draw(st.integers(0, 10)),
+            norm_batch=pieces,
         ),
-        evaluate=Evaluate(tta=draw(st.sampled_from(["none", "flip"]))),
+        evaluate=Evaluate(
+            tta=draw(st.sampled_from(["none", "flip", "flip-shift"])),
+            when=draw(st.sampled_from(["each-epoch", "end"])),
+        ),
     )
 
 
@@ -206,7 +237,13 @@ def test_no_settings_is_the_custom_resnet() -> None:
     assert Recipe.parse({}) == Recipe()
     assert Recipe().to_dict() == {
         "name": "custom-resnet",
-        "model": {"net": "custom-resnet", "width": 64, "norm": "batch", "conv_bias": False},
+        "model": {
+            "net": "custom-resnet",
+            "width": 64,
+            "norm": "batch",
+            "conv_bias": False,
+            "logit_scale": 1.0,
+        },
         "data": {"source": "cifar10", "image_size": 32, "val_fraction": 0.0, "split_seed": 0},
         "augment": {"crop_pad_px": 4, "crop_fill": "zero", "flip": "random", "cutout_px": 8},
         "optimizer": {
@@ -222,6 +259,9 @@ def test_no_settings_is_the_custom_resnet() -> None:
         "schedule": {
             "epochs": 24,
             "lr_max": "find",
+            "stem_epochs": 0.0,
+            "small_epochs": 0.0,
+            "small_px": 0,
             "shape": "one-cycle",
             "peak_epoch": 5.0,
             "anneal": "linear",
@@ -229,8 +269,15 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "lr_end": "lr_min",
         },
         "loss": {"label_smoothing": 0.0},
-        "train": {"batch_size": 512, "last_batch": "keep", "seed": 0, "ema": 0.0},
-        "evaluate": {"tta": "none"},
+        "train": {
+            "batch_size": 512,
+            "last_batch": "keep",
+            "seed": 0,
+            "ema": 0.0,
+            "lookahead": 0,
+            "norm_batch": 0,
+        },
+        "evaluate": {"tta": "none", "when": "each-epoch"},
     }
 
 
@@ -274,7 +321,7 @@ def test_a_kind_that_is_missing_is_asked_for_with_the_known_ones() -> None:
         "recipe: schedule.shape is missing; known: " + ", ".join(SHAPES)
     )
     assert message_of({"optimizer": {"weight_decay": 0.1}}) == (
-        "recipe: optimizer.name is missing; known: sgd, adam, adamw"
+        "recipe: optimizer.name is missing; known: sgd, adam, adamw, muon"
     )
 
 
@@ -324,7 +371,11 @@ def test_a_line_break_in_a_recipe_leaves_the_message_one_line(values: dict[str, 
         ),
         ("augment", {"crop_pad_px": -1}, "augment.crop_pad_px = -1: input should be greater than"),
         ("loss", {"label_smoothing": 1}, "loss.label_smoothing = 1: input should be less than 1"),
-        ("evaluate", {"tta": "crop"}, "evaluate.tta = 'crop': input should be 'none' or 'flip'"),
+        (
+            "evaluate",
+            {"tta": "crop"},
+            "evaluate.tta = 'crop': input should be 'none', 'flip' or 'flip-shift'",
+        ),
         (
             "optimizer",
             {"name": "sgd", "momentum": 1},
@@ -531,7 +582,7 @@ def test_other_epochs_change_durations_in_proportion_and_nothing_else(
 ) -> None:
     scaled = recipe.with_epochs(epochs)
     before, after = recipe.to_dict(), scaled.to_dict()
-    for key in ("peak_epoch", "cycle_epochs", "step_epochs"):
+    for key in ("peak_epoch", "cycle_epochs", "step_epochs", "stem_epochs", "small_epochs"):
         if key in before["schedule"]:
             whole = before["schedule"].pop(key) / recipe.schedule.epochs
             assert after["schedule"].pop(key) / epochs == pytest.approx(whole, rel=1e-12)
@@ -663,6 +714,7 @@ def test_differences_name_fields_and_both_values() -> None:
     assert mine.differences(theirs) == [
         "optimizer.beta1: 0.9 → unset",
         "optimizer.beta2: 0.999 → unset",
+        "optimizer.bias_lr_scale: unset → 1.0",
         "optimizer.eps: 1e-08 → unset",
         "optimizer.momentum: unset → 0.9",
         "optimizer.name: adam → sgd",
@@ -720,3 +772,57 @@ def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
 def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, value: object) -> None:
     with pytest.raises(ResightError, match=field.replace(".", r"\.")):
         Recipe().with_changes({field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"optimizer.name": "muon", "optimizer.cycle_momentum": True},
+            "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta",
+        ),
+        (
+            {"model.net": "fastnet", "schedule.small_px": 24},
+            "schedule.small_px = 24 and schedule.small_epochs = 0 go together: set both",
+        ),
+        (
+            {"model.net": "fastnet", "schedule.small_px": 24, "schedule.small_epochs": 25},
+            "schedule.small_epochs = 25 must be at most schedule.epochs = 24",
+        ),
+        (
+            {"schedule.small_px": 24, "schedule.small_epochs": 2},
+            "schedule.small_px = 24: the last pool of custom-resnet is of one size",
+        ),
+        (
+            {"model.net": "fastnet", "schedule.small_px": 8, "schedule.small_epochs": 2},
+            "schedule.small_px = 8 must be at least 9 for fastnet and less than data.image_size",
+        ),
+        (
+            {"model.net": "resnet18", "schedule.small_px": 32, "schedule.small_epochs": 2},
+            "schedule.small_px = 32 must be at least 1 for resnet18 and less than data.image_size",
+        ),
+        (
+            {"model.net": "resnet18", "schedule.stem_epochs": 2},
+            "schedule.stem_epochs = 2 needs a net with a whitening stem, fastnet or fastnet-deep",
+        ),
+        (
+            {"train.norm_batch": 100},
+            "train.norm_batch = 100 must divide train.batch_size = 512",
+        ),
+        (
+            {"train.ema": 0.9, "train.lookahead": 5},
+            "train.ema and train.lookahead both average: set one of them to 0",
+        ),
+        ({"model.logit_scale": 0}, "model.logit_scale = 0: input should be greater than 0"),
+        (
+            {"optimizer.name": "sgd", "optimizer.bias_lr_scale": 0},
+            "optimizer.bias_lr_scale = 0: input should be greater than 0",
+        ),
+    ],
+)
+def test_settings_that_make_it_fast_say_what_they_need(
+    changes: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ResightError) as caught:
+        Recipe().with_changes(changes)
+    assert str(caught.value).startswith(f"setting: {expected}")

@@ -12,8 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from resight.schedule import lr_at, momentum_at, plateau_lr
-from resight.settings import Constant, Cosine, Cyclic, ExpRange, OneCycle, Plateau, Sgd, Step
+from resight.schedule import lr_at, momentum_at, plateau_lr, small_at, stem_lr_at
+from resight.settings import (
+    Constant,
+    Cosine,
+    Cyclic,
+    ExpRange,
+    Linear,
+    OneCycle,
+    Plateau,
+    Sgd,
+    Step,
+)
 
 
 def sgd(lr: float, momentum: float = 0.0) -> torch.optim.SGD:
@@ -369,3 +379,28 @@ def test_only_one_cycle_cycles_the_momentum() -> None:
     with pytest.raises(AssertionError):
         momentum_at(Cosine(shape="cosine", lr_max=0.1), 0, 10)
     assert Sgd().cycle_momentum is False
+
+
+@pytest.mark.parametrize(("lr_end", "epochs"), [(0.0, 8), (0.02, 3)])
+def test_linear_is_torchs(lr_end: float, epochs: int) -> None:
+    schedule = Linear(shape="linear", epochs=epochs, lr_max=0.24, lr_end=lr_end)
+    optimizer, total = sgd(0.24), epochs * 25
+    scheduler = lr_scheduler.LinearLR(optimizer, 1.0, lr_end / 0.24, total_iters=total)
+
+    assert ours(schedule, 25) == close(walk(optimizer, scheduler, total))
+
+
+def test_the_stems_rate_falls_on_a_line_to_nothing_and_stays_there() -> None:
+    schedule = Linear(shape="linear", epochs=8, lr_max=0.24, stem_epochs=3.0)
+    rates = [stem_lr_at(schedule, step, 25, lr_at(schedule, step, 25)) for step in range(200)]
+
+    assert rates == close([0.24 * max(0.0, 1 - step / 75) for step in range(200)])  # airbench's
+
+
+def test_without_an_end_of_its_own_the_stem_learns_at_everything_elses_rate() -> None:
+    assert stem_lr_at(Constant(shape="constant", lr_max=0.1), 7, 10, 0.03) == 0.03
+
+
+def test_images_are_small_until_their_epoch() -> None:
+    schedule = Constant(shape="constant", lr_max=0.1, small_px=24, small_epochs=1.5)
+    assert [small_at(schedule, step, 4) for step in range(8)] == [True] * 6 + [False] * 2

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from resight.errors import ResightError
 from resight.models import NETS, build_net
 from resight.models.summary import ModelSummary, Row, summarize
+from resight.targets import summary as summary_of
 
 CUSTOM_RESNET_TABLE = """\
 Layer (type)    Path         Output shape          Params  RF px        MACs
@@ -110,6 +111,42 @@ def test_multiply_accumulates_are_half_of_torchs_flops() -> None:
     assert macs[3] == 4 * 27 * 21 * 5
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_every_nets_multiply_accumulates_are_half_of_torchs_flops(name: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = build_net(name, classes=10, width=8).eval()
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, 32, 32))
+    assert 2 * summarize(net, (3, 32, 32)).total_macs == counter.get_total_flops()
+
+
+def test_fastnets_multiply_accumulates_by_hand() -> None:
+    """The stem gives 31×31 of 24 channels; a group's second convolution works on half the map."""
+    stem = 31 * 31 * 4 * 3 * 24
+    group1 = 9 * (31 * 31 * 24 * 64 + 15 * 15 * 64 * 64)
+    group2 = 9 * (15 * 15 * 64 * 256 + 7 * 7 * 256 * 256)
+    group3 = 9 * (7 * 7 * 256 * 256 + 3 * 3 * 256 * 256)
+    summary = summary_of("fast")
+    assert summary.total_macs == stem + group1 + group2 + group3 + 256 * 10
+    assert summary.total_params == summary_of("fastnet").total_params == 1_972_792
+
+
+def test_what_fastnets_keep_as_it_began_does_not_train() -> None:
+    """The stem's filters and the norms' weights."""
+    whiten = 24 * 12
+    fast, best = summary_of("fast"), summary_of("best")
+    assert fast.non_trainable_params == whiten + 2 * (64 + 256 + 256)
+    assert (best.total_params, best.rows[-1].output_shape) == (9_918_776, (-1, 10))
+    assert best.non_trainable_params == whiten + 3 * (128 + 384 + 512)
+    blocks = summary_of("best", blocks=True)
+    assert [row.name for row in blocks.rows if row.type == "ConvGroup"] == [
+        "group1",
+        "group2",
+        "group3",
+    ]
+
+
 def test_blocks_stand_after_their_children_and_containers_nowhere() -> None:
     net = build_net("resnet18", classes=10)
     labels = [row.label for row in summarize(net, (3, 32, 32), blocks=True).rows]
@@ -147,7 +184,8 @@ def test_the_group_norm_nets_stem_relu_has_no_row() -> None:
 def test_other_images(name: str, image_size: int, channels: int) -> None:
     net = build_net(name, classes=7, channels=channels, image_size=image_size, width=2)
     summary = summarize(net, (channels, image_size, image_size))
-    assert summary.rows[0].output_shape == (-1, 2, image_size, image_size)
+    stem = (2, image_size) if "resnet" in name else (2 * channels * 4, image_size - 1)
+    assert summary.rows[0].output_shape == (-1, stem[0], stem[1], stem[1])
     assert summary.rows[-1].output_shape == (-1, 7)
     assert summary.input_mb == channels * image_size**2 * 4 / 1024**2
 
@@ -196,7 +234,13 @@ def seen_by_centre_cells(net: nn.Module, image_size: int) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("name", "image_size", "last_px"),
-    [("custom-resnet", 168, 88), ("resnet18", 128, 109), ("resnet18-gn", 112, 85)],
+    [
+        ("custom-resnet", 168, 88),
+        ("resnet18", 128, 109),
+        ("resnet18-gn", 112, 85),
+        ("fastnet", 112, 51),
+        ("fastnet-deep", 136, 79),
+    ],
 )
 def test_receptive_fields_are_what_gradients_show(name: str, image_size: int, last_px: int) -> None:
     net = build_net(name, classes=2, width=1)

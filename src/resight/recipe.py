@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from resight.errors import ResightError, did_you_mean
+from resight.models.names import smallest_image_size
 from resight.settings import (
     KINDS,
     Adam,
@@ -22,6 +23,7 @@ from resight.settings import (
     Evaluate,
     Loss,
     Model,
+    Muon,
     OneCycle,
     Optimizer,
     Part,
@@ -63,6 +65,17 @@ class Recipe(Part):
                 f"optimizer.cycle_momentum = true needs schedule.shape = 'one-cycle', not "
                 f"'{self.schedule.shape}'"
             )
+        if optimizer.cycle_momentum and isinstance(optimizer, Muon):
+            raise ValueError(
+                "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta: "
+                "set it to false"
+            )
+        self._small_images_agree()
+        if self.schedule.stem_epochs and not self.model.net.startswith("fastnet"):
+            raise ValueError(
+                f"schedule.stem_epochs = {self.schedule.stem_epochs:g} needs a net with a "
+                f"whitening stem, fastnet or fastnet-deep; {self.model.net} has none: set it to 0"
+            )
         lr_max = self.schedule.lr_max
         for key in ("lr_min", "lr_end"):
             low = getattr(self.schedule, key, None)
@@ -71,6 +84,32 @@ class Recipe(Part):
                     f"schedule.{key} = {low:g} must be at most schedule.lr_max = {lr_max:g}"
                 )
         return self
+
+    def _small_images_agree(self) -> None:
+        """Raise `ValueError` for smaller images that the schedule, data or net can't have."""
+        epochs, size = self.schedule.small_epochs, self.schedule.small_px
+        net, full = self.model.net, self.data.image_size
+        if bool(epochs) != bool(size):
+            raise ValueError(
+                f"schedule.small_px = {size} and schedule.small_epochs = {epochs:g} go together: "
+                "set both, or both to 0"
+            )
+        if epochs > self.schedule.epochs:
+            raise ValueError(
+                f"schedule.small_epochs = {epochs:g} must be at most schedule.epochs = "
+                f"{self.schedule.epochs}"
+            )
+        if size and net == "custom-resnet":
+            raise ValueError(
+                f"schedule.small_px = {size}: the last pool of custom-resnet is of one size; "
+                "fastnet, resnet18 and resnet18-gn take smaller images at first"
+            )
+        least = smallest_image_size(net)
+        if size and not least <= size < full:
+            raise ValueError(
+                f"schedule.small_px = {size} must be at least {least} for {net} and less than "
+                f"data.image_size = {full}"
+            )
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:

@@ -9,7 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from resight.settings import Constant, Cosine, Cyclic, ExpRange, OneCycle, Plateau, Schedule, Step
+from resight.settings import (
+    Constant,
+    Cosine,
+    Cyclic,
+    ExpRange,
+    Linear,
+    OneCycle,
+    Plateau,
+    Schedule,
+    Step,
+)
 
 MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR; torch's OneCycleLR
 
@@ -34,6 +44,8 @@ def lr_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         case Cosine():
             share = (1 + math.cos(math.pi * step / total)) / 2
             return schedule.lr_end + (lr_max - schedule.lr_end) * share
+        case Linear():
+            return lr_max + (schedule.lr_end - lr_max) * step / total
         case Step():
             size = max(1, round(schedule.step_epochs * steps_per_epoch))
             return float(lr_max * schedule.gamma ** (step // size))
@@ -42,6 +54,22 @@ def lr_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         case Plateau():
             raise AssertionError("plateau's LR follows the losses: plateau_lr")
     raise AssertionError(schedule)
+
+
+def stem_lr_at(schedule: Schedule, step: int, steps_per_epoch: int, lr: float) -> float:
+    """The LR of a whitening stem's bias at `step`, where everything else has `lr`.
+
+    From `lr_max` to 0 on a line over `stem_epochs`, then 0: airbench's freeze.
+    """
+    if not schedule.stem_epochs:
+        return lr
+    share = step / (schedule.stem_epochs * steps_per_epoch)
+    return _number(schedule.lr_max) * max(0.0, 1.0 - share)
+
+
+def small_at(schedule: Schedule, step: int, steps_per_epoch: int) -> bool:
+    """Whether the images of `step` are scaled down to `small_px`."""
+    return step < schedule.small_epochs * steps_per_epoch
 
 
 def momentum_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:

@@ -39,6 +39,7 @@ Epochs = Annotated[int, Field(ge=1)]
 Duration = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(gt=0)]
 
 
 class Part(BaseModel):
@@ -48,12 +49,14 @@ class Part(BaseModel):
 
 
 class Model(Part):
-    """The net. `norm` and `conv_bias` belong to custom-resnet."""
+    """The net. `norm` and `conv_bias` belong to custom-resnet. The logits are the head's output
+    times `logit_scale`."""
 
     net: str = "custom-resnet"
     width: Annotated[int, Field(ge=1)] = 64  # channels of the first layer; the others follow
     norm: Literal["batch", "layer"] = "batch"
     conv_bias: bool = False
+    logit_scale: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -93,9 +96,12 @@ class _Optimizer(Part):
 
 
 class Sgd(_Optimizer):
+    """The norms' biases learn at `bias_lr_scale` times the LR, with as much less decay."""
+
     name: Literal["sgd"] = "sgd"
     momentum: Share = 0.9
     nesterov: bool = False
+    bias_lr_scale: Scale = 1.0
 
 
 class Adam(_Optimizer):
@@ -107,20 +113,47 @@ class Adam(_Optimizer):
     eps: Annotated[float, Field(gt=0)] = 1e-8
 
 
-Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
+class Muon(_Optimizer):
+    """Muon for the convolutions, SGD with Nesterov momentum for everything else.
+
+    The LR is Muon's; biases and the head learn by SGD at `bias_lr_scale` and `head_lr_scale` times
+    it. Weight decay is theirs alone: what a step takes off them is LR · `weight_decay`, whatever
+    their scale. A convolution's norm is set to √(its outputs) before each step instead.
+    """
+
+    name: Literal["muon"]
+    momentum: Share = 0.6  # Nesterov's
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 3
+    sgd_momentum: Share = 0.85
+    bias_lr_scale: Scale = 442.0
+    head_lr_scale: Scale = 5583.0
+
+
+Optimizer = Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
+
+
+DURATIONS = ("peak_epoch", "cycle_epochs", "step_epochs", "stem_epochs", "small_epochs")
 
 
 class _Schedule(Part):
+    """What changes from epoch to epoch: the LR, and for the nets that can, what else trains how.
+
+    stem_epochs: the bias of fastnet's whitening stem learns this long, at an LR that falls from
+    its maximum to 0 on a line; 0: as long as everything else. small_epochs: images are scaled down
+    to `small_px` this long.
+    """
+
     epochs: Epochs = 24
     lr_max: Found = "find"
+    stem_epochs: NotNegative = 0.0
+    small_epochs: NotNegative = 0.0
+    small_px: Annotated[int, Field(ge=0)] = 0  # side of the smaller images; 0 for none
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The settings that change when the whole is stretched to `epochs`."""
         factor = epochs / self.epochs
         durations: dict[str, float | int] = {
-            key: getattr(self, key) * factor
-            for key in ("peak_epoch", "cycle_epochs", "step_epochs")
-            if key in type(self).model_fields
+            key: getattr(self, key) * factor for key in DURATIONS if key in type(self).model_fields
         }
         return {"epochs": epochs, **durations}
 
@@ -168,6 +201,13 @@ class Cosine(_Schedule):
     lr_end: NotNegative = 0.0
 
 
+class Linear(_Schedule):
+    """From `lr_max` at the first step on a line to `lr_end` after the last (torch's LinearLR)."""
+
+    shape: Literal["linear"]
+    lr_end: NotNegative = 0.0
+
+
 class Step(_Schedule):
     """Times `gamma` every `step_epochs` (torch's StepLR)."""
 
@@ -192,7 +232,7 @@ class Plateau(_Schedule):
 
 
 Schedule = Annotated[
-    OneCycle | Cyclic | ExpRange | Cosine | Step | Constant | Plateau,
+    OneCycle | Cyclic | ExpRange | Cosine | Linear | Step | Constant | Plateau,
     Field(discriminator="shape"),
 ]
 
@@ -208,10 +248,27 @@ class Train(Part):
     last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     ema: Share = 0.0  # decay a step of the averaged weights that are evaluated; 0 for none
+    lookahead: Annotated[int, Field(ge=0)] = 0  # steps from average to average; 0 for none
+    norm_batch: Annotated[int, Field(ge=0)] = 0  # images a batch norm's statistics are of; 0: all
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.ema and self.lookahead:
+            raise ValueError("train.ema and train.lookahead both average: set one of them to 0")
+        if self.norm_batch and self.batch_size % self.norm_batch:
+            raise ValueError(
+                f"train.norm_batch = {self.norm_batch} must divide train.batch_size = "
+                f"{self.batch_size}"
+            )
+        return self
 
 
 class Evaluate(Part):
-    tta: Literal["none", "flip"] = "none"  # flip: mean of the logits of an image and its mirror
+    """`flip`: mean of the logits of an image and its mirror; `flip-shift`: half of that, and half
+    of the same of the image moved by a pixel up-left and down-right."""
+
+    tta: Literal["none", "flip", "flip-shift"] = "none"
+    when: Literal["each-epoch", "end"] = "each-epoch"
 
 
 KINDS: dict[str, dict[str, type[Part]]] = {
@@ -221,9 +278,10 @@ KINDS: dict[str, dict[str, type[Part]]] = {
         "triangular2": Cyclic,
         "exp-range": ExpRange,
         "cosine": Cosine,
+        "linear": Linear,
         "step": Step,
         "constant": Constant,
         "plateau": Plateau,
     },
-    "optimizer": {"sgd": Sgd, "adam": Adam, "adamw": Adam},
+    "optimizer": {"sgd": Sgd, "adam": Adam, "adamw": Adam, "muon": Muon},
 }

@@ -64,6 +64,7 @@ def load_model(path: Path) -> nn.Module:
             width=settings.width,
             norm=settings.norm,
             conv_bias=settings.conv_bias,
+            logit_scale=settings.logit_scale,
         )
     tensors = safetensors.torch.load_file(path)
     with torch.no_grad():

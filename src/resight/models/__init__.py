@@ -22,12 +22,14 @@ def build_net(
     width: int = 64,
     norm: NormName = "batch",
     conv_bias: bool = False,
+    logit_scale: float = 1.0,
 ) -> nn.Module:
     """A net with torch's default initialisation, drawn from torch's global CPU generator.
 
     It maps float images `(N, channels, image_size, image_size)` to logits `(N, classes)`. `width`
-    is the number of channels of the first convolution; later stages have 2, 4 and 8 times as many.
-    `norm` and `conv_bias` are for custom-resnet (see `CustomResNet`).
+    is the number of channels of the first convolution (fastnet: of its first group); later stages
+    have more in proportion. `norm` and `conv_bias` are for custom-resnet (see `CustomResNet`). The
+    logits are the head's output times `logit_scale`.
 
     Raises `ResightError` for an unknown name and for a value the net cannot have.
     """
@@ -49,21 +51,28 @@ def build_net(
             width=width,
             norm=norm,
             conv_bias=conv_bias,
+            logit_scale=logit_scale,
         )
 
     if norm != "batch":
         raise ResightError(
             f"norm = {norm!r}: only custom-resnet takes it, not {name}; leave it at 'batch' and "
-            "choose the norm by the net: resnet18 has batch norm, resnet18-gn group norm"
+            "choose the norm by the net: resnet18-gn has group norm, the others batch norm"
         )
     if conv_bias:
         raise ResightError(
             f"conv_bias = true: only custom-resnet takes it, not {name}; leave it at false"
         )
+    if name in ("fastnet", "fastnet-deep"):
+        from resight.models.fastnet import fastnet, fastnet_deep
+
+        make = fastnet if name == "fastnet" else fastnet_deep
+        return make(classes=classes, channels=channels, width=width, logit_scale=logit_scale)
+
     from resight.models.resnet18 import resnet18, resnet18_gn
 
     build = resnet18 if name == "resnet18" else resnet18_gn
-    return build(classes=classes, channels=channels, width=width)
+    return build(classes=classes, channels=channels, width=width, logit_scale=logit_scale)
 
 
 def _check_at_least(field: str, value: int, smallest: int, hint: str) -> None:

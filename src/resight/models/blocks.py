@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resight.kernels.pool_norm import Activation, available, pool_norm_act
 from resight.models.names import NormName
 
 
@@ -25,6 +26,45 @@ def conv3x3(
 ) -> nn.Conv2d:
     """A 3×3 convolution padded by 1: `(N, in, H, W)` to `(N, out, ⌈H/stride⌉, ⌈W/stride⌉)`."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
+
+
+class Fusable(nn.Module):
+    """A module whose pool, batch norm and activation can be one operation in training.
+
+    The three stay modules of their own, which evaluation, Grad-CAM and summaries run one by one.
+    """
+
+    fused: bool = False  # see `fuse`
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether this pass runs them as one."""
+        return self.fused and self.training and available(x)
+
+
+def fuse(model: nn.Module, *, fused: bool) -> None:
+    """Let the net's pools, norms and activations run as one operation where `kernels` can."""
+    for module in model.modules():
+        if isinstance(module, Fusable):
+            module.fused = fused
+
+
+def pool_norm_activation(x: Tensor, norm: nn.BatchNorm2d, activation: Activation) -> Tensor:
+    """A training step of a 2×2 max-pool, `norm` and the activation on `x`, as one operation."""
+    assert norm.num_batches_tracked is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    return pool_norm_act(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        momentum=norm.momentum,
+        eps=norm.eps,
+        activation=activation,
+    )
 
 
 class ResidualBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""custom-resnet: David Page's DavidNet with a bias in its head and no scale on its logits."""
+"""custom-resnet: David Page's DavidNet with a bias in its head, its logits' scale a setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from resight.models.blocks import ResidualBlock, conv3x3, norm_layer
+from resight.models.blocks import (
+    Fusable,
+    ResidualBlock,
+    conv3x3,
+    norm_layer,
+    pool_norm_activation,
+)
 from resight.models.names import NormName
 
 
@@ -37,24 +43,26 @@ class CustomResNet(nn.Module):
         width: int,
         norm: NormName,
         conv_bias: bool,
+        logit_scale: float,
     ) -> None:
         super().__init__()
         self.prep = _prep(channels, width, conv_bias=conv_bias)
-        self.layer1 = _pooled_layer(width, 2 * width, conv_bias=conv_bias)
+        self.layer1 = PooledLayer(width, 2 * width, conv_bias=conv_bias)
         self.res1 = ResidualBlock(2 * width, norm)
-        self.layer2 = _pooled_layer(2 * width, 4 * width, conv_bias=conv_bias)
-        self.layer3 = _pooled_layer(4 * width, 8 * width, conv_bias=conv_bias)
+        self.layer2 = PooledLayer(2 * width, 4 * width, conv_bias=conv_bias)
+        self.layer3 = PooledLayer(4 * width, 8 * width, conv_bias=conv_bias)
         self.res2 = ResidualBlock(8 * width, norm)
         # Of a fixed size, not adaptive: adaptive pools have no deterministic backward pass on CUDA.
         self.pool = nn.MaxPool2d(image_size // 8)
         self.head = nn.Linear(8 * width, classes)
+        self.logit_scale = logit_scale
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer1(self.prep(x))
         x = self.layer2(self.res1(x))
         x = self.res2(self.layer3(x))
         logits: Tensor = self.head(self.pool(x).flatten(1))
-        return logits
+        return logits * self.logit_scale if self.logit_scale != 1.0 else logits
 
 
 def _prep(in_channels: int, out_channels: int, *, conv_bias: bool) -> nn.Sequential:
@@ -65,13 +73,22 @@ def _prep(in_channels: int, out_channels: int, *, conv_bias: bool) -> nn.Sequent
     return nn.Sequential(OrderedDict[str, nn.Module](order))
 
 
-def _pooled_layer(in_channels: int, out_channels: int, *, conv_bias: bool) -> nn.Sequential:
-    """`(N, in, H, W)` to `(N, out, ⌊H/2⌋, ⌊W/2⌋)`."""
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            conv=conv3x3(in_channels, out_channels, bias=conv_bias),
-            pool=nn.MaxPool2d(2),
-            norm=norm_layer("batch", out_channels),
-            relu=nn.ReLU(),
-        )
-    )
+class PooledLayer(Fusable, nn.Sequential):
+    """conv → pool → norm → ReLU: `(N, in, H, W)` to `(N, out, ⌊H/2⌋, ⌊W/2⌋)`.
+
+    A Sequential, so that it has no row of its own in a summary.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, conv_bias: bool) -> None:
+        super().__init__()
+        self.conv = conv3x3(in_channels, out_channels, bias=conv_bias)
+        self.pool = nn.MaxPool2d(2)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.fuses(x):
+            return pool_norm_activation(x, self.norm, "relu")
+        out: Tensor = self.relu(self.norm(self.pool(x)))
+        return out

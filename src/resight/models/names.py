@@ -8,11 +8,17 @@ from resight.errors import ResightError, did_you_mean
 
 NormName = Literal["batch", "layer"]
 
-NETS: tuple[str, ...] = ("custom-resnet", "resnet18", "resnet18-gn")
+NETS: tuple[str, ...] = ("custom-resnet", "resnet18", "resnet18-gn", "fastnet", "fastnet-deep")
 NORMS: tuple[NormName, ...] = ("batch", "layer")
 
 # custom-resnet halves three times and rounds down; ResNet-18's strided convolutions round up.
-_SMALLEST_IMAGE_SIZE_PX = {"custom-resnet": 8, "resnet18": 1, "resnet18-gn": 1}
+_SMALLEST_IMAGE_SIZE_PX = {
+    "custom-resnet": 8,
+    "resnet18": 1,
+    "resnet18-gn": 1,
+    "fastnet": 9,
+    "fastnet-deep": 9,
+}
 
 
 def smallest_image_size(name: str) -> int:

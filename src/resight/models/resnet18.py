@@ -34,6 +34,7 @@ class ResNet18(nn.Module):
         norm: NormName,
         strides: tuple[int, int, int, int],
         stem_relu_module: bool,
+        logit_scale: float,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential()
@@ -47,6 +48,7 @@ class ResNet18(nn.Module):
         self.layer3 = _stage(2 * width, 4 * width, strides[2], norm)
         self.layer4 = _stage(4 * width, 8 * width, strides[3], norm)
         self.head = nn.Linear(8 * width, classes)
+        self.logit_scale = logit_scale
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -54,7 +56,7 @@ class ResNet18(nn.Module):
             x = F.relu(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
+        return logits * self.logit_scale if self.logit_scale != 1.0 else logits
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, norm: NormName) -> nn.Sequential:
@@ -64,7 +66,7 @@ def _stage(in_channels: int, out_channels: int, stride: int, norm: NormName) -> 
     )
 
 
-def resnet18(*, classes: int, channels: int, width: int) -> ResNet18:
+def resnet18(*, classes: int, channels: int, width: int, logit_scale: float) -> ResNet18:
     """The net with batch norm; strides 1, 2, 2, 2, so 32 px end in a 4×4 map."""
     return ResNet18(
         classes=classes,
@@ -73,10 +75,11 @@ def resnet18(*, classes: int, channels: int, width: int) -> ResNet18:
         norm="batch",
         strides=(1, 2, 2, 2),
         stem_relu_module=True,
+        logit_scale=logit_scale,
     )
 
 
-def resnet18_gn(*, classes: int, channels: int, width: int) -> ResNet18:
+def resnet18_gn(*, classes: int, channels: int, width: int, logit_scale: float) -> ResNet18:
     """The net with `GroupNorm(1, C)` throughout; strides 1, 2, 2, 1, so 32 px end in an 8×8 map."""
     return ResNet18(
         classes=classes,
@@ -85,4 +88,5 @@ def resnet18_gn(*, classes: int, channels: int, width: int) -> ResNet18:
         norm="layer",
         strides=(1, 2, 2, 1),
         stem_relu_module=False,
+        logit_scale=logit_scale,
     )

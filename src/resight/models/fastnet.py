@@ -1,0 +1,171 @@
+"""fastnet and fastnet-deep: Keller Jordan's nets of airbench94 and airbench96."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from resight.models.blocks import Fusable, conv3x3, pool_norm_activation
+
+PATCH_PX = 2
+WHITENING_EPS = 5e-4
+_CHUNK = 128  # images; the patches of 5,000 at once would take gigabytes
+
+
+class ConvGroup(Fusable):
+    """conv → pool → norm → GELU → conv → norm → GELU: `(N, in, H, W)` to `(N, out, ⌊H/2⌋, ⌊W/2⌋)`.
+
+    With `deep` a third conv and norm, to which the first GELU's output is added before a last GELU.
+    The norms' scale stays 1, only their bias learns. The first filters of each convolution begin as
+    the identity, so that a fresh net passes its input on.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, deep: bool, norm_momentum: float
+    ) -> None:
+        super().__init__()
+        self.conv1 = _identity_first(in_channels, out_channels)
+        self.pool = nn.MaxPool2d(2)
+        self.norm1 = _bias_norm(out_channels, norm_momentum)
+        self.gelu1 = nn.GELU()
+        self.conv2 = _identity_first(out_channels, out_channels)
+        self.norm2 = _bias_norm(out_channels, norm_momentum)
+        self.gelu2 = nn.GELU()
+        self.deep = deep
+        if deep:
+            self.conv3 = _identity_first(out_channels, out_channels)
+            self.norm3 = _bias_norm(out_channels, norm_momentum)
+            self.gelu3 = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        first: Tensor
+        if self.fuses(x):
+            first = pool_norm_activation(x, self.norm1, "gelu")
+        else:
+            first = self.gelu1(self.norm1(self.pool(x)))
+        x = self.gelu2(self.norm2(self.conv2(first)))
+        if self.deep:
+            x = self.gelu3(self.norm3(self.conv3(x)) + first)
+        return x
+
+
+class FastNet(nn.Module):
+    """`(N, channels, H, W)` to logits `(N, classes)`, for any H and W from 9 px on.
+
+    whiten (2×2, frozen but for its bias) → GELU → three groups of `widths` channels, each of which
+    halves the map → maximum over the map → head without bias, times `logit_scale`.
+
+    A fresh net is not whitened yet: see `whiten_`. From
+    https://github.com/KellerJordan/cifar10-airbench (airbench94_muon, airbench96): 1,972,792
+    parameters at 64/256/256 for CIFAR-10, and 9,918,776 at 128/384/512 with `deep`.
+    """
+
+    cam_layers: ClassVar[tuple[str, ...]] = ("group1", "group2", "group3")
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        channels: int,
+        widths: tuple[int, int, int],
+        deep: bool,
+        norm_momentum: float,
+        logit_scale: float,
+    ) -> None:
+        super().__init__()
+        filters = 2 * channels * PATCH_PX**2
+        self.whiten = nn.Conv2d(channels, filters, PATCH_PX)
+        self.whiten.weight.requires_grad_(False)
+        self.gelu = nn.GELU()
+        ins = (filters, *widths)
+        self.group1, self.group2, self.group3 = (
+            ConvGroup(ins[i], widths[i], deep=deep, norm_momentum=norm_momentum) for i in range(3)
+        )
+        self.head = nn.Linear(widths[2], classes, bias=False)
+        self.logit_scale = logit_scale
+
+    @torch.no_grad()
+    def whiten_(self, images: Tensor) -> None:
+        """Set the stem's filters to whiten 2×2 patches of `images`: float (n, C, H, W), normalised.
+
+        Without it the net trains too, but more slowly. Its weights are stored like all others.
+        """
+        self.whiten.weight.copy_(whitening_filters(images))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gelu(self.whiten(x))
+        x = self.group3(self.group2(self.group1(x)))
+        # over the whole map, whatever its size: images may be smaller at first (small_px)
+        logits: Tensor = self.head(x.amax((2, 3)))
+        return logits * self.logit_scale
+
+
+def fastnet(*, classes: int, channels: int, width: int, logit_scale: float) -> FastNet:
+    """Groups of 1, 4 and 4 times `width` channels; a head whose weights begin with a spread of 1.
+
+    So `logit_scale` alone says how large the first logits are: airbench94_muon's is 1/256.
+    """
+    net = FastNet(
+        classes=classes,
+        channels=channels,
+        widths=(width, 4 * width, 4 * width),
+        deep=False,
+        norm_momentum=0.4,
+        logit_scale=logit_scale,
+    )
+    with torch.no_grad():
+        net.head.weight.div_(net.head.weight.std())
+    return net
+
+
+def fastnet_deep(*, classes: int, channels: int, width: int, logit_scale: float) -> FastNet:
+    """Groups of three convolutions with 1, 3 and 4 times `width` channels, torch's own head.
+
+    airbench96's `width` is 128, its `logit_scale` 1/9. The stem's bias begins at 0.
+    """
+    net = FastNet(
+        classes=classes,
+        channels=channels,
+        widths=(width, 3 * width, 4 * width),
+        deep=True,
+        norm_momentum=0.1,
+        logit_scale=logit_scale,
+    )
+    assert net.whiten.bias is not None
+    nn.init.zeros_(net.whiten.bias)
+    return net
+
+
+def whitening_filters(images: Tensor) -> Tensor:
+    """Eigenvectors of the patches' covariance, each over the root of its eigenvalue, and their
+    negatives: float32 (2·C·4, C, 2, 2) of images float (n, C, H, W).
+
+    The covariance is about 0, not about the mean, as in airbench; its eigenvalues are raised by
+    5e-4. Of images so alike that this changes nothing, the filters are still finite.
+    """
+    channels = images.shape[1]
+    total, count = torch.zeros((), dtype=torch.float64, device=images.device), 0
+    for some in torch.split(images, _CHUNK):
+        patches = some.double().unfold(2, PATCH_PX, 1).unfold(3, PATCH_PX, 1)
+        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * PATCH_PX**2)
+        total, count = total + flat.T @ flat, count + len(flat)
+    values, vectors = torch.linalg.eigh(total / count)
+    filters = (vectors / torch.sqrt(values.clamp(min=0) + WHITENING_EPS)).T
+    filters = filters.flip(0).reshape(-1, channels, PATCH_PX, PATCH_PX)
+    return torch.cat([filters, -filters]).float()
+
+
+def _identity_first(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = conv3x3(in_channels, out_channels)
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight[:in_channels])
+    return conv
+
+
+def _bias_norm(channels: int, momentum: float) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=momentum)
+    norm.weight.requires_grad_(False)
+    return norm
