@@ -289,8 +289,7 @@ def test_clipping_bounds_the_gradient(data: ImageData) -> None:
     )
     job = build_job(recipe, data, runtime())
     before = [p.detach().clone() for p in job.state.model.parameters()]
-    plan = job.plan(0)
-    job.executor.step(plan.order[:32], plan, lr=1.0)
+    next(iter(job.steps_at([1.0])))
     moved = sum(
         float((p.detach() - q).square().sum())
         for p, q in zip(job.state.model.parameters(), before, strict=True)
@@ -307,7 +306,7 @@ def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
     with torch.no_grad():
         logits = job.state.model.train()(images)
     expected = cross_entropy(logits, labels, label_smoothing=0.2)
-    loss, _ = job.executor.step(index, plan, lr=0.0)
+    loss, _ = job.executor.train_on(index, plan)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 

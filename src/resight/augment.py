@@ -1,4 +1,4 @@
-"""Crop, flip and cutout of a batch: pure functions of the images and of drawn numbers.
+"""Crop, flip, cutout and scale of a batch: pure functions of the images and of drawn numbers.
 
 No generator runs here and no shape depends on the data, so the same numbers give the same images on
 any device, and nothing waits for one.
@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
 def crop_flip(
@@ -70,6 +71,13 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     scale, shift = 1.0 / (255.0 * std), -mean / std
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+
+
+def shrink(images: Tensor, size_px: int) -> Tensor:
+    """float (B, C, H, W) scaled down to (B, C, size_px, size_px): bilinear, antialiased."""
+    size = (size_px, size_px)
+    small = interpolate(images, size=size, mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from resight.errors import ResightError
+from resight.forward import eager
 from resight.job import LR_TEST_STEPS, Job, needs_lr_test
 from resight.progress import duration
 from resight.recipe import Recipe
@@ -22,14 +23,25 @@ WORTH_CUTTING = 600.0  # seconds from which `--minutes` is offered
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds an image, of a training step and of a forward pass."""
+    """Seconds an image, of a training step and of an evaluation.
+
+    Where smaller images are trained on at first, that of a step is the schedule's mean.
+    """
 
     train_image: float
     test_image: float
 
     def epoch(self, job: Job) -> float:
-        """Seconds of an epoch with its evaluation."""
-        return self.train_image * job.epoch_images() + self.test_image * len(job.monitor)
+        """Seconds of an epoch with its evaluation, if it has one."""
+        seconds = self.train_image * job.epoch_images()
+        return seconds + (0.0 if _measured_at_end(job) else self.evaluation(job))
+
+    def evaluation(self, job: Job) -> float:
+        return self.test_image * len(job.monitor)
+
+    def once(self, job: Job) -> float:
+        """Seconds beside the epochs': of the LR test, and of an evaluation at the end alone."""
+        return self.lr_test(job) + (self.evaluation(job) if _measured_at_end(job) else 0.0)
 
     def lr_test(self, job: Job) -> float:
         """Seconds of the LR test, if the recipe wants one and it does not end early."""
@@ -48,13 +60,21 @@ def measure(job: Job) -> Cost:
     before = job.state.snapshot()
     shown = min(images, len(job.monitor))
     model = job.state.eval_model
+    evaluated = eager(model, job.monitor, job.runtime, job.recipe.evaluate.tta)
 
     def forward() -> None:
-        with torch.no_grad(), job.runtime.autocast():
-            model(job.monitor.plain(0, shown))
+        with torch.no_grad():
+            evaluated(0, shown)
+
+    def step(number: int) -> None:
+        job.state.step = number
+        job.executor.train_on(plan.order[:images], plan)
 
     try:
-        train = _seconds(job, lambda: job.executor.step(plan.order[:images], plan, lr=0.0))
+        small = job.recipe.schedule.small_epochs / job.recipe.schedule.epochs
+        train = _seconds(job, lambda: step(0)) * small if small else 0.0
+        # after the last step images are of full size in any case
+        train += _seconds(job, lambda: step(job.total_steps)) * (1 - small)
         model.eval()
         test = _seconds(job, forward)
     finally:
@@ -78,10 +98,10 @@ def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
 
     Raises `ResightError` if not one fits.
     """
-    budget = minutes * 60 - cost.lr_test(job)
+    budget = minutes * 60 - cost.once(job)
     fit = int(budget // cost.epoch(job))
     if fit < 1:
-        least = (cost.lr_test(job) + cost.epoch(job)) / 60
+        least = (cost.once(job) + cost.epoch(job)) / 60
         raise ResightError(
             f"minutes = {minutes:g} is too short: one epoch with the LR test takes about "
             f"{duration(least * 60)} here; give --minutes {int(least) + 1}, a smaller model.width, "
@@ -94,7 +114,7 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     """What will be done and what it will cost, in lines."""
     recipe, data = job.recipe, job.data
     rate = 1 / cost.train_image
-    total = cost.lr_test(job) + recipe.schedule.epochs * cost.epoch(job)
+    total = cost.once(job) + recipe.schedule.epochs * cost.epoch(job)
     splits = f"{len(data.train):,} train"
     splits += f" / {len(data.val):,} val" if data.val is not None else ""
     where = "this CPU" if job.runtime.on_cpu else job.runtime.name
@@ -104,6 +124,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         f"{job.runtime.name}, {job.runtime.precision} ({job.runtime.reasons['precision']})",
         *_scaled(recipe),
     ]
+    if why := job.runtime.reasons.get("micro_batch"):
+        lines.append(why)
     if not job.train.resident:
         lines.append("the images take more than half of the free memory: streamed from the disk")
     if needs_lr_test(recipe):
@@ -119,7 +141,7 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
 def _offer(job: Job, cost: Cost, total: float) -> str:
     """`; --minutes M fits N`: about a seventh of the whole, so that something is left to choose."""
     for minutes in (5, 10, 20, 30, 60, 120, 240):
-        fit = (minutes * 60 - cost.lr_test(job)) // cost.epoch(job)
+        fit = (minutes * 60 - cost.once(job)) // cost.epoch(job)
         if fit >= 1 and minutes * 60 >= total / 7:
             return f"; --minutes {minutes} fits {int(fit)}" if minutes * 60 < total else ""
     return ""
@@ -131,14 +153,19 @@ def _scaled(recipe: Recipe) -> list[str]:
         "peak_epoch": "peak at epoch",
         "step_epochs": "a step every",
         "cycle_epochs": "cycle of",
+        "small_epochs": f"images of {recipe.schedule.small_px} px until epoch",
     }
     found = [
         f"{words} {getattr(recipe.schedule, key):.3g}"
         for key, words in names.items()
-        if hasattr(recipe.schedule, key)
+        if getattr(recipe.schedule, key, 0)
     ]
     shape = f"{recipe.schedule.shape} over {recipe.schedule.epochs} epochs"
     return [", ".join([shape, *found])]
+
+
+def _measured_at_end(job: Job) -> bool:
+    return job.recipe.evaluate.when == "end"
 
 
 def _seconds(job: Job, work: Callable[[], object]) -> float:

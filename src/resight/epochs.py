@@ -18,8 +18,9 @@ from resight.interrupt import StopRequested, StopSignals
 from resight.job import Job
 from resight.predictions import Predictions
 from resight.progress import Reporter, StepInfo
+from resight.rates import Rates, epoch_rates
 from resight.run import Run
-from resight.schedule import lr_at, momentum_at, plateau_lr
+from resight.schedule import plateau_lr
 from resight.settings import Plateau, Schedule
 
 
@@ -76,15 +77,12 @@ def _train_epoch(
 ) -> None:
     """The steps of the running epoch that are left."""
     state, steps, epoch = job.state, job.steps_per_epoch, len(job.state.history)
-    plan = job.plan(epoch)
-    flat = plateau_lr(schedule, _watched(state.history)) if isinstance(schedule, Plateau) else None
+    rates = _rates(job, schedule, epoch)
     first = state.step - epoch * steps
+    job.executor.begin(job.plan(epoch), rates, first)
     began = time.perf_counter()
-    for position, index in enumerate(job.batches(plan, first), start=first):
-        lr = lr_at(schedule, state.step, steps) if flat is None else flat
-        cycled = job.recipe.optimizer.cycle_momentum
-        momentum = momentum_at(schedule, state.step, steps) if cycled else None
-        loss, correct = job.executor.step(index, plan, lr=lr, momentum=momentum)
+    for position in range(first, steps):
+        loss, correct = job.executor.step(position)
         state.trace.losses[position], state.trace.correct[position] = loss, correct
         done, due = position + 1, checkpoints.due()
         if done % job.log_interval and done < steps and not due and stop.received is None:
@@ -101,7 +99,7 @@ def _train_epoch(
                 total=steps,
                 loss=seen.loss,
                 accuracy=seen.accuracy,
-                lr=lr,
+                lr=rates.lr[position],
                 images_per_second=rate,
                 seconds_left=_seconds_left(job, done),
             )
@@ -112,6 +110,15 @@ def _train_epoch(
         if due:
             checkpoints.save(state.snapshot())
         began = time.perf_counter()
+
+
+def _rates(job: Job, schedule: Schedule, epoch: int) -> Rates:
+    """The rates of an epoch's steps, a function of the schedule and of the epochs before."""
+    flat = None
+    if isinstance(schedule, Plateau):
+        flat = plateau_lr(schedule, _watched(job.state.history))
+    steps = job.steps_per_epoch
+    return epoch_rates(job.state, job.recipe, schedule, epoch=epoch, steps=steps, flat=flat)
 
 
 def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
@@ -125,10 +132,7 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
     if not bool(torch.isfinite(losses).all()):
         position = int((~torch.isfinite(losses)).nonzero()[0])
         step = epoch * job.steps_per_epoch + position
-        if isinstance(schedule, Plateau):
-            lr = float(job.state.optimizer.param_groups[0]["lr"])  # the whole epoch's
-        else:
-            lr = lr_at(schedule, step, job.steps_per_epoch)
+        lr = _rates(job, schedule, epoch).lr[position]
         what = f"the loss became {float(losses[position])}"
         raise _not_finite(what, step, epoch, lr, schedule)
     sizes = torch.full((done,), float(batch), dtype=torch.float64)
@@ -145,34 +149,38 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
 
 def _end_epoch(
     job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals
-) -> Predictions:
-    """Measure the split that is watched, add the epoch's row, keep the best with validation."""
+) -> Predictions | None:
+    """Measure the split that is watched, add the epoch's row, keep the best with validation.
+
+    With `evaluate.when = "end"` only the last epoch is measured.
+    """
     state, split, steps = job.state, job.monitors, job.steps_per_epoch
     epoch = len(state.history)
     seen = _look(job, schedule, epoch, steps)
-    began = time.perf_counter()
-    measured = measure(job, split, stop)
-    last = state.optimizer.param_groups[0]["lr"]
-    if not math.isfinite(measured.loss):
-        what = f"the {split} loss became {measured.loss}"
-        raise _not_finite(what, state.step, epoch, float(last), schedule)
+    lr = _rates(job, schedule, epoch).lr[-1]
     row = {
         "epoch": epoch + 1,
         "step": state.step,
-        "lr": float(last),
+        "lr": lr,
         "train_loss": seen.loss,
         "train_accuracy": seen.accuracy,
-        f"{split}_loss": measured.loss,
-        f"{split}_accuracy": measured.accuracy,
         "train_seconds": state.epoch_seconds,
-        "evaluate_seconds": time.perf_counter() - began,
         "images_per_second": job.epoch_images() / max(state.epoch_seconds, 1e-9),
     }
+    measured = None
+    if job.recipe.evaluate.when == "each-epoch" or epoch + 1 == schedule.epochs:
+        began = time.perf_counter()
+        measured = measure(job, split, stop)
+        if not math.isfinite(measured.loss):
+            what = f"the {split} loss became {measured.loss}"
+            raise _not_finite(what, state.step, epoch, lr, schedule)
+        row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
+        row["evaluate_seconds"] = time.perf_counter() - began
     best = max((r["val_accuracy"] for r in state.history if "val_accuracy" in r), default=-1.0)
     state.end_epoch(row)
     run.append_metrics(row)
     reporter.epoch(row, job.recipe.schedule.epochs)
-    if split == "val" and measured.accuracy > best:
+    if measured and split == "val" and measured.accuracy > best:
         run.write_best(state.eval_model, epoch + 1)
     return measured
 
@@ -185,6 +193,7 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
         job.runtime,
         tta=job.recipe.evaluate.tta,
         between=stop.check,
+        forwards=job.forwards,
     )
     images = getattr(job.data, split)
     return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)
@@ -194,7 +203,7 @@ def _seconds_left(job: Job, done: int) -> float:
     """What the training still takes, if its steps and measurements go on as they went."""
     state = job.state
     step = state.epoch_seconds / done
-    measuring = state.history[-1]["evaluate_seconds"] if state.history else 0.0
+    measuring = state.history[-1].get("evaluate_seconds", 0.0) if state.history else 0.0
     epochs = job.recipe.schedule.epochs - len(state.history)
     return step * (job.total_steps - state.step) + float(measuring) * epochs
 

@@ -11,7 +11,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData, Split
 from resight.errors import ResightError, ResightWarning, did_you_mean
+from resight.forward import Forwards, Tta, eager
 from resight.predictions import Predictions
 from resight.progress import Quiet, Reporter
 from resight.resume import same_runtime
@@ -29,7 +30,8 @@ from resight.run import Run, load_run
 from resight.runtime import Runtime
 from resight.weights import load_model, read_about
 
-EVAL_BATCH = 500
+EVAL_BATCH_CPU = 250  # what the caches hold of a layer
+EVAL_BATCH_CUDA = 2000
 SPLITS = ("test", "val", "train")
 
 
@@ -39,26 +41,25 @@ def predict(
     split: DeviceSplit,
     runtime: Runtime,
     *,
-    tta: Literal["none", "flip"] = "none",
+    tta: Tta = "none",
     between: Callable[[], None] = lambda: None,
+    forwards: Forwards | None = None,
 ) -> Tensor:
-    """Logits of every image of `split` in its order: float32 (N, K) on the CPU.
+    """Logits of every image of `split` in its order: float32 (N, K) on the CPU; `tta` as in
+    `forward.logits_of`. The model's mode is restored.
 
-    With tta "flip" the mean of the logits of an image and its mirror. The model's mode is restored.
-    `between` is called before each batch; what it raises ends the pass.
+    `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
+    to replay.
     """
     was_training = model.training
     model.eval()
+    forward = forwards.of(model, split, tta) if forwards else eager(model, split, runtime, tta)
+    batch = EVAL_BATCH_CPU if runtime.on_cpu else EVAL_BATCH_CUDA
     try:
         chunks = []
-        for start in range(0, len(split), EVAL_BATCH):
+        for start in range(0, len(split), batch):
             between()
-            images = split.plain(start, min(start + EVAL_BATCH, len(split)))
-            with runtime.autocast():
-                logits = model(images).float()
-                if tta == "flip":
-                    logits = (logits + model(images.flip(3)).float()) / 2
-            chunks.append(logits)
+            chunks.append(forward(start, min(start + batch, len(split))))
         return torch.cat(chunks).cpu()
     finally:
         model.train(was_training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resight.augment import normalize
 from resight.catalog import find_recipe
 from resight.changes import changed
 from resight.data.batches import DeviceSplit, batch_indices, steps_per_epoch
@@ -20,13 +21,20 @@ from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.errors import ResightError
+from resight.forward import Forwards
+from resight.models.blocks import fuse
+from resight.rates import given_rates
 from resight.recipe import Recipe
 from resight.runtime import Runtime
 from resight.state import TrainState
-from resight.step import Eager
+from resight.step import Eager, Executor, piece_size
 
 CUDA_LOG_STEPS = 32
 LR_TEST_STEPS = 200
+WHITENING_IMAGES = 5000
+PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
+LARGE_BATCH = 1024
+FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
 FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
 
 
@@ -38,11 +46,12 @@ class Job:
     data: ImageData
     runtime: Runtime
     state: TrainState
-    executor: Eager
+    executor: Executor
     train: DeviceSplit
     monitor: DeviceSplit  # validation where there is one, else test: measured each epoch
     test: DeviceSplit
     steps_per_epoch: int
+    forwards: Forwards | None = None  # recorded passes, where steps are recorded too
 
     @property
     def total_steps(self) -> int:
@@ -79,15 +88,22 @@ class Job:
         return batch_indices(plan, self.recipe.train.batch_size, self.steps_per_epoch, first)
 
     def endless_batches(self, steps: int) -> Iterator[tuple[Tensor, EpochPlan]]:
-        """`steps` batches with their plans, epoch after epoch from the first."""
-        epoch = 0
-        while steps > 0:
-            plan = self.plan(epoch)
-            for index in self.batches(plan):
-                if steps > 0:
-                    yield index, plan
-                steps -= 1
-            epoch += 1
+        """What `steps_at` trains on: `steps` batches with their plans."""
+        for done in range(steps):
+            epoch, position = divmod(done, self.steps_per_epoch)
+            if position == 0:
+                plan = self.plan(epoch)
+                batches = list(self.batches(plan))
+            yield batches[position], plan
+
+    def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
+        """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""
+        for first in range(0, len(lrs), self.steps_per_epoch):
+            some = lrs[first : first + self.steps_per_epoch]
+            plan = self.plan(first // self.steps_per_epoch)
+            self.executor.begin(plan, given_rates(self.state, some, self.total_steps))
+            for position in range(len(some)):
+                yield self.executor.step(position)[0]
 
     def epoch_images(self) -> int:
         """Images that an epoch trains on."""
@@ -113,39 +129,123 @@ def prepare(
 def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     """A `Job` at step 0 of data that is loaded."""
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
-    _check_batches(recipe, data, steps)
     _check_width(recipe, runtime)
+    _check_lookahead(recipe, steps)
+    train = place(data, "train", runtime)
+    runtime = _fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
+    _check_batches(recipe, data, piece_size(recipe, runtime))
     state = TrainState.build(
         recipe,
         classes=len(data.classes),
         channels=data.channels,
         steps_per_epoch=steps,
         device=runtime.device,
+        sample=_sample(train),
     )
-    train = place(data, "train", runtime)
     test = place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)
-    executor = Eager(state, recipe, runtime, train)
-    return Job(recipe, data, runtime, state, executor, train, monitor, test, steps)
+    fuse(state.model, fused=runtime.fused)
+    executor = _executor(state, recipe, runtime, train, steps)
+    recorded = runtime.executor == "captured" and monitor.resident and test.resident
+    forwards = Forwards(runtime) if recorded else None
+    return Job(recipe, data, runtime, state, executor, train, monitor, test, steps, forwards)
 
 
 def with_recipe(job: Job, recipe: Recipe) -> Job:
-    """`job` at another schedule: the same weights, images and runtime."""
-    executor = Eager(job.state, recipe, job.runtime, job.train)
+    """`job` at another schedule: the same weights, images and runtime. Raises `ResightError`."""
+    _check_lookahead(recipe, job.steps_per_epoch)
+    executor = _executor(job.state, recipe, job.runtime, job.train, job.steps_per_epoch)
     return dataclasses.replace(job, recipe=recipe, executor=executor)
 
 
-def _check_batches(recipe: Recipe, data: ImageData, steps: int) -> None:
-    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no spread."""
-    net, size, batch = recipe.model.net, recipe.data.image_size, recipe.train.batch_size
-    last_map = size // 8 if net == "custom-resnet" else -(-size // 8)
-    if net == "resnet18-gn" or last_map > 1:
+def _executor(
+    state: TrainState, recipe: Recipe, runtime: Runtime, train: DeviceSplit, steps: int
+) -> Executor:
+    if runtime.executor == "captured":
+        from resight.captured import Captured
+
+        return Captured(state, recipe, runtime, train, steps)
+    return Eager(state, recipe, runtime, train, steps)
+
+
+def _fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
+    """`runtime` fitted to what is trained: pieces of the batch that a CPU's caches hold; on a GPU
+    fused kernels where the training is long enough to earn their compiling, and the eager executor
+    where a step can't be captured."""
+    if runtime.on_cpu:
+        return _in_pieces(recipe, runtime)
+    if total_steps >= FUSED_STEPS:
+        runtime = dataclasses.replace(runtime, fused=True)
+    if runtime.executor != "captured":
+        return runtime
+    if not train.resident:
+        why = "the images are streamed from the disk"
+    elif recipe.optimizer.cycle_momentum:
+        why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
+    else:
+        return runtime
+    reasons = {**runtime.reasons, "executor": why}
+    return dataclasses.replace(runtime, executor="eager", reasons=reasons)
+
+
+def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
+    """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
+
+    With group norm that changes nothing but the rounding. Batch norm's statistics are then a
+    piece's, so that batches which a CPU is used to, up to 1,024 images, stay whole.
+    """
+    batch, has_batch_norm = recipe.train.batch_size, recipe.model.net != "resnet18-gn"
+    if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
+        return runtime
+    size = -(-batch // -(-batch // PIECE_IMAGES))
+    why = f"a batch of {batch} goes through in pieces of {size}, which the caches hold"
+    why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
+    reasons = {**runtime.reasons, "micro_batch": why}
+    return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
+
+
+def _sample(train: DeviceSplit) -> Tensor:
+    """Images from all over the split, of a folder sorted by class too: float (n, C, H, W)."""
+    n = len(train)
+    places = torch.linspace(0, n - 1, min(n, WHITENING_IMAGES)).round().long()
+    images = train.images[places.to(train.images.device)].to(train.device)
+    return normalize(images, train.mean, train.std).cpu()
+
+
+def _check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
+    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no spread.
+
+    piece: images that go through the net at a time; 0 for the whole batch.
+    """
+    net, batch, n = recipe.model.net, recipe.train.batch_size, len(data.train)
+    size = recipe.schedule.small_px or recipe.data.image_size  # at first
+    if net == "resnet18-gn" or _last_map(net, size) > 1:
         return
-    rest = len(data.train) - (steps - 1) * batch
-    if min(batch, len(data.train)) == 1 or (rest == 1 and recipe.train.last_batch == "keep"):
+    piece = piece or batch
+    batches = {min(batch, n)} | ({n % batch} if recipe.train.last_batch == "keep" else set())
+    if any(min(piece, images) == 1 or images % piece == 1 for images in batches):
+        what = f"train.batch_size = {batch}"
+        what += f" in pieces of {piece} makes a piece" if piece < batch else " makes a batch"
         raise ResightError(
-            f"train.batch_size = {batch} makes a batch of one image of {len(data.train)}, and "
-            f"batch norm needs two at {size} px; change it or --set train.last_batch=drop"
+            f"{what} of one image of {n}, and batch norm needs two at {size} px; change it or "
+            "--set train.last_batch=drop"
+        )
+
+
+def _last_map(net: str, size: int) -> int:
+    """Side of the last map that is normed, of images of `size` px."""
+    if net == "custom-resnet":
+        return size // 8
+    return (size - 1) // 8 if net.startswith("fastnet") else -(-size // 8)
+
+
+def _check_lookahead(recipe: Recipe, steps: int) -> None:
+    """Refuse an average that no step of the training would come to."""
+    total = recipe.schedule.epochs * steps
+    if recipe.train.lookahead > total:
+        raise ResightError(
+            f"train.lookahead = {recipe.train.lookahead} must be at most the training's {total} "
+            "steps, or nothing is ever averaged; 0 switches it off"
         )
 
 
@@ -155,7 +255,7 @@ def _check_width(recipe: Recipe, runtime: Runtime) -> None:
     Below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last
     memory writes past its end on a CPU, and the process dies of it sooner or later.
     """
-    if runtime.on_cpu and recipe.model.net != "custom-resnet" and recipe.model.width < 8:
+    if runtime.on_cpu and recipe.model.net.startswith("resnet18") and recipe.model.width < 8:
         raise ResightError(
             f"model.width = {recipe.model.width} with {recipe.model.net} on a CPU: allowed is 8 or "
             "more (with fewer channels torch's convolutions write past their memory); take "

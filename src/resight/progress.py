@@ -178,12 +178,14 @@ def default_reporter(stream: IO[str] | None = None) -> Reporter:
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """An epoch's row as a line that a log keeps."""
-    split = "val" if "val_loss" in row else "test"
     width = len(str(epochs))
-    return (
-        f"epoch {row['epoch']:>{width}}/{epochs}  "
-        f"train loss {row['train_loss']:.4f} acc {row['train_accuracy']:6.2%}  "
+    parts = [
         f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:6.2%}  "
+        for split in ("train", "val", "test")
+        if f"{split}_loss" in row  # only train's where the recipe measures at the end
+    ]
+    return (
+        f"epoch {row['epoch']:>{width}}/{epochs}  {''.join(parts)}"
         f"LR {row['lr']:.3g}  {row['train_seconds']:.1f} s  {row['images_per_second']:,.0f} img/s"
     )
 

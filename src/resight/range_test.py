@@ -31,6 +31,7 @@ def find_lr(
     *,
     device: str = "auto",
     precision: str = "auto",
+    executor: str = "auto",
     skip_bad: bool = False,
     reporter: Reporter | None = None,
     **changes: Any,
@@ -41,7 +42,8 @@ def find_lr(
     """
     reporter = reporter or default_reporter()
     try:
-        return _find_lr(recipe, data, device, precision, changes, reporter, skip_bad=skip_bad)
+        runtime = Runtime.choose(device, precision, executor=executor)
+        return _find_lr(recipe, data, runtime, changes, reporter, skip_bad=skip_bad)
     finally:
         reporter.close()
 
@@ -49,8 +51,7 @@ def find_lr(
 def _find_lr(
     recipe: str | Path | Recipe,
     data: str | Path | ImageData | None,
-    device: str,
-    precision: str,
+    runtime: Runtime,
     changes: dict[str, Any],
     reporter: Reporter,
     *,
@@ -59,7 +60,7 @@ def _find_lr(
     job = prepare(
         recipe,
         data,
-        Runtime.choose(device, precision),
+        runtime,
         changes=changes,
         skip_bad=skip_bad,
         decoding=reporter.counting("decoding images"),
@@ -98,9 +99,8 @@ def _raise_lr(job: Job, steps: int, progress: Callable[[int, int], None] | None)
     interval = job.log_interval
     pending = []
     try:
-        for done, (index, plan) in enumerate(job.endless_batches(steps), start=1):
-            loss, _ = job.executor.step(index, plan, lr=float(lrs[done - 1]))
-            pending.append(loss)
+        for done, loss in enumerate(job.steps_at(lrs.tolist()), start=1):
+            pending.append(loss.clone())  # an executor may write the next one to the same place
             if done % interval and done < steps:
                 continue
             losses += torch.stack(pending).tolist()  # one wait an interval

@@ -90,23 +90,28 @@ def data_facts(data: ImageData) -> dict[str, Any]:
     }
 
 
-def same_runtime(run: Run, device: str, precision: str, *, deterministic: bool) -> Runtime:
+def same_runtime(
+    run: Run, device: str, precision: str, *, executor: str = "auto", deterministic: bool
+) -> Runtime:
     """The run's own runtime where this machine has it and nothing else was asked for.
 
     Warns of another one, under which the result is not bit for bit the same.
     """
     stored = run.environment.get("runtime")
     if not stored:
-        return Runtime.choose(device, precision, deterministic=deterministic)
+        return Runtime.choose(device, precision, executor=executor, deterministic=deterministic)
     if device == "auto" and (stored["device"] == "cpu" or torch.cuda.is_available()):
         device = stored["device"]
     if precision == "auto":
         precision = stored["precision"]
+    if executor == "auto" and stored["device"] == device:
+        executor = stored["executor"]
     runtime = Runtime.choose(
         device,
         precision,
         threads=stored["threads"],
         deterministic=deterministic or stored["deterministic"],
+        executor=executor,
     )
     now = runtime.to_dict()
     keys = ("device", "device_name", "precision", "deterministic", "executor", "torch")

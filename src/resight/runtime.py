@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,18 +16,30 @@ import torch
 
 from resight.errors import ResightError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Execution = Literal["eager", "captured"]
+
+# fp16's smallest numbers are too large for gradients of a mean loss; one scale, a power of two
+LOSS_SCALE_FP16 = 1024.0
+# cuDNN times this many algorithms a convolution; all of them cost seconds of start-up
+BENCHMARK_LIMIT = 4
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """device, precision and threads of a run; `reasons` says why each, in words."""
+    """device, precision, threads and executor of a run; `reasons` says why each, in words.
+
+    micro_batch: images that go through the net at a time, their gradients summed; 0 for all.
+    fused: pools, norms and activations in kernels of our own.
+    """
 
     device: torch.device
     precision: Precision
     threads: int
     deterministic: bool = False
-    executor: str = "eager"
+    executor: Execution = "eager"
+    micro_batch: int = 0
+    fused: bool = False
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -37,14 +50,21 @@ class Runtime:
         *,
         threads: int | None = None,
         deterministic: bool = False,
+        executor: str = "auto",
     ) -> Runtime:
         """Pick what is left "auto". Raises `ResightError` for what this machine does not have."""
         chosen, why_device = _device(device)
         kind, why_precision = _precision(precision, chosen)
         count = threads or torch.get_num_threads()
         why_threads = "as stored in the run" if threads else "torch's own choice"
-        reasons = {"device": why_device, "precision": why_precision, "threads": why_threads}
-        return cls(chosen, kind, count, deterministic, reasons=reasons)
+        how, why_executor = _executor(executor, chosen)
+        reasons = {
+            "device": why_device,
+            "precision": why_precision,
+            "threads": why_threads,
+            "executor": why_executor,
+        }
+        return cls(chosen, kind, count, deterministic, how, reasons=reasons)
 
     @property
     def on_cpu(self) -> bool:
@@ -66,13 +86,21 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
+        torch.backends.cudnn.benchmark_limit = BENCHMARK_LIMIT
+        if self.device.type == "cuda":
+            threading.Thread(target=_wake, args=(self.device,), daemon=True).start()
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """bf16 arithmetic over fp32 weights where `precision` is bf16."""
-        enabled = self.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+        """Arithmetic in bf16 or fp16 over fp32 weights where `precision` is that."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
             yield
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before the backward pass, and gradients divided after."""
+        return LOSS_SCALE_FP16 if self.precision == "fp16" else 1.0
 
     def fits(self, nbytes: int) -> bool:
         """Whether `nbytes` of images stay on the device: at most half of its free memory."""
@@ -86,9 +114,19 @@ class Runtime:
             "threads": self.threads,
             "deterministic": self.deterministic,
             "executor": self.executor,
+            "micro_batch": self.micro_batch,
+            "fused": self.fused,
             "reasons": self.reasons,
             "torch": torch.__version__,
         }
+
+
+def _wake(device: torch.device) -> None:
+    """Create a GPU's context and load cuDNN and cuBLAS, seconds that the images' loading covers."""
+    with contextlib.suppress(RuntimeError):  # what is wrong will be said where it is needed
+        images = torch.zeros(1, 8, 8, 8, device=device, dtype=torch.float16)
+        weight = torch.zeros(8, 8, 3, 3, device=device, dtype=torch.float16)
+        torch.conv2d(images, weight).flatten(1) @ torch.zeros(288, 8, device=device).half()
 
 
 def free_memory(device: torch.device) -> int:
@@ -138,9 +176,25 @@ def _device(name: str) -> tuple[torch.device, str]:
     raise ResightError(f"device = '{name}' must be auto, cpu or cuda")
 
 
+def _executor(name: str, device: torch.device) -> tuple[Execution, str]:
+    if name not in ("auto", "eager", "captured"):
+        raise ResightError(f"executor = '{name}' must be auto, eager or captured")
+    if name == "captured" and device.type != "cuda":
+        raise ResightError(
+            "executor = 'captured' replays CUDA graphs and the device is a CPU: leave it at auto"
+        )
+    if name == "auto":
+        if device.type == "cuda":
+            return "captured", "a step as one CUDA graph waits for Python least"
+        return "eager", "CUDA graphs need a GPU"
+    return ("captured" if name == "captured" else "eager"), "asked for"
+
+
 def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
-    if name not in ("auto", "fp32", "bf16"):
-        raise ResightError(f"precision = '{name}' must be auto, fp32 or bf16")
+    if name not in ("auto", "fp32", "bf16", "fp16"):
+        raise ResightError(f"precision = '{name}' must be auto, fp32, bf16 or fp16")
+    if name == "fp16":
+        return "fp16", "asked for"
     if name == "fp32":
         return "fp32", "asked for"
     if device.type == "cuda":

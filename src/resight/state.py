@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resight.averages import Averages, make_averages
 from resight.data.plan import generator
 from resight.models import build_net
-from resight.optim import Ema, make_optimizer
+from resight.models.fastnet import FastNet
+from resight.optim import make_optimizer
 from resight.recipe import Recipe
+
+HOW = ("params", "lr", "capturable")  # keys of a parameter group that its executor owns
 
 
 @dataclass
@@ -40,7 +44,7 @@ class TrainState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    ema: Ema | None
+    average: Averages | None
     trace: Trace
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -55,25 +59,31 @@ class TrainState:
         channels: int,
         steps_per_epoch: int,
         device: torch.device,
+        sample: Tensor | None = None,
     ) -> TrainState:
-        """Fresh weights, drawn from (seed, "init"); no global generator moves."""
+        """Fresh weights, drawn from (seed, "init"); no global generator moves.
+
+        sample: float (n, C, H, W), normalised images that a whitening stem is set by.
+        """
         model = init_net(recipe, classes=classes, channels=channels)
+        if isinstance(model, FastNet) and sample is not None:
+            model.whiten_(sample)
         model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ema = Ema(model, recipe.train.ema) if recipe.train.ema else None
+        average = make_averages(model, recipe.train)  # of the whitened net
         optimizer = make_optimizer(model, recipe.optimizer)
-        return cls(model, optimizer, ema, Trace.empty(steps_per_epoch, device))
+        return cls(model, optimizer, average, Trace.empty(steps_per_epoch, device))
 
     @property
     def eval_model(self) -> nn.Module:
         """The weights that are evaluated: the averaged ones where there are any."""
-        return self.ema.model if self.ema else self.model
+        return self.average.model if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
         """Plain dicts and live tensors; `snapshot` clones them."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.model.state_dict() if self.ema else None,
+            "optimizer": _portable(self.optimizer.state_dict()),
+            "ema": self.average.model.state_dict() if self.average else None,
             "trace": {"losses": self.trace.losses, "correct": self.trace.correct},
             "step": self.step,
             "history": self.history,
@@ -96,15 +106,16 @@ class TrainState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to `saved`, writing into the tensors that exist: none of them is replaced."""
         _copy_into(self.model.state_dict(), saved["model"])
-        if self.ema:
-            _copy_into(self.ema.model.state_dict(), saved["ema"])
+        if self.average:
+            _copy_into(self.average.model.state_dict(), saved["ema"])
         live = self.optimizer.state_dict()
         for index, tensors in live["state"].items():
             _copy_into(tensors, saved["optimizer"]["state"][index])
         for group, old in zip(
             self.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True
         ):
-            group.update({key: value for key, value in old.items() if key != "params"})
+            # how a group is run stays as it is; a step writes its LR anyway
+            group.update({key: value for key, value in old.items() if key not in HOW})
             if "betas" in group:
                 group["betas"] = tuple(group["betas"])
         self.trace.losses.copy_(saved["trace"]["losses"])
@@ -128,7 +139,16 @@ def init_net(recipe: Recipe, *, classes: int, channels: int) -> nn.Module:
             width=settings.width,
             norm=settings.norm,
             conv_bias=settings.conv_bias,
+            logit_scale=settings.logit_scale,
         )
+
+
+def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state without what an executor owns: any other goes on with it."""
+    groups = [
+        {key: v for key, v in g.items() if key not in HOW[1:]} for g in optimizer["param_groups"]
+    ]
+    return {**optimizer, "param_groups": groups}
 
 
 def all_finite(saved: dict[str, Any]) -> bool:

@@ -100,6 +100,8 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
         return
     last = evidence.metrics[-1]
     split = "val" if "val_accuracy" in last else "test"
+    if f"{split}_accuracy" not in last:  # measured at the end alone
+        return
     train, other = last["train_accuracy"], last[f"{split}_accuracy"]
     error = standard_error(other, evidence.watched_images)
     difference = train - other
@@ -120,10 +122,12 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
 
 def improving(evidence: Evidence) -> Iterator[Finding]:
     """The accuracy still rose at the end, and train is not ahead: more epochs would help."""
-    rows = evidence.metrics
-    if len(rows) < 2 or not evidence.finished:
+    if not evidence.metrics or not evidence.finished:
         return
-    split = "val" if "val_accuracy" in rows[-1] else "test"
+    split = "val" if "val_accuracy" in evidence.metrics[-1] else "test"
+    rows = [row for row in evidence.metrics if f"{split}_accuracy" in row]
+    if len(rows) < 2:
+        return
     late = max(1, round(len(rows) / 10))
     before = max(row[f"{split}_accuracy"] for row in rows[:-late])
     now, train = rows[-1][f"{split}_accuracy"], rows[-1]["train_accuracy"]

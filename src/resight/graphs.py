@@ -1,0 +1,43 @@
+"""Work recorded once and played back: CUDA graphs behind two verbs, so that tests need none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+WARM_UPS = 3  # cuDNN chooses its algorithms and the allocator settles
+
+
+class Graphs(Protocol):
+    """What records work and plays it back: CUDA's graphs, or a stand-in for tests."""
+
+    def warm_up(self, body: Callable[[], None]) -> None:
+        """Run `body` as often as it takes until a recording of it allocates nothing new."""
+
+    def record(self, body: Callable[[], None]) -> Callable[[], None]:
+        """Record `body` without running it. The result runs what was recorded."""
+
+
+class CudaGraphs:
+    """CUDA graphs that share one pool of memory: the last, smaller batch reuses the others'."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, body: Callable[[], None]) -> None:
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                body()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+
+    def record(self, body: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use CUDA meanwhile (the checkpoint's writer copies to the host)
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            body()
+        return graph.replay
