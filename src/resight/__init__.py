@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from resight.reporting.build import report
     from resight.reporting.comparison import compare
     from resight.run import Run, load_run
+    from resight.seeds import train_seeds
+    from resight.seeds_result import SeedsResult
     from resight.targets import summary
     from resight.training import train
 
@@ -40,6 +42,7 @@ _HOME = {
     "ResightError": "errors",
     "ResightWarning": "errors",
     "Run": "run",
+    "SeedsResult": "seeds_result",
     "Split": "data.types",
     "compare": "reporting.comparison",
     "diagnose": "diagnosis.diagnose",
@@ -51,6 +54,7 @@ _HOME = {
     "report": "reporting.build",
     "summary": "targets",
     "train": "training",
+    "train_seeds": "seeds",
 }
 
 __all__ = [
@@ -64,6 +68,7 @@ __all__ = [
     "ResightError",
     "ResightWarning",
     "Run",
+    "SeedsResult",
     "Split",
     "__version__",
     "compare",
@@ -76,6 +81,7 @@ __all__ = [
     "report",
     "summary",
     "train",
+    "train_seeds",
 ]
 
 

@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from resight.cli_options import (
     BatchOption,
     DataOption,
     DeviceOption,
+    ExecutorOption,
     JsonOption,
     LrOption,
     PrecisionOption,
@@ -29,7 +30,8 @@ from resight.cli_options import (
     SkipBadOption,
     ValOption,
 )
-from resight.cli_output import listed, print_result
+from resight.cli_output import listed, print_result, print_seeds, print_timings
+from resight.errors import ResightError
 
 
 @app.command()
@@ -47,16 +49,30 @@ def train(
     val: ValOption = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", help="As many whole epochs as fit, LR test included."),
+        typer.Option(
+            "--minutes", help="As many whole epochs as fit, LR test included; for each seed."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE-N unless given.")
+        Path | None,
+        typer.Option("--out", help="The run's folder, or the seeds'; runs/RECIPE-N unless given."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            help="Train N runs, their seeds from --seed on, in one folder, and print mean ± std. "
+            "The first gets its report; the others' are for `resight report`.",
+            metavar="N",
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="A run to go on with, bit for bit.")
+        Path | None,
+        typer.Option("--resume", help="A run, or a folder of seeds, to go on with, bit for bit."),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    executor: ExecutorOption = "auto",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On CUDA: the same bits again, more slowly.")
     ] = False,
@@ -65,37 +81,57 @@ def train(
     live: Annotated[
         bool, typer.Option("--live", help="Show the report on 127.0.0.1 while it trains.")
     ] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Print where the seconds from the command went.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on images and leave a run folder; custom-resnet on cifar10 unless told."""
     import time
 
+    from resight.run import holds_seeds
     from resight.runtime import seconds_since_process_start
-    from resight.training import train as run_training
 
     started = time.perf_counter() - seconds_since_process_start()
-    run = run_training(
-        recipe,
-        data,
-        out=out,
-        resume=resume,
-        minutes=minutes,
-        device=device,
-        precision=precision,
-        deterministic=deterministic,
-        skip_bad=skip_bad,
-        report=not no_report,
-        live=live,
-        reporter=reporter_for(as_json),
-        started=started,
+    options: dict[str, Any] = {
+        "out": out,
+        "resume": resume,
+        "minutes": minutes,
+        "device": device,
+        "precision": precision,
+        "executor": executor,
+        "deterministic": deterministic,
+        "skip_bad": skip_bad,
+        "report": not no_report,
+        "reporter": reporter_for(as_json),
+        "started": started,
         **changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
-    )
-    if as_json:
-        diagnosis = run.diagnosis
-        findings = diagnosis.to_dict()["findings"] if diagnosis else []
-        print(json.dumps({**run.result, "findings": findings}))
+    }
+    if seeds is not None or (resume is not None and holds_seeds(resume)):
+        if live:
+            raise ResightError("live: it shows one run; leave out --live or --seeds")
+        from resight.seeds import train_seeds
+
+        result = train_seeds(recipe, data, seeds=seeds, **options)
+        values = result.to_dict()
+        if as_json:
+            print(json.dumps(values))
+        else:
+            print_seeds(result)
     else:
-        print_result(run)
+        from resight.training import train as train_run
+
+        run = train_run(recipe, data, live=live, **options)
+        values = run.result
+        if as_json:
+            found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
+            print(json.dumps({**values, "findings": found}))
+        else:
+            print_result(run)
+    if timings and not as_json:
+        print_timings(values)
+    if values.get("failed"):
+        raise typer.Exit(2)
 
 
 @app.command("find-lr")
@@ -112,6 +148,7 @@ def find_lr(
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    executor: ExecutorOption = "auto",
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -126,6 +163,7 @@ def find_lr(
         data,
         device=device,
         precision=precision,
+        executor=executor,
         skip_bad=skip_bad,
         reporter=reporter_for(as_json),
         **changes_of(set_, batch_size=batch_size, seed=seed, val=val),

@@ -24,7 +24,10 @@ ValOption = Annotated[
     float | None, typer.Option("--val", help="Fraction of train held out for validation.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", help="auto, eager, or captured: CUDA graphs, auto on a GPU.")
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out files that can't be read as images.")
 ]

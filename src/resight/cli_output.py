@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resight.diagnosis.findings import Finding
     from resight.predictions import Predictions
     from resight.run import Run
+    from resight.seeds_result import SeedsResult
 
 
 def listed(names: tuple[str, ...], most: int = 12) -> str:
@@ -43,6 +47,51 @@ def print_result(run: Run) -> None:
         print(f"next    resight compare {path} ANOTHER, or resight evaluate {path}")
     else:
         print(f"next    resight report {path}")
+
+
+def print_seeds(result: SeedsResult) -> None:
+    print(result)
+    seen: dict[tuple[str, str], list[int]] = {}
+    first: dict[tuple[str, str], Finding] = {}
+    for run in result.runs:
+        for finding in run.diagnosis.findings if run.diagnosis else ():
+            key = (str(finding.severity), finding.name)
+            seen.setdefault(key, []).append(run.recipe.train.seed)
+            first.setdefault(key, finding)
+    for key in sorted(seen, key=lambda key: key[0] != "problem"):
+        seeds = ", ".join(map(str, seen[key]))
+        print(f"{key[0]}: {first[key].title} (seed{'s' * (len(seen[key]) > 1)} {seeds})")
+    print(f"runs    {result.path}: seeds.json, and a folder a seed")
+    pages = {run.path: run.path / "report" / "index.html" for run in result.runs}
+    following = []
+    if result.n > 1:
+        following.append(f"resight compare {shlex.quote(str(result.path))}/seed-*")
+    for path, page in pages.items():
+        if page.is_file():
+            print(f"report  {page}: open it in a browser")
+        else:
+            following.append(f"resight report {shlex.quote(str(path))}")
+    if following:
+        print(f"next    {', or '.join(following[:2])}")
+
+
+def print_timings(values: Mapping[str, Any]) -> None:
+    """Of a `result.json` or a `SeedsResult`'s plain values."""
+    parts = values.get("timings")
+    if not parts:
+        print("where the seconds went was not recorded")
+        return
+    from resight.timings import table
+
+    step = values.get("resumed_from_step")
+    which = ""
+    if step is not None:
+        which = f", this process only, which went on from step {step}"
+    elif values.get("resumed"):
+        which = ", this process only, which went on with what was there"
+    print(f"where the {math.fsum(parts.values()):,.2f} s went{which}")
+    for line in table(parts):
+        print(line)
 
 
 def print_findings(run: Run) -> None:

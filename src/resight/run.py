@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from resight.diagnosis.findings import Diagnosis
     from resight.lr_curve import LrTest
 
+SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
+
 
 @dataclass(frozen=True)
 class Run:
@@ -204,12 +206,22 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """Open a run folder, finished or not. Raises `ResightError` where there is none."""
     path = Path(path)
+    if holds_seeds(path):
+        raise ResightError(
+            f"{path} holds the runs of several seeds and is none itself: name one of them, "
+            f"{path / 'seed-N'}"
+        )
     if not (path / "recipe.json").is_file():
         what = "has no recipe.json" if path.is_dir() else "is no folder"
         raise ResightError(f"{path}: {what}, so it is not a run; `resight train` makes one")
     run = Run(path)
     _ = run.recipe  # a broken one is said here, not later
     return run
+
+
+def holds_seeds(path: str | Path) -> bool:
+    """Whether a folder is what `train_seeds` made: one run folder a seed in it."""
+    return (Path(path) / SEEDS).is_file()
 
 
 def check_out(out: str | Path | None) -> None:
@@ -219,9 +231,10 @@ def check_out(out: str | Path | None) -> None:
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
-    if (path / "recipe.json").is_file():
+    if (path / "recipe.json").is_file() or holds_seeds(path):
+        what = "the runs of several seeds" if holds_seeds(path) else "a run"
         raise ResightError(
-            f"out: {path} holds a run already; go on with `resight train --resume "
+            f"out: {path} holds {what} already; go on with `resight train --resume "
             f"{shlex.quote(str(path))}`, or pick another --out"
         )
     if path.is_dir() and any(path.iterdir()):
@@ -233,15 +246,19 @@ def create_run(out: str | Path | None, recipe: Recipe) -> Run:
 
     Raises `ResightError` where `out` exists and is not empty, or can't be made.
     """
+    run = Run(new_folder(out, recipe.name))
+    run.write("recipe.json", recipe.to_dict())
+    return run
+
+
+def new_folder(out: str | Path | None, name: str) -> Path:
+    """`out`, made and empty, or `runs/NAME-1`, `-2` … Raises `ResightError`."""
     try:
-        path = _next_folder(recipe.name) if out is None else _empty_folder(Path(out))
-        run = Run(path)
-        run.write("recipe.json", recipe.to_dict())
+        return _next_folder(name) if out is None else _empty_folder(Path(out))
     except OSError as error:
         raise ResightError(
             f"out: can't write to {error.filename or out}: {error.strerror}; pick another --out"
         ) from None
-    return run
 
 
 def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:

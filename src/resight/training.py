@@ -16,6 +16,8 @@ from typing import Any
 
 from resight import costs
 from resight import resume as resuming
+from resight.catalog import find_recipe
+from resight.changes import changed
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import evidence_of, examine
 from resight.diagnosis.inputs import split_statistics
@@ -23,7 +25,7 @@ from resight.diagnosis.watch import Watch
 from resight.epochs import NonFiniteLoss, fit_epochs, measure
 from resight.errors import ResightError, ResightWarning
 from resight.interrupt import Interrupted, StopRequested, StopSignals
-from resight.job import Job, needs_lr_test, prepare, with_recipe
+from resight.job import Job, build_job, needs_lr_test, open_data, with_recipe
 from resight.material import Material
 from resight.predictions import Predictions
 from resight.progress import Reporter, default_reporter, duration
@@ -36,7 +38,12 @@ from resight.reporting.live import LiveReport, serve
 from resight.run import Run, check_out, create_run, describe_environment, load_run
 from resight.runtime import Runtime
 from resight.settings import Schedule
+from resight.timings import Timings, count_report, epochs_told_apart
 from resight.weights import save_model
+
+
+class LrNotFound(ResightError):
+    """The LR test's curve bears no LR that the schedule wants."""
 
 
 def train(
@@ -48,10 +55,12 @@ def train(
     minutes: float | None = None,
     device: str = "auto",
     precision: str = "auto",
+    executor: str = "auto",
     deterministic: bool = False,
     skip_bad: bool = False,
     report: bool = True,
     live: bool = False,
+    announce: bool = True,
     reporter: Reporter | None = None,
     started: float | None = None,
     **changes: Any,
@@ -64,16 +73,17 @@ def train(
     many whole epochs as fit, at most the recipe's. resume: a run folder to go on with, its recipe
     unless `recipe` or changes name the same one. report: write the report at the end; what went
     wrong is looked for and named without it too. live: show the report on 127.0.0.1 meanwhile.
-    started: `time.perf_counter()` from which
-    `wall_seconds` counts, this call unless given.
+    executor: "eager" or "captured" (CUDA graphs); "auto" captures where it can.
+    announce: measure first what it will cost here, and say so. started: `time.perf_counter()` from
+    which `wall_seconds` counts, this call unless given.
 
     Raises `ResightError` for what the user can mend and `Interrupted` (a KeyboardInterrupt) after
     Ctrl-C or SIGTERM, once the state is saved.
     """
     started = time.perf_counter() if started is None else started
+    timings = Timings(started)
     reporter = reporter or default_reporter()
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ResightError(f"minutes = {minutes:g} must be a number above 0")
+    check_minutes(minutes)
     run: Run | None = None
     with StopSignals() as stop, contextlib.ExitStack() as held:
         decoding = stop.checking(reporter.counting("decoding images"))
@@ -89,37 +99,47 @@ def train(
                     reporter.say(f"{run.path} has finished already: nothing to do")
                     return run
                 held.enter_context(run.lock())
-                runtime = resuming.same_runtime(run, device, precision, deterministic=deterministic)
-                job, saved = resuming.reopen(run, data, runtime, reporter, decoding)
+                runtime = resuming.same_runtime(
+                    run, device, precision, executor=executor, deterministic=deterministic
+                )
+                with timings("data"):
+                    job, saved = resuming.reopen(run, data, runtime, reporter, decoding)
             else:
                 check_out(out)
-                runtime = Runtime.choose(device, precision, deterministic=deterministic)
-                job = prepare(
-                    recipe if recipe is not None else "custom-resnet",
-                    data,
-                    runtime,
-                    changes=changes,
-                    skip_bad=skip_bad,
-                    decoding=decoding,
-                )
-                job = _announce(job, minutes, reporter)
+                asked = changed(find_recipe("custom-resnet" if recipe is None else recipe), changes)
+                with timings("start"):
+                    runtime = Runtime.choose(
+                        device, precision, executor=executor, deterministic=deterministic
+                    )
+                    runtime.apply()
+                with timings("data"):
+                    loaded = open_data(data, asked, skip_bad=skip_bad, decoding=decoding)
+                with timings("build"):
+                    job = build_job(asked, loaded, runtime)
+                if announce or minutes is not None:
+                    with timings("cost"):
+                        job = say_cost(job, minutes, reporter)
                 run, saved = create_run(out, job.recipe), None
                 held.enter_context(run.lock())
                 facts = resuming.data_facts(job.data)
                 run.write("resolved.json", {"data": facts, "steps_per_epoch": job.steps_per_epoch})
-            run.write("environment.json", describe_environment(runtime.to_dict()))
+            run.write("environment.json", describe_environment(job.runtime.to_dict()))
             if live:
                 reporter, address = held.enter_context(serve(run, reporter))
                 reporter.say(f"live at {address}")
-            schedule = _resolve(job, run, reporter, stop)
+            schedule = _resolve(job, run, reporter, stop, timings)
             if saved is not None:
                 job.state.restore(saved)
             run.rewrite_metrics(job.state.history)
-            watch = _watch(job, run, reporter)
-            last = fit_epochs(job, run, schedule, reporter, stop, watch)
-            predictions = _finish(job, run, last, stop, started)
+            first = job.state.step if resume is not None else None
+            with timings("checks"):
+                watch = _watch(job, run, reporter)
+            with epochs_told_apart(job.state, timings):
+                last = fit_epochs(job, run, schedule, reporter, stop, watch)
+            predictions = _finish(job, run, last, stop, started, timings, resumed_from=first)
             reporter.say(predictions.headline)
             _look_into(job, run, reporter, stop, report=report)
+            count_report(run, started)
             return run
         except NonFiniteLoss as error:
             assert run is not None
@@ -135,7 +155,12 @@ def train(
             reporter.close()
 
 
-def _announce(job: Job, minutes: float | None, reporter: Reporter) -> Job:
+def check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ResightError(f"minutes = {minutes:g} must be a number above 0")
+
+
+def say_cost(job: Job, minutes: float | None, reporter: Reporter) -> Job:
     """Say what will be done and what it costs; with `minutes`, cut the epochs to what fits."""
     for note in job.data.notes:
         reporter.say(f"note: {note}")
@@ -149,11 +174,16 @@ def _announce(job: Job, minutes: float | None, reporter: Reporter) -> Job:
     return job
 
 
-def _resolve(job: Job, run: Run, reporter: Reporter, stop: StopSignals) -> Schedule:
+def _resolve(
+    job: Job, run: Run, reporter: Reporter, stop: StopSignals, timings: Timings
+) -> Schedule:
     """The schedule in numbers: from `resolved.json`, else found now and written there."""
     resolved = run.resolved
     if "found" not in resolved:
-        found = _find(job, run, reporter, stop) if needs_lr_test(job.recipe) else {}
+        found = {}
+        if needs_lr_test(job.recipe):
+            with timings("lr_test"):
+                found = _find(job, run, reporter, stop)
         schedule = _in_numbers(job.recipe, found)
         resolved |= {"found": found, "schedule": schedule.model_dump(mode="json")}
         run.write("resolved.json", resolved)
@@ -172,7 +202,7 @@ def _find(job: Job, run: Run, reporter: Reporter, stop: StopSignals) -> dict[str
         if getattr(schedule, "lr_min", None) == "find":
             found["lr_min"] = test.suggest_lr_min(lr_max)
     except ResightError as error:
-        raise ResightError(f"{error} (a new run; {run.path} holds the curve only)") from None
+        raise LrNotFound(f"{error} (a new run; {run.path} holds the curve only)") from None
     words = " · ".join(f"{key} {value:.3g}" for key, value in found.items())
     reporter.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
     return found
@@ -225,7 +255,14 @@ def _make_report(run: Run) -> str:
 
 
 def _finish(
-    job: Job, run: Run, last: Predictions | None, stop: StopSignals, started: float
+    job: Job,
+    run: Run,
+    last: Predictions | None,
+    stop: StopSignals,
+    started: float,
+    timings: Timings,
+    *,
+    resumed_from: int | None,
 ) -> Predictions:
     """Measure the test split with the weights that stay, and write what is left to write.
 
@@ -233,14 +270,17 @@ def _finish(
     split (`last`) then serves.
     """
     model = job.state.eval_model
-    if job.data.val is not None:
-        _load_best(job, run)
-        measure(job, "val", stop).save(run.path / "predictions-val.npz")  # calibrates the report
-    predictions = last if last and last.split == "test" else measure(job, "test", stop)
-    save_model(run.path / "model.safetensors", model, job.recipe, job.data)
-    predictions.save(run.path / "predictions.npz")
+    with timings("evaluate"):
+        if job.data.val is not None:
+            _load_best(job, run)
+            measure(job, "val", stop).save(run.path / "predictions-val.npz")  # for the report
+        predictions = last if last and last.split == "test" else measure(job, "test", stop)
+    with timings("save"):
+        save_model(run.path / "model.safetensors", model, job.recipe, job.data)
+        predictions.save(run.path / "predictions.npz")
     low, high = predictions.accuracy_interval
     seconds = math.fsum(row["train_seconds"] for row in job.state.history)
+    wall = time.perf_counter() - started
     result = {
         "run": str(run.path),
         "recipe": job.recipe.name,
@@ -256,7 +296,9 @@ def _finish(
         "train_accuracy": job.state.history[-1]["train_accuracy"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": seconds,
-        "wall_seconds": time.perf_counter() - started,
+        "wall_seconds": wall,
+        "timings": timings.parts(wall),  # of this process; the report's come when it is done
+        "resumed_from_step": resumed_from,
         "images_per_second": job.epoch_images() * len(job.state.history) / max(seconds, 1e-9),
         "device": job.runtime.name,
         "precision": job.runtime.precision,
@@ -267,7 +309,8 @@ def _finish(
 
 def _load_best(job: Job, run: Run) -> None:
     epoch = run.load_best(job.state.eval_model)
-    best = max(job.state.history, key=lambda row: float(row["val_accuracy"]))["epoch"]
+    measured = [row for row in job.state.history if "val_accuracy" in row]
+    best = max(measured, key=lambda row: float(row["val_accuracy"]))["epoch"]
     if epoch != best:  # killed between the two files, and resumed where bits are not promised
         warnings.warn(
             f"{run.path / 'best.pt'} is of epoch {epoch}, but epoch {best} was the best in "
