@@ -1,116 +1,260 @@
-"""Images/s of a training step on this CPU: Resight's against the same net's eager fp32 NCHW step.
+"""Images/s of training on this CPU: Resight's steps, or whole epochs, against the plain way.
 
-    python benchmarks/cpu_step.py [--batch-size 512] [--rounds 5] [--json FILE]
+    python benchmarks/cpu_step.py [--recipe custom-resnet] [--batch-size 512] [--rounds 5]
+    python benchmarks/cpu_step.py --epoch-images 2048 [--workers 0 2]
 
 Resight's step is the one that `resight train` runs: augmentation from drawn numbers,
-channels-last, bf16 where the CPU has it. The other is the plain way: contiguous fp32, torch's
-default Adam, a batch that is ready in memory. Both take turns, so that a machine whose speed drifts
-favours neither; the figures are medians of the rounds, the ratio that of their ratios.
+channels-last, bf16 where the CPU has it. The plain step is the same net eagerly: contiguous fp32,
+torch's default Adam, a batch that is ready in memory. In the same rounds are timed: the
+augmentation alone, whose share of Resight's step that gives, and a large product of square
+matrices, whose rate is what this CPU can do at most (an image's FLOPs: see `training_flop`).
+
+With --epoch-images the sides are whole epochs over so many images. The plain one is the
+write-ups': a DataLoader over PIL images with torchvision's augmentation (Albumentations too where
+it is installed), loss.item() each step; of its numbers of workers the fastest counts. Resight's
+draws its plan, augments, and reads the loss each step as well.
+
+All take turns, so that a machine whose speed drifts favours none; figures are medians of the
+rounds, ratios are made round by round. The pixels are random.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
-from resight.data.types import ImageData, Split
-from resight.job import build_job
-from resight.recipe import Recipe
+from loaders import make_loader, transforms
+from measuring import (
+    Spread,
+    Work,
+    one_line_errors,
+    options_parser,
+    print_table,
+    take_turns,
+    whole_number,
+    write_figures,
+)
+from resight.catalog import find_recipe
+from resight.data.types import ImageData
+from resight.job import Job, build_job
+from resight.recipe import parse_setting
 from resight.runtime import Runtime
-from resight.state import init_net
+from workload import (
+    MatrixProduct,
+    at_full_size,
+    begin_epoch,
+    describe,
+    random_data,
+    training_flop,
+)
 
-FLOP_PER_IMAGE = 2 * 3 * 379_261_952  # multiply and add, forward and twice that backward
-
-
-def random_data(n: int) -> ImageData:
-    """Random pixels: the time of a step does not depend on them."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, n)
-    split = Split(images, labels, np.array([f"{i:06d}" for i in range(n)]))
-    half = np.full(3, 0.5)
-    names = tuple(str(i) for i in range(10))
-    return ImageData("random", "memory", names, split, split, half, half / 2, fingerprint="random")
+LR = 1e-3
 
 
-def resight_step(data: ImageData, batch_size: int) -> Callable[[], None]:
-    recipe = Recipe().with_changes({"train.batch_size": batch_size})
-    runtime = Runtime.choose("cpu")
-    runtime.apply()
-    job = build_job(recipe, data, runtime)
-    plan = job.plan(0)
-    index = plan.order[:batch_size]
-    return lambda: float(job.executor.step(index, plan, lr=1e-3)[0]) and None
+def plain_net(job: Job) -> nn.Module:
+    """The job's net and weights in contiguous memory; to be made before the first step."""
+    net = copy.deepcopy(job.state.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert isinstance(net, nn.Module)
+    return net.train()
 
 
-def plain_step(data: ImageData, batch_size: int) -> Callable[[], None]:
-    model: nn.Module = init_net(Recipe(), classes=10, channels=3).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
-    pixels = torch.from_numpy(data.train.images[:batch_size]).permute(0, 3, 1, 2)
-    images = ((pixels.float() / 255 - 0.5) / 0.25).contiguous()
-    labels = torch.from_numpy(data.train.labels[:batch_size])
+def plain_adam(model: nn.Module) -> torch.optim.Adam:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adam(trained, lr=LR, weight_decay=1e-4)
+
+
+def resight_step(job: Job) -> Work:
+    begin_epoch(job, 0, LR)
+    return lambda: float(job.executor.step(0)[0])
+
+
+def plain_step(job: Job) -> Work:
+    model = plain_net(job)
+    optimizer = plain_adam(model)
+    images = job.train.plain(0, job.recipe.train.batch_size).contiguous()
+    labels = job.train.labels[: job.recipe.train.batch_size]
 
     def step() -> None:
         optimizer.zero_grad()
         loss = cross_entropy(model(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
-def seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def augmentation(job: Job) -> Work:
+    plan = job.plan(0)
+    index = next(iter(job.batches(plan)))
+    return lambda: job.train.augmented(index, plan, job.recipe.augment)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
-    batch = arguments.batch_size
-    data = random_data(batch)
-    ours, plain = resight_step(data, batch), plain_step(data, batch)
-    ours(), plain()
-    rounds = [(seconds(ours), seconds(plain)) for _ in range(arguments.rounds)]
-    our_rate = statistics.median(batch / a for a, _ in rounds)
-    plain_rate = statistics.median(batch / b for _, b in rounds)
-    ratios = sorted(b / a for a, b in rounds)
-    runtime = Runtime.choose("cpu")
-    result = {
-        "cpu": runtime.name,
-        "torch": torch.__version__,
-        "batch_size": batch,
-        "rounds": arguments.rounds,
-        "resight_precision": runtime.precision,
-        "resight_images_per_second": our_rate,
-        "plain_images_per_second": plain_rate,
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": ratios[0],
-        "ratio_max": ratios[-1],
+def resight_epoch(job: Job) -> Work:
+    """An epoch as `resight train` runs it, with its look at the loss after each step."""
+
+    def epoch() -> float:
+        job.state.step = 0  # each round does the work of the first epoch
+        begin_epoch(job, 0, LR)
+        trace, total = job.state.trace, 0.0
+        for position in range(job.steps_per_epoch):
+            loss, correct = job.executor.step(position)
+            trace.losses[position], trace.correct[position] = loss, correct
+            total += float(trace.losses[position])
+        return total
+
+    return epoch
+
+
+def plain_epoch(job: Job, loader: DataLoader[tuple[Tensor, int]]) -> Work:
+    model = plain_net(job)
+    optimizer = plain_adam(model)
+
+    def epoch() -> tuple[float, int]:
+        total, correct = 0.0, 0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = cross_entropy(logits, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item()
+            correct += int((logits.argmax(1) == labels).sum().item())
+        return total, correct
+
+    return epoch
+
+
+def measure_steps(job: Job, matrix: int, rounds: int) -> dict[str, Any]:
+    """Seconds by round of both steps, the augmentation and the products, and what follows."""
+    runtime, batch = job.runtime, job.recipe.train.batch_size
+    flop = training_flop(job.state.model, (3, job.data.image_size, job.data.image_size)) * batch
+    kinds = ["fp32", "bf16"] if runtime.precision == "bf16" else ["fp32"]
+    products = {f"{kind} product": MatrixProduct(matrix, kind, runtime.device) for kind in kinds}
+    works: dict[str, Work] = {
+        "plain": plain_step(job),
+        "resight": resight_step(job),
+        "augmentation": augmentation(job),
+        **products,
     }
-    print(f"{runtime.name}, torch {torch.__version__}, batch {batch}, {arguments.rounds} rounds")
-    print("step                                        images/s   GFLOP/s")
-    for name, rate in (
-        (f"resight: {runtime.precision}, channels-last, augmented", our_rate),
-        ("plain: fp32, NCHW, eager", plain_rate),
-    ):
-        print(f"{name:<44}{rate:>8.1f}{rate * FLOP_PER_IMAGE / 1e9:>10.0f}")
-    print(f"ratio {result['ratio_median']:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    seconds = take_turns(works, rounds)
+    ours = [flop / value for value in seconds["resight"]]
+    of_product = {
+        kind: Spread.of_ratios(ours, [products[kind].flop / value for value in seconds[kind]])
+        for kind in products
+    }
+    gflops = {side: flop / statistics.median(seconds[side]) / 1e9 for side in ("resight", "plain")}
+    for kind, product in products.items():
+        gflops[kind] = product.flop / statistics.median(seconds[kind]) / 1e9
+    return {
+        "seconds": seconds,
+        "flop_per_step": flop,
+        "gflop_per_second": gflops,
+        "images_per_second": {
+            side: batch / statistics.median(seconds[side]) for side in ("resight", "plain")
+        },
+        "ratio": Spread.of_ratios(seconds["plain"], seconds["resight"]).to_dict(),
+        "fraction_of_product": {kind: value.to_dict() for kind, value in of_product.items()},
+        "augmentation_share": Spread.of_ratios(
+            seconds["augmentation"], seconds["resight"]
+        ).to_dict(),
+    }
+
+
+def measure_epochs(job: Job, workers: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Seconds by round of an epoch of either side, for each way of loading, and what follows."""
+    recipe, images = job.recipe, job.epoch_images()
+    works: dict[str, Work] = {}
+    for library, transform in transforms(job.data, recipe.augment).items():
+        for count in workers:
+            loader = make_loader(job.data, transform, recipe.train, count)
+            works[f"{library}, {count} workers"] = plain_epoch(job, loader)
+    plain = list(works)
+    seconds = take_turns({**works, "resight": resight_epoch(job)}, rounds)
+    best = min(plain, key=lambda name: statistics.median(seconds[name]))
+    return {
+        "seconds": seconds,
+        "images": images,
+        "images_per_second": {
+            name: images / statistics.median(values) for name, values in seconds.items()
+        },
+        "best_plain": best,
+        "ratio": Spread.of_ratios(seconds[best], seconds["resight"]).to_dict(),
+    }
+
+
+def say_steps(job: Job, figures: dict[str, Any]) -> None:
+    names = {
+        "resight": f"resight: {job.runtime.precision}, channels-last, augmented",
+        "plain": "plain: fp32, NCHW, Adam, a batch in memory",
+    }
+    rows = []
+    for side, gflops in figures["gflop_per_second"].items():
+        rate = figures["images_per_second"].get(side)
+        rows.append((names.get(side, side), f"{rate:.1f}" if rate else "", f"{gflops:.0f}"))
+    print_table(("step", "images/s", "GFLOP/s"), rows)
+    print(f"ratio resight/plain {Spread(**figures['ratio'])}")
+    for kind, fraction in figures["fraction_of_product"].items():
+        print(f"FLOP/s of resight's step over those of a large {kind}: {Spread(**fraction)}")
+    share = Spread(**{key: 100 * value for key, value in figures["augmentation_share"].items()})
+    print(f"augmentation, percent of resight's step: {share}")
+
+
+def say_epochs(job: Job, figures: dict[str, Any]) -> None:
+    rates = figures["images_per_second"]
+    rows = [
+        (f"plain: fp32, NCHW, Adam, {n}", f"{r:.1f}") for n, r in rates.items() if n != "resight"
+    ]
+    rows.append((f"resight: {job.runtime.precision}, channels-last", f"{rates['resight']:.1f}"))
+    print_table((f"epoch of {figures['images']:,} images", "images/s"), rows)
+    print(f"ratio resight/plain ({figures['best_plain']}) {Spread(**figures['ratio'])}")
+
+
+def prepare_job(arguments: argparse.Namespace) -> Job:
+    changes = dict(parse_setting(pair) for pair in arguments.set)
+    if arguments.batch_size:
+        changes["train.batch_size"] = arguments.batch_size
+    recipe = at_full_size(find_recipe(arguments.recipe).with_changes(changes))
+    data: ImageData = random_data(recipe, arguments.epoch_images or recipe.train.batch_size)
+    runtime = Runtime.choose("cpu")
+    runtime.apply()
+    return build_job(recipe, data, runtime)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--recipe", default="custom-resnet", help="a name or a file")
+    parser.add_argument("--set", action="append", default=[], help="a field of the recipe")
+    parser.add_argument("--batch-size", type=whole_number, help="the recipe's unless given")
+    parser.add_argument("--rounds", type=whole_number, default=5)
+    parser.add_argument("--matrix", type=whole_number, default=4096, help="side of the products")
+    parser.add_argument(
+        "--epoch-images", type=whole_number, nargs="?", const=2048, help="whole epochs; 2048"
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the DataLoader")
+    arguments = parser.parse_args(argv)
+    job = prepare_job(arguments)
+    machine = describe(job.runtime)
+    print(
+        f"{machine['device_name']}, torch {machine['torch']}, {job.recipe.name}, batch "
+        f"{job.recipe.train.batch_size}, {arguments.rounds} rounds"
+    )
+    if arguments.epoch_images:
+        figures = measure_epochs(job, arguments.workers, arguments.rounds)
+        say_epochs(job, figures)
+    else:
+        figures = measure_steps(job, arguments.matrix, arguments.rounds)
+        say_steps(job, figures)
+    head = {"benchmark": "cpu_step", "machine": machine, "recipe": job.recipe.to_dict()}
+    write_figures(arguments.json, {**head, "rounds": arguments.rounds, **figures})
 
 
 if __name__ == "__main__":

@@ -9,39 +9,49 @@ gives them. `--json FILE` writes the figures too.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
+import itertools
 import time
 import warnings
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch_lr_finder import LRFinder
 
+from measuring import one_line_errors, options_parser, print_table, write_figures
+from resight.errors import ResightError
 from resight.job import Job, prepare
 from resight.range_test import LR_RANGE, run_range_test
 from resight.recipe import parse_setting
 from resight.runtime import Runtime
 from resight.state import init_net
 
+try:
+    from torch_lr_finder import LRFinder  # type: ignore[import-untyped]
+except ImportError:
+    LRFinder = None
+
 mpl.use("Agg")
+
+
+def drawn_batches(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels as the job's own steps see them, epoch after epoch from the first."""
+    for epoch in itertools.count():
+        plan = job.plan(epoch)
+        for index in job.batches(plan):
+            yield job.train.augmented(index, plan, job.recipe.augment)
 
 
 def their_test(job: Job, steps: int) -> tuple[list[float], list[float], float | None]:
     """LRs, raw losses and the suggestion of torch-lr-finder on the batches that the job draws."""
     recipe = job.recipe
-    batches = [
-        job.train.augmented(index, plan, recipe.augment)
-        for index, plan in job.endless_batches(steps)
-    ]
+    batches = list(itertools.islice(drawn_batches(job), steps))
     model = init_net(recipe, classes=len(job.data.classes), channels=job.data.channels)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         model.parameters(), lr=LR_RANGE[0], weight_decay=recipe.optimizer.weight_decay
     )
@@ -57,22 +67,28 @@ def their_test(job: Job, steps: int) -> tuple[list[float], list[float], float | 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with contextlib.redirect_stderr(io.StringIO()):
-            loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+            loader: DataLoader[Tensor] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
             finder.range_test(loader, end_lr=LR_RANGE[1], num_iter=steps, step_mode="exp")
             drawn = finder.plot(suggest_lr=True)
     return finder.history["lr"], losses, drawn[1] if isinstance(drawn, tuple) else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--data")
     parser.add_argument("--set", action="append", default=[], help="a field of the recipe")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    if LRFinder is None:
+        raise ResightError("torch-lr-finder is not installed: pip install torch-lr-finder")
     changes = dict(parse_setting(pair) for pair in arguments.set)
     job = prepare(arguments.recipe, arguments.data, Runtime.choose("cpu", "fp32"), changes=changes)
-    assert job.recipe.optimizer.name == "adam", "the comparison is written for Adam"
+    if job.recipe.optimizer.name != "adam":
+        raise ResightError(
+            f"--recipe {arguments.recipe} has optimizer.name = '{job.recipe.optimizer.name}' and "
+            "the comparison is written for adam: give --set optimizer.name=adam"
+        )
     start = time.perf_counter()
     ours = run_range_test(job)
     seconds = time.perf_counter() - start
@@ -82,10 +98,25 @@ def main() -> None:
     shared = min(len(ours.lrs), len(lrs))
     apart = np.abs(ours.losses[:shared] - np.array(losses[:shared]))
     before = int(ours.lrs.searchsorted(1e-2))
-    result = {
+    suggestions = ours.suggestions()
+    print(
+        f"{arguments.recipe} on {job.data.name}, at most {job.lr_test_steps} steps up to LR "
+        f"{LR_RANGE[1]:g}"
+    )
+    readings: dict[str, float | None] = {
+        f"resight {method}": value for method, value in suggestions.items()
+    }
+    readings["torch-lr-finder steepest"] = suggestion
+    rows = [(name, "none" if lr is None else f"{lr:.3g}") for name, lr in readings.items()]
+    print_table(("reading", "LR"), rows)
+    print(f"resight {len(ours.lrs)} steps in {seconds:.1f} s ({ours.stop}); ", end="")
+    print(f"torch-lr-finder {len(lrs)} steps in {their_seconds:.1f} s")
+    print(f"raw losses below LR 0.01 differ by at most {apart[:before].max():.2g}")
+    figures = {
+        "benchmark": "lr_finder",
         "recipe": arguments.recipe,
         "changes": changes,
-        "resight": ours.suggestions(),
+        "resight": suggestions,
         "resight_steps": len(ours.lrs),
         "resight_stop": ours.stop,
         "resight_seconds": seconds,
@@ -94,20 +125,7 @@ def main() -> None:
         "torch_lr_finder_seconds": their_seconds,
         "largest_loss_difference_below_lr_0.01": float(apart[:before].max()),
     }
-    print(
-        f"{arguments.recipe} on {job.data.name}, at most {job.lr_test_steps} steps up to LR "
-        f"{LR_RANGE[1]:g}"
-    )
-    print("reading                       LR")
-    for method, value in ours.suggestions().items():
-        print(f"resight {method:<16}{value:>10.3g}")
-    theirs = "none" if suggestion is None else f"{suggestion:.3g}"
-    print(f"torch-lr-finder steepest{theirs:>10}")
-    print(f"resight {len(ours.lrs)} steps in {seconds:.1f} s ({ours.stop}); ", end="")
-    print(f"torch-lr-finder {len(lrs)} steps in {their_seconds:.1f} s")
-    print(f"raw losses below LR 0.01 differ by at most {apart[:before].max():.2g}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, figures)
 
 
 if __name__ == "__main__":

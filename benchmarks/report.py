@@ -1,22 +1,21 @@
 """Where the seconds of a run's report go, how large its page is, and how fast Chromium opens it.
 
-    python benchmarks/report.py RUN [--opens 5]
+    python benchmarks/report.py RUN [--opens 5] [--json FILE]
 
 The run must have finished and its images must be there; its `diagnosis.json` is written anew.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from measuring import one_line_errors, options_parser, print_table, write_figures
 from resight.diagnosis.diagnose import examine
 from resight.material import gather
 from resight.reporting.facts import run_facts, summary_facts
@@ -25,11 +24,12 @@ from resight.reporting.page import render_run
 from resight.reporting.readme import write_readme
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--opens", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     seconds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -50,8 +50,7 @@ def main() -> None:
         path.write_text(page, "utf-8")
         timed("README", lambda: write_readme(Path(folder), facts, gallery))
         opened = open_page(path, options.opens)
-    for name, value in seconds.items():
-        print(f"{name:<12}{value:6.1f} s")
+    print_table(("part", "seconds"), [(name, f"{value:.1f}") for name, value in seconds.items()])
     images = len(gallery.rows) if gallery else 0
     print(f"page {path.name}: {len(page.encode()) / 1e6:.2f} MB, {images} images")
     if opened:
@@ -59,7 +58,8 @@ def main() -> None:
             f"opened in {statistics.median(opened):.0f} ms "
             f"({min(opened):.0f} to {max(opened):.0f}, n = {len(opened)})"
         )
-    print(json.dumps({"seconds": seconds, "bytes": len(page.encode()), "open_ms": opened}))
+    figures = {"seconds": seconds, "bytes": len(page.encode()), "open_ms": opened}
+    write_figures(options.json, {"benchmark": "report", **figures})
 
 
 def open_page(path: Path, times: int) -> list[float]:
