@@ -1,4 +1,4 @@
-"""Crop, flip, cutout and normalisation against per-pixel references in numpy."""
+"""Crop, flip, cutout, normalisation and scale against per-pixel references in numpy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 
-from resight.augment import crop_flip, cutout, normalize
+from resight.augment import crop_flip, cutout, normalize, shrink
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
@@ -278,3 +279,44 @@ def test_switched_off_augmentation_is_the_plain_image() -> None:
     images, _ = placed.augmented(torch.arange(6), plan, off)
 
     assert torch.equal(images, placed.plain(0, 6))
+
+
+def triangle_filter(image: np.ndarray, size: int) -> np.ndarray:
+    """Each axis in turn: what lies within one new pixel's width, weighed by its nearness."""
+    for axis in (0, 1):
+        old = image.shape[axis]
+        scale = old / size
+        centres = (np.arange(size) + 0.5) * scale
+        nearness = 1 - np.abs(np.arange(old) + 0.5 - centres[:, None]) / scale
+        weights = nearness.clip(min=0)
+        weights /= weights.sum(1, keepdims=True)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    return image
+
+
+@pytest.mark.parametrize(("old", "size"), [(32, 24), (12, 9), (9, 8), (32, 16), (7, 2), (5, 1)])
+def test_smaller_images_are_a_triangle_filters(old: int, size: int) -> None:
+    images = torch.randn(2, 3, old, old, generator=torch.Generator().manual_seed(old))
+    small = shrink(images.contiguous(memory_format=torch.channels_last), size)
+    assert small.shape == (2, 3, size, size)
+    assert small.is_contiguous(memory_format=torch.channels_last)
+    for image, mine in zip(images.numpy().astype(np.float64), small.numpy(), strict=True):
+        for channel, found in zip(image, mine, strict=True):
+            np.testing.assert_allclose(found, triangle_filter(channel, size), atol=1e-5)
+
+
+def test_smaller_images_are_pillows() -> None:
+    pixels = np.random.default_rng(4).normal(size=(32, 32)).astype(np.float32)
+    expected = Image.fromarray(pixels).resize((20, 20), Image.Resampling.BILINEAR)
+    small = shrink(torch.from_numpy(pixels)[None, None], 20)[0, 0]
+    np.testing.assert_allclose(small.numpy(), np.asarray(expected), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(old=st.integers(2, 40), share=st.floats(0.05, 0.99), level=st.floats(-3, 3))
+def test_a_smaller_image_of_one_colour_is_of_that_colour(
+    old: int, share: float, level: float
+) -> None:
+    size = max(1, round(old * share))
+    small = shrink(torch.full((1, 3, old, old), level), size)
+    assert torch.allclose(small, torch.full((1, 3, size, size), level), atol=1e-5)

@@ -208,7 +208,7 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (lr_of_words, ["lr = 'fast'", "a number > 0 or 'find'"]),
     (negative_lr, ["lr_max = -0.1", "a number > 0 or 'find'"]),
     (wrong_device, ["device = 'gpu'", "auto, cpu or cuda"]),
-    (wrong_precision, ["precision = 'fp8'", "auto, fp32 or bf16"]),
+    (wrong_precision, ["precision = 'fp8'", "auto, fp32, bf16 or fp16"]),
     (whole_train_for_validation, ["data.val_fraction = 1.0", "0.5"]),
     (broken_toml, ["mine.toml", "not valid TOML", "line 1"]),
     (wrong_type_in_toml, ["mine.toml", "train.batch_size = 'many'", "integer"]),

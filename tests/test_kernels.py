@@ -428,3 +428,20 @@ def test_triton_captured_in_a_graph_is_triton() -> None:
     graph.replay()
     torch.cuda.synchronize()
     assert all(torch.equal(captured[key], value) for key, value in expected.items())
+
+
+TRY_OUT = """
+import pytest, torch
+from resight.kernels import pool_norm_triton
+
+pool_norm_triton.try_out(torch.device("cpu"))
+right = pool_norm_triton.backward
+pool_norm_triton.backward = lambda *given, **named: [1.1 * g for g in right(*given, **named)]
+with pytest.raises(AssertionError, match="not close"):
+    pool_norm_triton.try_out(torch.device("cpu"))
+"""
+
+
+@needs_triton
+def test_the_first_try_compares_with_the_twin(tmp_path: Path) -> None:
+    run_python(TRY_OUT, cwd=tmp_path, TRITON_INTERPRET="1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import random
 from pathlib import Path
@@ -18,16 +20,21 @@ from resight import costs, epochs
 from resight.changes import changed
 from resight.checkpoints import Checkpointer, write_checkpoint
 from resight.data.types import ImageData
+from resight.diagnosis import checks
+from resight.diagnosis.diagnose import evidence_of
 from resight.errors import ResightError
-from resight.interrupt import StopSignals
+from resight.interrupt import Interrupted, StopSignals
 from resight.job import build_job, prepare
-from resight.progress import Quiet, StepInfo
+from resight.material import Material
+from resight.progress import Lines, Quiet, StepInfo
 from resight.recipe import Recipe
+from resight.reporting.facts import base_facts
+from resight.reporting.live import LiveReport
 from resight.run import load_run
 from resight.runtime import Runtime
 from resight.schedule import lr_at
 from resight.step import Eager
-from test_resume import fit, tiny
+from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
 
 
 class Listener(Quiet):
@@ -387,3 +394,115 @@ def test_prepare_takes_data_from_the_recipe() -> None:
     job = prepare("digits", None, runtime(), changes={})
     assert job.data.name == "digits"
     assert len(job.train) + len(job.test) == 1797
+
+
+AT_THE_END = {"evaluate.when": "end", "evaluate.tta": "flip"}
+MEASURED = ("test_loss", "test_accuracy", "val_loss", "val_accuracy", "evaluate_seconds")
+
+
+@pytest.mark.parametrize("val", [0, 24])
+def test_measured_at_the_end_only_the_last_epoch_has_an_accuracy(val: int, out: Path) -> None:
+    """And everything that looks at a run does without the others."""
+    data, said = make_data(val=val), io.StringIO()
+    recipe = tiny("digits", **AT_THE_END)
+    run = fit(recipe, data, out, report=True, reporter=Lines(said))
+
+    *before, last = run.metrics
+    assert len(before) == 2
+    assert not any(key in row for row in before for key in MEASURED)
+    split = "val" if val else "test"
+    assert {key for key in MEASURED if key in last} == {
+        f"{split}_loss",
+        f"{split}_accuracy",
+        "evaluate_seconds",
+    }
+    assert run.diagnosis is not None
+    assert (out / "report" / "index.html").is_file()
+    readme = (out / "report" / "README.md").read_text("utf-8")
+    assert f"{split} loss" in readme
+    assert f"{last[f'{split}_accuracy']:.2%}" in readme
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("epoch ")]
+    assert [f"{split} loss" in line for line in lines] == [False, False, True]
+    assert run.result["test_accuracy"] == run.predictions.accuracy
+    if val:
+        assert run.result["weights"] == "best validation epoch"
+        assert (out / "predictions-val.npz").is_file()
+    else:
+        assert run.result["test_accuracy"] == last["test_accuracy"]
+
+
+def test_measured_at_the_end_a_training_is_the_same_but_for_the_rows(
+    data: ImageData, tmp_path: Path
+) -> None:
+    each = fit(tiny("digits", **{"evaluate.tta": "flip"}), data, tmp_path / "each")
+    end = fit(tiny("digits", **AT_THE_END), data, tmp_path / "end")
+    assert np.array_equal(each.predictions.logits, end.predictions.logits)
+    assert each.metrics[-1]["test_loss"] == end.metrics[-1]["test_loss"]
+    compared = resight.compare([each, end])
+    page = compared.write_page(tmp_path / "compared.html")
+    assert page.is_file()
+    assert "| end" in compared.to_markdown()
+
+
+def test_a_run_that_measures_at_the_end_can_be_looked_at_before(data: ImageData, out: Path) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Looking(Quiet):
+        def epoch(self, row: dict[str, Any], epochs: int) -> None:
+            live = LiveReport(load_run(out), Quiet())
+            seen.append(json.loads(json.dumps(live.facts())))
+
+    run = fit(tiny("digits", **AT_THE_END), data, out, reporter=Looking())
+    assert [len(facts["metrics"]) for facts in seen] == [1, 2, 3]
+    assert base_facts(run)["metrics"] == seen[-1]["metrics"]
+
+    evidence = evidence_of(Material(run, data, runtime()))
+    now = dataclasses.replace(evidence, metrics=run.metrics[:2], finished=False, judged_from=0)
+    assert now.settled
+    assert list(checks.gap(now)) == list(checks.improving(evidence)) == []
+
+
+@pytest.mark.parametrize("stop", [2, 4, 9])
+@pytest.mark.parametrize("val", [0, 24])
+def test_a_run_that_measures_at_the_end_goes_on_bit_for_bit(
+    val: int, stop: int, tmp_path: Path
+) -> None:
+    data, recipe = make_data(val=val), tiny("digits", **AT_THE_END)
+    whole = fit(recipe, data, tmp_path / "whole", announce=False)
+    with pytest.raises(Interrupted):
+        fit(recipe, data, tmp_path / "cut", announce=False, reporter=StopAt(stop, interrupt))
+    resume(tmp_path / "cut", data)
+    assert_same_run(tmp_path / "cut", whole.path)
+
+
+def test_a_failed_run_that_measures_at_the_end_gets_its_report(out: Path, data: ImageData) -> None:
+    recipe = tiny("custom-resnet-d", **AT_THE_END, **{"schedule.lr_max": 1e38})
+    with pytest.raises(epochs.NonFiniteLoss):
+        fit(recipe.with_epochs(12), data, out, report=True)
+    run = load_run(out)
+    assert run.diagnosis is not None
+    assert [finding.name for finding in run.diagnosis.findings][:1] == ["diverged"]
+    assert (out / "report" / "index.html").is_file()
+
+
+def test_everything_fast_at_once(tmp_path: Path) -> None:
+    """Muon, whitened stem, its own LR, lookahead, pieces, small images at first, views, the end."""
+    recipe = tiny(
+        "fast",
+        **{
+            "train.lookahead": 2,
+            "train.norm_batch": 16,
+            "schedule.small_px": 9,
+            "schedule.small_epochs": 1.5,
+        },
+    ).with_epochs(6)
+    data = images_for(recipe)
+    run = fit(recipe, data, tmp_path / "whole", report=True)
+    assert run.metrics[-1]["train_loss"] < 0.8 * run.metrics[0]["train_loss"]
+    assert run.result["test_accuracy"] > 0.6
+    again = resight.evaluate(run, data, device="cpu", precision="fp32")
+    assert np.array_equal(again.logits, run.predictions.logits)
+    with pytest.raises(Interrupted):
+        fit(recipe, data, tmp_path / "cut", announce=False, reporter=StopAt(5, interrupt))
+    resume(tmp_path / "cut", data)
+    assert_same_run(tmp_path / "cut", run.path)

@@ -73,8 +73,8 @@ def available(x: Tensor) -> bool:
 
     On a CUDA GPU that Triton compiles for, channels-last, in half precision or float32, C a
     multiple of 16: with others a thread could not read 16 bytes at a time. The first call on a
-    device compiles a small kernel to see that it can be done, and warns (`ResightWarning`) where
-    it can't; let it come before a capture.
+    device compares a small pass with the twin's and warns (`ResightWarning`) where that can't be
+    done or differs; let it come before a capture.
     """
     return (
         x.is_cuda
@@ -146,7 +146,7 @@ def _kernels() -> ModuleType:
 
 @functools.cache
 def _compiles(device: torch.device) -> bool:
-    """Triton is there and can do its work: it needs a new enough GPU, and a C compiler at hand."""
+    """Triton is there and does its work: it needs a new enough GPU, and a C compiler at hand."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -156,8 +156,8 @@ def _compiles(device: torch.device) -> bool:
     except Exception as error:  # whatever keeps it from compiling, torch's own layers do the work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
-            f"Triton can't compile for {device} ({reason[0]}), so max-pool and batch norm run as "
-            "torch's own layers, a little slower; it needs a C compiler and Python's headers",
+            f"Triton's kernels do not work on {device} ({reason[0]}), so max-pool and batch norm run "
+            "as torch's own layers, a little slower; they need a C compiler and Python's headers",
             ResightWarning,
             stacklevel=3,
         )
