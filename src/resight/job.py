@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.augment import normalize
 from resight.catalog import find_recipe
@@ -33,7 +33,7 @@ CUDA_LOG_STEPS = 32
 LR_TEST_STEPS = 200
 WHITENING_IMAGES = 5000
 PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
-LARGE_BATCH = 1024
+LARGE_BATCH = 512
 FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
 FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
 
@@ -145,6 +145,9 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     test = place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)
     fuse(state.model, fused=runtime.fused)
+    piece = piece_size(recipe, runtime)
+    if 0 < piece < recipe.train.batch_size:
+        _slow_norms(state.model, piece / recipe.train.batch_size)
     executor = _executor(state, recipe, runtime, train, steps)
     recorded = runtime.executor == "captured" and monitor.resident and test.resident
     forwards = Forwards(runtime) if recorded else None
@@ -192,7 +195,7 @@ def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
     """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
 
     With group norm that changes nothing but the rounding. Batch norm's statistics are then a
-    piece's, so that batches which a CPU is used to, up to 1,024 images, stay whole.
+    piece's, so that the usual batches, up to 512 images, stay whole.
     """
     batch, has_batch_norm = recipe.train.batch_size, recipe.model.net != "resnet18-gn"
     if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
@@ -202,6 +205,13 @@ def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
     why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
     reasons = {**runtime.reasons, "micro_batch": why}
     return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
+
+
+def _slow_norms(model: nn.Module, share: float) -> None:
+    """Let running statistics move as far in all pieces of a batch as they would in the whole."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** share
 
 
 def _sample(train: DeviceSplit) -> Tensor:

@@ -156,8 +156,9 @@ def _compiles(device: torch.device) -> bool:
     except Exception as error:  # whatever keeps it from compiling, torch's own layers do the work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
-            f"Triton's kernels do not work on {device} ({reason[0]}), so max-pool and batch norm run "
-            "as torch's own layers, a little slower; they need a C compiler and Python's headers",
+            f"Triton's kernels do not work on {device} ({reason[0]}), so max-pool and batch norm "
+            "run as torch's own layers, a little slower; Triton needs a C compiler and Python's "
+            "headers",
             ResightWarning,
             stacklevel=3,
         )
