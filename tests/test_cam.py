@@ -229,7 +229,8 @@ def test_hirescam_is_gradcam_where_a_mean_and_a_linear_head_follow() -> None:
         ("resnet18", 1, "layer4", 1),
         ("fastnet", 64, "group2", 15),
         ("fastnet", 28, "group2", 6),
-        ("fastnet-deep", 9, "group1", 4),
+        ("fastnet", 32, "group2", 7),
+        ("fastnet-deep", 9, "group2", 2),
     ],
 )
 def test_the_default_layer_is_the_last_with_enough_cells(

@@ -473,7 +473,12 @@ def test_the_stand_in_freezes_what_python_says_and_follows_what_tensors_hold() -
     assert total.tolist() == [0, 8, 8]
 
 
-def test_the_lr_test_gives_eagers_curve_and_leaves_no_trace() -> None:
+@pytest.mark.parametrize("interval", [1, 8])
+def test_the_lr_test_gives_eagers_curve_and_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, interval: int
+) -> None:
+    """Also where it looks at the losses of several steps at once, as it does on a GPU."""
+    monkeypatch.setattr(Job, "log_interval", interval)
     recipe = recipe_of(optimizer=Adam(), schedule=Constant(shape="constant", epochs=3))
     eager, job = job_of(recipe, n=256), job_of(recipe, n=256)
     graphs = Replay()

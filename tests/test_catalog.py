@@ -19,7 +19,7 @@ from resight.models import build_net
 from resight.optim import group_rates, make_optimizer
 from resight.recipe import Recipe
 from resight.schedule import lr_at, stem_lr_at
-from resight.settings import Adam, Augment, Model, OneCycle, Plateau, Sgd
+from resight.settings import Adam, Augment, Linear, Model, Muon, OneCycle, Plateau, Sgd
 
 NAMES = [
     "custom-resnet",
@@ -70,7 +70,7 @@ def test_those_for_cifar10_augment_as_the_write_ups_do(name: str) -> None:
         ("custom-resnet-ln", Model(norm="layer", conv_bias=True), 128),
         ("custom-resnet-a", Model(norm="batch", conv_bias=True), 128),
         ("custom-resnet-d", Model(), 512),
-        ("fast", Model(net="fastnet", width=64, logit_scale=1 / 256), 2000),
+        ("fast", Model(net="fastnet", width=64, logit_scale=1 / 256), 1000),
         ("best", Model(net="fastnet-deep", width=128, logit_scale=1 / 9), 1024),
         ("custom-resnet-fast", Model(logit_scale=0.125), 512),
         ("resnet18", Model(net="resnet18"), 512),
@@ -124,10 +124,21 @@ def test_optimizers(name: str, optimizer: Adam | Sgd) -> None:
         ),
         ("resnet18", OneCycle(epochs=24, peak_epoch=5, lr_max=0.1, lr_min=0.0204, lr_end=0)),
         ("resnet18-gn", OneCycle(epochs=20, peak_epoch=6, lr_max=0.1, lr_min=0.04, lr_end=0)),
+        (
+            "fast",
+            Linear(
+                shape="linear",
+                epochs=9,
+                lr_max=0.17,
+                stem_epochs=3,
+                small_epochs=5,
+                small_px=24,
+            ),
+        ),
         ("plateau", Plateau(shape="plateau", epochs=40, lr_max="find")),
     ],
 )
-def test_schedules(name: str, schedule: OneCycle | Plateau) -> None:
+def test_schedules(name: str, schedule: Linear | OneCycle | Plateau) -> None:
     assert RECIPES[name]().schedule == schedule
 
 
@@ -200,24 +211,36 @@ def rates_of(name: str, steps_per_epoch: int) -> Rates:
     return Rates(np.array(rows), decay, groups)
 
 
-def test_fast_is_airbench94_muon_on_the_mean_loss() -> None:
-    """LRs of a loss that is summed over 2,000 images, times 2,000; what decay takes is the same."""
-    rates = rates_of("fast", 25)
+def test_fast_learns_at_the_rates_of_airbench94_muon() -> None:
+    """LRs of a loss that is summed over a batch, times its images; what decay takes is the same."""
+    rates, recipe = rates_of("fast", 50), RECIPES["fast"]()
     filters, head, biases, stem = range(4)
-    step = np.arange(200)
+    steps = 9 * 50
+    left = 1 - np.arange(steps) / steps
 
-    assert rates.lr.shape == (200, 4)
-    assert rates.lr[0] == pytest.approx([0.24, 0.67 * 2000, 0.053 * 2000, 0.053 * 2000], rel=1e-3)
+    assert rates.lr.shape == (steps, 4)
+    expected = [0.17, 0.67 * 1000, 0.053 * 1000, 0.053 * 1000]
+    assert rates.lr[0] == pytest.approx(expected, rel=1e-3)
     for group in (filters, head, biases):
-        np.testing.assert_allclose(rates.lr[:, group], rates.lr[0, group] * (1 - step / 200))
-    expected = rates.lr[0, stem] * np.clip(1 - step / 75, 0, None)
-    np.testing.assert_allclose(rates.lr[:, stem], expected)
-    np.testing.assert_allclose(rates.lr[0] * rates.decay, [0, 4e-3, 4e-3, 4e-3], rtol=1e-12)
+        np.testing.assert_allclose(rates.lr[:, group], rates.lr[0, group] * left)
+    falling = np.clip(1 - np.arange(steps) / (3 * 50), 0, None)
+    np.testing.assert_allclose(rates.lr[:, stem], rates.lr[0, stem] * falling, atol=1e-9)
+    np.testing.assert_allclose(rates.lr[0] * rates.decay, [0, 4e-3, 4e-3, 4e-3], rtol=1e-9)
     assert [group["momentum"] for group in rates.groups] == [0.6, 0.85, 0.85, 0.85]
     assert rates.groups[filters]["newton_schulz_steps"] == 3
-    recipe = RECIPES["fast"]()
     assert (recipe.optimizer.name, recipe.optimizer.clip_grad_norm) == ("muon", 0)
     assert (recipe.train.ema, recipe.train.lookahead) == (0, 0)
+
+
+def test_muon_as_it_comes_has_airbench94s_rates_for_batches_of_2000() -> None:
+    settings = Muon(name="muon")
+    assert 0.24 * settings.bias_lr_scale == pytest.approx(0.053 * 2000, rel=1e-3)
+    assert 0.24 * settings.head_lr_scale == pytest.approx(0.67 * 2000, rel=1e-3)
+    assert (settings.momentum, settings.sgd_momentum, settings.newton_schulz_steps) == (
+        0.6,
+        0.85,
+        3,
+    )
 
 
 def test_best_is_airbench96_on_the_mean_loss() -> None:
@@ -272,6 +295,8 @@ def test_a_promise_says_what_it_is_and_which_command_runs_it(name: str) -> None:
     assert re.findall(r"resight train --recipe (\S+)", commands[0]) == [name]
     source = re.findall(r"--data (\S+)", commands[0]) or ["digits"]
     assert source == [RECIPES[name]().data.source]
+    for epochs in re.findall(r"(\d+) epochs", first):
+        assert int(epochs) == RECIPES[name]().schedule.epochs
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -390,6 +390,7 @@ def test_what_differs_is_listed_for_each_run(tmp_path: Path) -> None:
         "optimizer.beta1": (0.9, None, 0.8),
         "optimizer.beta2": (0.999, None, 0.999),
         "optimizer.eps": (1e-8, None, 1e-8),
+        "optimizer.bias_lr_scale": (None, 1.0, None),
         "optimizer.momentum": (None, 0.9, None),
         "optimizer.nesterov": (None, False, None),
         "schedule.lr_max": ("find", 0.1, "find"),

@@ -257,8 +257,8 @@ def from_command(command: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     asked: dict[str, Any] = {}
 
     def note(recipe: str, data: str | None, **options: Any) -> None:
-        known = ("out", "resume", "minutes", "device", "precision", "deterministic", "skip_bad")
-        for key in (*known, "report", "live", "reporter", "started"):
+        known = ("out", "resume", "minutes", "device", "precision", "executor", "deterministic")
+        for key in (*known, "skip_bad", "report", "live", "reporter", "started"):
             options.pop(key)
         asked["recipe"] = changed(resight.find_recipe(recipe), options)
         raise KeyboardInterrupt

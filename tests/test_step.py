@@ -287,6 +287,8 @@ def sized(name: str, **changes: Any) -> Recipe:
     """A named recipe on small images and of few channels: only its batch matters here."""
     size = 8 if find_recipe(name).model.net == "custom-resnet" else 16
     small = {"model.width": 8, "data.image_size": size, "augment.crop_pad_px": 1}
+    if find_recipe(name).schedule.small_px:
+        small["schedule.small_px"] = 12
     return find_recipe(name).with_changes({**small, "augment.cutout_px": 3, **changes})
 
 
@@ -294,10 +296,10 @@ def sized(name: str, **changes: Any) -> Recipe:
     ("name", "changes", "piece"),
     [
         ("custom-resnet", {}, 0),  # 512 with batch norm
-        ("custom-resnet", {"train.batch_size": 1024}, 0),
+        ("custom-resnet", {"train.batch_size": 513}, 171),
         ("custom-resnet", {"train.batch_size": 1025}, 205),
-        ("fast", {}, 250),  # 2,000
-        ("best", {}, 0),  # 1,024
+        ("fast", {}, 250),  # 1,000
+        ("best", {}, 256),  # 1,024
         ("resnet18-gn", {}, 256),  # 512
         ("resnet18-gn", {"train.batch_size": 256}, 0),
         ("resnet18-gn", {"train.batch_size": 257}, 129),

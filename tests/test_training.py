@@ -494,12 +494,13 @@ def test_everything_fast_at_once(tmp_path: Path) -> None:
             "train.norm_batch": 16,
             "schedule.small_px": 9,
             "schedule.small_epochs": 1.5,
+            "schedule.lr_max": 0.24,
         },
-    ).with_epochs(6)
+    ).with_epochs(10)
     data = images_for(recipe)
     run = fit(recipe, data, tmp_path / "whole", report=True)
-    assert run.metrics[-1]["train_loss"] < 0.8 * run.metrics[0]["train_loss"]
-    assert run.result["test_accuracy"] > 0.6
+    assert run.metrics[-1]["train_loss"] < 0.85 * run.metrics[0]["train_loss"]
+    assert run.result["test_accuracy"] > 0.75
     again = resight.evaluate(run, data, device="cpu", precision="fp32")
     assert np.array_equal(again.logits, run.predictions.logits)
     with pytest.raises(Interrupted):

@@ -10,6 +10,7 @@ on only copy into what exists.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Captured:
         self.state, self.recipe, self.runtime, self.split = state, recipe, runtime, split
         self.steps = steps
         self._graphs = graphs or CudaGraphs(runtime.device)
+        self.recording_seconds = 0.0
         self._replays: dict[_Kind, Callable[[], None]] = {}
         use_tensor_rates(state.optimizer, runtime.device)
         device = runtime.device
@@ -84,6 +86,7 @@ class Captured:
             self._plan = _own(plan)
         else:
             _copy_plan(self._plan, plan)
+        began = time.perf_counter()
         try:
             for position in range(first, len(rates)):
                 kind = self._kind(position, self.state.step + position - first)
@@ -102,6 +105,8 @@ class Captured:
             self._instead = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
             self._instead.begin(plan, rates, first)
             return
+        finally:
+            self.recording_seconds += time.perf_counter() - began
         self._counter.fill_(first)
         self._next = first
 

@@ -86,7 +86,7 @@ def custom_resnet_d() -> Recipe:
 
 
 def fast() -> Recipe:
-    """fastnet (1.97 M parameters), Muon, 8 epochs: the least time to a good model.
+    """fastnet (1.97 M parameters), Muon, 9 epochs, five of them at 24 px: the least time.
 
     data      CIFAR-10
     accuracy  not measured yet

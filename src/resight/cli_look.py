@@ -126,8 +126,9 @@ def compare(
 ) -> None:
     """Set runs beside each other: results, what differs in the recipes, whether it is chance."""
     from resight.reporting.comparison import compare as set_beside
+    from resight.run import SEEDS
 
-    comparison = set_beside(runs)
+    comparison = set_beside([run for run in runs if run.name != SEEDS])  # SEEDS/* names it too
     if page is not None:
         comparison.write_page(page)
     if as_json:

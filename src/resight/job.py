@@ -140,7 +140,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
         channels=data.channels,
         steps_per_epoch=steps,
         device=runtime.device,
-        sample=_sample(train),
+        sample=_sample(train) if recipe.model.net.startswith("fastnet") else None,
     )
     test = place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)

@@ -108,7 +108,7 @@ class Recipe(Part):
         if size and not least <= size < full:
             raise ValueError(
                 f"schedule.small_px = {size} must be at least {least} for {net} and less than "
-                f"data.image_size = {full}"
+                f"data.image_size = {full}; 0, with schedule.small_epochs = 0, switches it off"
             )
 
     @classmethod

@@ -24,7 +24,9 @@ from resight.state import TrainState
 
 
 class Executor(Protocol):
-    """Runs the steps of an epoch in order."""
+    """Runs the steps of an epoch in order. recording_seconds: spent so far on what is replayed."""
+
+    recording_seconds: float
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         """Make ready for the steps of `plan` from number `first` on, at `rates`."""
@@ -52,6 +54,7 @@ class Eager:
         """steps: of an epoch."""
         self.state, self.recipe, self.runtime, self.split = state, recipe, runtime, split
         self.steps = steps
+        self.recording_seconds = 0.0
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         self._plan, self._rates = plan, rates

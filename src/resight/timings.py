@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from resight.errors import ResightError
 
 if TYPE_CHECKING:
+    from resight.job import Job
     from resight.run import Run
-    from resight.state import TrainState
 
 PARTS = {
     "start": "interpreter, imports, torch set up",
@@ -23,7 +23,8 @@ PARTS = {
     "lr_test": "LR test",
     "steps": "training steps",
     "evaluate": "evaluation",
-    "epochs": "between the steps: plans, graphs, checkpoints",
+    "capture": "recording CUDA graphs",
+    "epochs": "between the steps: plans, checkpoints",
     "save": "weights and predictions",
     "rest": "everything else",
     "report": "diagnosis and report",
@@ -84,8 +85,9 @@ class Timings:
 
 
 @contextmanager
-def epochs_told_apart(state: TrainState, timings: Timings) -> Iterator[None]:
+def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
     """Count the steps and evaluations of the epochs inside as their rows have it."""
+    state = job.state
     done, carried = len(state.history), state.epoch_seconds  # of an epoch cut in its middle
     with timings("epochs"):
         yield
@@ -93,6 +95,8 @@ def epochs_told_apart(state: TrainState, timings: Timings) -> Iterator[None]:
     steps = math.fsum(row["train_seconds"] for row in rows) - carried
     measuring = math.fsum(row.get("evaluate_seconds", 0.0) for row in rows)
     timings.add({"steps": steps, "evaluate": measuring}, out_of="epochs")
+    if recording := job.executor.recording_seconds:
+        timings.add({"capture": recording}, out_of="epochs")
 
 
 def count_report(run: Run, started: float) -> None:

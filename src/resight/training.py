@@ -134,7 +134,7 @@ def train(
             first = job.state.step if resume is not None else None
             with timings("checks"):
                 watch = _watch(job, run, reporter)
-            with epochs_told_apart(job.state, timings):
+            with epochs_told_apart(job, timings):
                 last = fit_epochs(job, run, schedule, reporter, stop, watch)
             predictions = _finish(job, run, last, stop, started, timings, resumed_from=first)
             reporter.say(predictions.headline)

@@ -109,7 +109,7 @@ def _log(facts: Facts) -> Iterator[str]:
     rows = [row for row in metrics if row["epoch"] % every == 0 or row is metrics[-1]]
     if every > 1:
         yield f"Every {_ordinal(every)} epoch and the last."
-    split = "val" if "val_loss" in metrics[0] else "test"
+    split = "val" if "val_loss" in metrics[-1] else "test"
     yield table(
         ("epoch", "LR", "train loss", "accuracy", f"{split} loss", "accuracy", "s", "images/s"),
         [
