@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shape = (arguments.batch_size, 2 * scale * arguments.width, 32 // scale, 32 // scale)
         x = torch.randn(shape, device=runtime.device, dtype=DTYPES[arguments.dtype])
         x = x.contiguous(memory_format=torch.channels_last)
-        if not runtime.on_cpu and not available(x):
+        if not runtime.on_cpu and not available(x, "relu"):
             raise ResightError(f"the kernels don't take {shape} of {arguments.dtype} on this GPU")
         layers.append(measure(x, arguments.repeats, arguments.rounds))
     machine = describe(runtime)

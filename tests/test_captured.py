@@ -151,9 +151,9 @@ def recipe_of(**sections: Any) -> Recipe:
     )
 
 
-def job_of(recipe: Recipe, graphs: Any = None, *, fp: str = "fp32", n: int = 70) -> Job:
+def job_of(recipe: Recipe, graphs: Any = None, *, n: int = 70) -> Job:
     """A job of 70 images in 3 steps, the last of 6; `graphs`: captured by them."""
-    job = build_job(recipe, images_for(recipe, n=n), Runtime.choose("cpu", fp, threads=1))
+    job = build_job(recipe, images_for(recipe, n=n), Runtime.choose("cpu", "fp32", threads=1))
     return job if graphs is None else with_graphs(job, graphs)
 
 
@@ -296,7 +296,7 @@ def test_losses_hits_and_state_are_eagers_but_for_rounding(sections: Any, graphs
     assert (replay.recorded, replay.replayed) == (graphs, steps)
 
 
-class Counted(Replay):
+class InPlace(Replay):
     """Checks at each recording and replay that every tensor is where it was."""
 
     job: Job
@@ -334,7 +334,7 @@ class Counted(Replay):
 
 @OPTIMIZERS
 def test_after_the_recording_no_tensor_is_replaced(optimizer: Any) -> None:
-    graphs = Counted()
+    graphs = InPlace()
     train = Train(batch_size=32, lookahead=2)
     job = job_of(recipe_of(optimizer=optimizer, train=train), graphs)
     graphs.job = job
@@ -569,18 +569,16 @@ def test_a_run_goes_on_under_the_other_executor_and_says_so(
 ) -> None:
     recipe = tiny("digits", **CONSTANT, **{"train.ema": 0.0})
     data = images_for(recipe)
-    choose = runtime._executor
 
-    def as_eager() -> None:
-        monkeypatch.setattr(runtime, "_executor", lambda name, device: ("eager", "for this test"))
+    def choose(executor: str) -> None:
+        monkeypatch.setattr(runtime, "_executor", lambda name, device: (executor, "for this test"))
 
-    as_eager()
+    choose("eager")
     whole = fit(recipe, data, tmp_path / "whole", announce=False)
-    if captured_first:
-        monkeypatch.setattr(runtime, "_executor", choose)
+    choose("captured" if captured_first else "eager")
     with pytest.raises(Interrupted):
         fit(recipe, data, tmp_path / "cut", announce=False, reporter=StopAt(4, interrupt))
-    as_eager() if captured_first else monkeypatch.setattr(runtime, "_executor", choose)
+    choose("eager" if captured_first else "captured")
     with pytest.warns(ResightWarning, match=r"executor: \w+ → \w+"):
         again = resume(tmp_path / "cut", data, precision="fp32")
 
@@ -612,6 +610,8 @@ def test_on_a_gpu_the_losses_are_eagers(optimizer: Any) -> None:
 @CUDA
 def test_on_a_gpu_a_value_that_is_read_can_not_be_recorded() -> None:
     graphs, values = CudaGraphs(torch.device("cuda")), torch.ones(3, device="cuda")
+    stream = torch.cuda.current_stream()
     with pytest.raises(RuntimeError):
         graphs.record(lambda: float(values.sum()) and None)
-    torch.cuda.synchronize()
+    assert torch.cuda.current_stream() == stream
+    assert float(values.sum()) == 3

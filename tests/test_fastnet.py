@@ -144,7 +144,7 @@ def test_pool_norm_and_gelu_as_one_operation_change_nothing(
     """The operation's twin in plain PyTorch takes the place of its kernels here."""
     nets, called = [lively(name).float() for _ in range(2)], []
     x = correlated(4, 19, 3)
-    monkeypatch.setattr(blocks, "available", lambda x: True)
+    monkeypatch.setattr(blocks, "available", lambda x, activation: True)
     blocks.fuse(nets[1], fused=True)
     pools = {module for module in nets[1].modules() if isinstance(module, nn.MaxPool2d)}
     for pool in pools:
@@ -339,7 +339,7 @@ def test_a_job_whitens_with_images_from_all_over_the_split(
     assert_whitens(stem_of(build_job(small("fast"), data, CPU).state.model), images)
 
     # 14 images of each class one after the other: every 41/8th from the first to the last
-    monkeypatch.setattr(job, "WHITENING_IMAGES", 9)
+    monkeypatch.setattr(job, "WHITENING_PIXELS", 9 * 16**2)
     few = stem_of(build_job(small("fast"), data, CPU).state.model)
     assert_whitens(few, images[[0, 5, 10, 15, 20, 26, 31, 36, 41]])
     with pytest.raises(AssertionError):

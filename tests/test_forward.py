@@ -138,7 +138,7 @@ def test_replayed_passes_are_those_as_they_come(
     monkeypatch: pytest.MonkeyPatch, tta: Tta, n: int
 ) -> None:
     """Of each batch, the rest too."""
-    monkeypatch.setattr(evaluation, "EVAL_BATCH_CPU", 8)
+    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CPU", 8 * 8**2)
     model, split, graphs = net(), split_of(n), Replay()
     forwards = Forwards(cpu(), graphs)
     expected = predict(model, split, cpu(), tta=tta)
@@ -198,7 +198,7 @@ def test_what_is_recorded_is_kept_alive() -> None:
 def test_where_no_recording_succeeds_passes_are_run_as_they_come(
     monkeypatch: pytest.MonkeyPatch, place: str, late: bool
 ) -> None:
-    monkeypatch.setattr(evaluation, "EVAL_BATCH_CPU", 8)
+    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CPU", 8 * 8**2)
     graphs, calls = Replay(), []
     right = getattr(graphs, place)
 
@@ -235,7 +235,7 @@ def test_the_models_mode_is_given_back() -> None:
 def test_on_a_gpu_replayed_passes_are_those_as_they_come(
     monkeypatch: pytest.MonkeyPatch, tta: Tta, precision: str
 ) -> None:
-    monkeypatch.setattr(evaluation, "EVAL_BATCH_CUDA", 16)
+    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CUDA", 16 * 8**2)
     runtime = Runtime.choose("cuda", precision)
     model, split = net().to("cuda"), split_of(40, runtime)
     forwards = Forwards(runtime)

@@ -257,10 +257,10 @@ def test_where_the_kernels_take_x_they_do_the_work(monkeypatch: pytest.MonkeyPat
     kernels = SimpleNamespace(forward=counted("forward"), backward=counted("backward"))
     case = make_case((2, 16, 4, 4))
     monkeypatch.setattr(pool_norm, "_kernels", lambda: kernels)
-    assert not available(case["x"])  # no GPU holds it
+    assert not available(case["x"], "relu")  # no GPU holds it
     expected = step(pool_norm_act, case)
     assert calls == []
-    monkeypatch.setattr(pool_norm, "available", lambda x: True)
+    monkeypatch.setattr(pool_norm, "available", lambda x, activation: True)
     assert_same(step(pool_norm_act, case), expected, 0.0)
     assert calls == ["forward", "backward"]
 
@@ -268,17 +268,22 @@ def test_where_the_kernels_take_x_they_do_the_work(monkeypatch: pytest.MonkeyPat
 def test_where_triton_cannot_compile_its_kernels_are_unavailable_with_a_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(device: torch.device) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(pool_norm, "_kernels", lambda: SimpleNamespace(try_out=fail))
-    compiles, device = pool_norm._compiles.__wrapped__, torch.device("cuda", 0)
+    device = torch.device("cuda", 0)
+
+    def compiles(device: torch.device) -> bool:
+        works: bool = pool_norm._works.__wrapped__(device, torch.float16, "relu")
+        return works
+
     with pytest.warns(ResightWarning, match=r"cuda:0 \(Failed to find C compiler\)"):
         assert not compiles(device)
 
-    monkeypatch.setattr(pool_norm, "_kernels", lambda: SimpleNamespace(try_out=lambda device: None))
+    monkeypatch.setattr(pool_norm, "_kernels", lambda: SimpleNamespace(try_out=lambda *_: None))
     assert compiles(device)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert not compiles(device)
@@ -408,7 +413,7 @@ def test_triton_compiled_is_the_twin_and_repeats_its_bits(
     from resight.kernels import pool_norm_triton
 
     case = on_gpu(make_case(shape, dtype, activation))
-    assert available(case["x"])
+    assert available(case["x"], "relu")
     first = two_passes(pool_norm_triton, case)
     assert_same(first, two_passes(pool_norm_twin, case), ROUNDING[dtype])
     again = two_passes(pool_norm_triton, case)
@@ -434,11 +439,12 @@ TRY_OUT = """
 import pytest, torch
 from resight.kernels import pool_norm_triton
 
-pool_norm_triton.try_out(torch.device("cpu"))
+for dtype, activation in ((torch.float16, "gelu"), (torch.float32, "relu")):
+    pool_norm_triton.try_out(torch.device("cpu"), dtype, activation)
 right = pool_norm_triton.backward
 pool_norm_triton.backward = lambda *given, **named: [1.1 * g for g in right(*given, **named)]
 with pytest.raises(AssertionError, match="not close"):
-    pool_norm_triton.try_out(torch.device("cpu"))
+    pool_norm_triton.try_out(torch.device("cpu"), torch.float16, "gelu")
 """
 
 

@@ -631,7 +631,9 @@ def test_the_losses_are_those_of_torch_lr_finder(mine: Optimizer, theirs: Any) -
     net = copy.deepcopy(job.state.model)
     batches = [
         job.train.augmented(index, plan, job.recipe.augment)
-        for index, plan in job.endless_batches(50)
+        for epoch in range(-(-50 // job.steps_per_epoch))
+        for plan in [job.plan(epoch)]
+        for index in job.batches(plan)
     ]
     test = run_range_test(job)
     finder = torch_lr_finder.LRFinder(net, theirs(net.parameters()), torch.nn.CrossEntropyLoss())

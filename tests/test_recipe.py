@@ -143,8 +143,10 @@ def recipes(draw: st.DrawFn) -> Recipe:
         small = {"small_px": draw(st.integers(least, size - 1)), "small_epochs": 0.5}
         schedule = schedule.model_copy(update=small)
     if net.startswith("fastnet"):
-        schedule = schedule.model_copy(update={"stem_epochs": draw(st.floats(0, 100))})
-    pieces = draw(st.integers(0, 64))
+        stem = draw(st.floats(0, schedule.epochs))
+        schedule = schedule.model_copy(update={"stem_epochs": stem})
+    pieces = draw(st.integers(0, 64)) if net != "resnet18-gn" else 0
+    watched = isinstance(schedule, Plateau)
     ema = draw(share())
     return Recipe(
         name=draw(st.text()),
@@ -180,7 +182,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         ),
         evaluate=Evaluate(
             tta=draw(st.sampled_from(["none", "flip", "flip-shift"])),
-            when=draw(st.sampled_from(["each-epoch", "end"])),
+            when="each-epoch" if watched else draw(st.sampled_from(["each-epoch", "end"])),
         ),
     )
 
@@ -806,6 +808,18 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, valu
             "schedule.stem_epochs = 2 needs a net with a whitening stem, fastnet or fastnet-deep",
         ),
         (
+            {"model.net": "fastnet", "schedule.stem_epochs": 25},
+            "schedule.stem_epochs = 25 must be at most schedule.epochs = 24",
+        ),
+        (
+            {"model.net": "resnet18-gn", "train.norm_batch": 256},
+            "train.norm_batch = 256 is of batch norm, which resnet18-gn does not have",
+        ),
+        (
+            {"schedule.shape": "plateau", "evaluate.when": "end", "data.val_fraction": 0.1},
+            "schedule.shape = 'plateau' watches the validation loss of each epoch",
+        ),
+        (
             {"train.norm_batch": 100},
             "train.norm_batch = 100 must divide train.batch_size = 512",
         ),
@@ -826,3 +840,20 @@ def test_settings_that_make_it_fast_say_what_they_need(
     with pytest.raises(ResightError) as caught:
         Recipe().with_changes(changes)
     assert str(caught.value).startswith(f"setting: {expected}")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_what_is_muons_own_does_not_go_over_to_another_optimizer(name: str) -> None:
+    """Its LR is of another kind, so decay, momentum and scales mean other things."""
+    changed = RECIPES["fast"]().with_changes({"optimizer.name": name})
+    assert changed.optimizer == (Sgd() if name == "sgd" else Adam())
+    assert Recipe(optimizer=Sgd(momentum=0.5, bias_lr_scale=64.0)).with_changes(
+        {"optimizer.name": "muon"}
+    ).optimizer == Muon(name="muon")
+
+
+@pytest.mark.parametrize(("before", "after"), [(7, 29), (11, 25), (13, 27)])
+def test_small_images_to_the_end_stay_so_at_any_number_of_epochs(before: int, after: int) -> None:
+    schedule = Linear(shape="linear", epochs=before, small_px=24, small_epochs=before)
+    recipe = Recipe(model=Model(net="fastnet"), schedule=schedule)
+    assert recipe.with_epochs(after).schedule.small_epochs == after

@@ -96,8 +96,8 @@ def fast() -> Recipe:
         name="fast",
         model=Model(net="fastnet", logit_scale=1 / 256),
         augment=Augment(crop_pad_px=2, crop_fill="reflect", flip="alternating", cutout_px=0),
-        # airbench94_muon's, of a mean over 1,000 images and not of a sum over 2,000; the first step
-        # takes 0.4 % off the biases and the head, the last nothing
+        # the LRs are airbench94_muon's an image, here of a mean over 1,000; the first step takes
+        # 0.4 % off the biases and the head, the last next to nothing
         optimizer=Muon(
             name="muon",
             weight_decay=0.004 / 0.17,

@@ -102,10 +102,11 @@ def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
     fit = int(budget // cost.epoch(job))
     if fit < 1:
         least = (cost.once(job) + cost.epoch(job)) / 60
+        tests = needs_lr_test(job.recipe)
         raise ResightError(
-            f"minutes = {minutes:g} is too short: one epoch with the LR test takes about "
-            f"{duration(least * 60)} here; give --minutes {int(least) + 1}, a smaller model.width, "
-            "or an --lr of your own"
+            f"minutes = {minutes:g} is too short: one epoch{' with the LR test' * tests} takes "
+            f"about {duration(least * 60)} here; give --minutes {int(least) + 1}, or a smaller "
+            f"model.width{', or an --lr of your own' * tests}"
         )
     return min(fit, job.recipe.schedule.epochs)
 
@@ -126,6 +127,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     ]
     if why := job.runtime.reasons.get("micro_batch"):
         lines.append(why)
+    if not job.runtime.on_cpu and job.runtime.executor == "eager":
+        lines.append(f"each operation as it comes, no graphs: {job.runtime.reasons['executor']}")
     if not job.train.resident:
         lines.append("the images take more than half of the free memory: streamed from the disk")
     if needs_lr_test(recipe):

@@ -134,7 +134,7 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
         step = epoch * job.steps_per_epoch + position
         lr = _rates(job, schedule, epoch).lr[position]
         what = f"the loss became {float(losses[position])}"
-        raise _not_finite(what, step, epoch, lr, schedule)
+        raise _not_finite(job, what, step, epoch, lr, schedule)
     sizes = torch.full((done,), float(batch), dtype=torch.float64)
     sizes[-1] = min(batch, len(job.train) - (done - 1) * batch)
     images = float(sizes.sum())
@@ -173,7 +173,7 @@ def _end_epoch(
         measured = measure(job, split, stop)
         if not math.isfinite(measured.loss):
             what = f"the {split} loss became {measured.loss}"
-            raise _not_finite(what, state.step, epoch, lr, schedule)
+            raise _not_finite(job, what, state.step, epoch, lr, schedule)
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
         row["evaluate_seconds"] = time.perf_counter() - began
     best = max((r["val_accuracy"] for r in state.history if "val_accuracy" in r), default=-1.0)
@@ -213,8 +213,12 @@ def _watched(history: list[dict[str, Any]]) -> list[float]:
     return [row.get("val_loss", row["train_loss"]) for row in history]
 
 
-def _not_finite(what: str, step: int, epoch: int, lr: float, schedule: Schedule) -> NonFiniteLoss:
+def _not_finite(
+    job: Job, what: str, step: int, epoch: int, lr: float, schedule: Schedule
+) -> NonFiniteLoss:
     lower = f"{float(schedule.lr_max) / 10:.2g}"
+    if job.runtime.precision == "fp16":
+        lower += ", or without --precision fp16"
     return NonFiniteLoss(
         f"{what} at step {step} (epoch {epoch + 1}) at LR {lr:.3g}: training stopped, the last "
         f"good checkpoint is kept; start anew with --lr {lower}, or see `resight find-lr`"

@@ -30,8 +30,8 @@ from resight.run import Run, load_run
 from resight.runtime import Runtime
 from resight.weights import load_model, read_about
 
-EVAL_BATCH_CPU = 250  # what the caches hold of a layer
-EVAL_BATCH_CUDA = 2000
+EVAL_PIXELS_CPU = 250 * 32**2  # what the caches hold of a layer
+EVAL_PIXELS_CUDA = 2000 * 32**2
 SPLITS = ("test", "val", "train")
 
 
@@ -54,7 +54,8 @@ def predict(
     was_training = model.training
     model.eval()
     forward = forwards.of(model, split, tta) if forwards else eager(model, split, runtime, tta)
-    batch = EVAL_BATCH_CPU if runtime.on_cpu else EVAL_BATCH_CUDA
+    pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
+    batch = max(1, min(pixels // split.images.shape[1] ** 2, len(split)))
     try:
         chunks = []
         for start in range(0, len(split), batch):

@@ -30,14 +30,19 @@ class CudaGraphs:
     def warm_up(self, body: Callable[[], None]) -> None:
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                body()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    body()
+        finally:  # whatever comes next overwrites what it may still be writing
+            torch.cuda.current_stream(self._device).wait_stream(stream)
 
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use CUDA meanwhile (the checkpoint's writer copies to the host)
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            body()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            # other threads may use CUDA meanwhile (the checkpoint's writer copies to the host)
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                body()
+        finally:
+            torch.cuda.set_stream(stream)  # torch stays on its own where a capture fails
         return graph.replay

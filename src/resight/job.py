@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from resight.data.plan import EpochPlan
 from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.forward import Forwards
 from resight.models.blocks import fuse
 from resight.rates import given_rates
@@ -31,7 +33,7 @@ from resight.step import Eager, Executor, piece_size
 
 CUDA_LOG_STEPS = 32
 LR_TEST_STEPS = 200
-WHITENING_IMAGES = 5000
+WHITENING_PIXELS = 5000 * 32**2  # airbench's images
 PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
 LARGE_BATCH = 512
 FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
@@ -86,15 +88,6 @@ class Job:
 
     def batches(self, plan: EpochPlan, first: int = 0) -> Iterator[Tensor]:
         return batch_indices(plan, self.recipe.train.batch_size, self.steps_per_epoch, first)
-
-    def endless_batches(self, steps: int) -> Iterator[tuple[Tensor, EpochPlan]]:
-        """What `steps_at` trains on: `steps` batches with their plans."""
-        for done in range(steps):
-            epoch, position = divmod(done, self.steps_per_epoch)
-            if position == 0:
-                plan = self.plan(epoch)
-                batches = list(self.batches(plan))
-            yield batches[position], plan
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
         """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""
@@ -155,10 +148,18 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
 
 
 def with_recipe(job: Job, recipe: Recipe) -> Job:
-    """`job` at another schedule: the same weights, images and runtime. Raises `ResightError`."""
+    """`job` at another schedule: the same weights and images, the runtime fitted to it.
+
+    Raises `ResightError`.
+    """
     _check_lookahead(recipe, job.steps_per_epoch)
-    executor = _executor(job.state, recipe, job.runtime, job.train, job.steps_per_epoch)
-    return dataclasses.replace(job, recipe=recipe, executor=executor)
+    runtime = job.runtime
+    if not runtime.on_cpu:
+        total = recipe.schedule.epochs * job.steps_per_epoch
+        runtime = dataclasses.replace(runtime, fused=_fuses(total))
+        fuse(job.state.model, fused=runtime.fused)
+    executor = _executor(job.state, recipe, runtime, job.train, job.steps_per_epoch)
+    return dataclasses.replace(job, recipe=recipe, runtime=runtime, executor=executor)
 
 
 def _executor(
@@ -177,8 +178,7 @@ def _fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: i
     where a step can't be captured."""
     if runtime.on_cpu:
         return _in_pieces(recipe, runtime)
-    if total_steps >= FUSED_STEPS:
-        runtime = dataclasses.replace(runtime, fused=True)
+    runtime = dataclasses.replace(runtime, fused=_fuses(total_steps))
     if runtime.executor != "captured":
         return runtime
     if not train.resident:
@@ -187,8 +187,18 @@ def _fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: i
         why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
     else:
         return runtime
+    if runtime.reasons.get("executor") == "asked for":
+        warnings.warn(
+            f"--executor captured is ignored: {why}; each operation is run as it comes",
+            ResightWarning,
+            stacklevel=2,
+        )
     reasons = {**runtime.reasons, "executor": why}
     return dataclasses.replace(runtime, executor="eager", reasons=reasons)
+
+
+def _fuses(total_steps: int) -> bool:
+    return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
 
 
 def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
@@ -217,7 +227,8 @@ def _slow_norms(model: nn.Module, share: float) -> None:
 def _sample(train: DeviceSplit) -> Tensor:
     """Images from all over the split, of a folder sorted by class too: float (n, C, H, W)."""
     n = len(train)
-    places = torch.linspace(0, n - 1, min(n, WHITENING_IMAGES)).round().long()
+    most = max(1, WHITENING_PIXELS // train.images.shape[1] ** 2)
+    places = torch.linspace(0, n - 1, min(n, most)).round().long()
     images = train.images[places.to(train.images.device)].to(train.device)
     return normalize(images, train.mean, train.std).cpu()
 

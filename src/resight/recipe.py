@@ -27,6 +27,7 @@ from resight.settings import (
     OneCycle,
     Optimizer,
     Part,
+    Plateau,
     Schedule,
     Sgd,
     Train,
@@ -75,6 +76,22 @@ class Recipe(Part):
             raise ValueError(
                 f"schedule.stem_epochs = {self.schedule.stem_epochs:g} needs a net with a "
                 f"whitening stem, fastnet or fastnet-deep; {self.model.net} has none: set it to 0"
+            )
+        if self.schedule.stem_epochs > self.schedule.epochs:
+            raise ValueError(
+                f"schedule.stem_epochs = {self.schedule.stem_epochs:g} must be at most "
+                f"schedule.epochs = {self.schedule.epochs}"
+            )
+        if self.train.norm_batch and self.model.net == "resnet18-gn":
+            raise ValueError(
+                f"train.norm_batch = {self.train.norm_batch} is of batch norm, which resnet18-gn "
+                "does not have: set it to 0"
+            )
+        at_end = self.evaluate.when == "end"
+        if at_end and self.data.val_fraction and isinstance(self.schedule, Plateau):
+            raise ValueError(
+                "schedule.shape = 'plateau' watches the validation loss of each epoch: set "
+                "evaluate.when = 'each-epoch', or data.val_fraction = 0"
             )
         lr_max = self.schedule.lr_max
         for key in ("lr_min", "lr_end"):
@@ -247,6 +264,9 @@ def _shared_settings(
         raise ResightError(f"{section}.{key} = '{kind}'{did_you_mean(str(kind), KINDS[section])}")
     kept = {k: v for k, v in settings.items() if k in known.model_fields}
     kept.pop("gamma", None)  # a step's and an epoch range's: not the same thing
+    if "muon" in (kind, settings[key]):  # whose LR is of another kind than SGD's and Adam's
+        for setting in ("weight_decay", "momentum", "bias_lr_scale"):
+            kept.pop(setting, None)
     if kept.get("lr_end") == "lr_min" and "lr_min" not in known.model_fields:
         del kept["lr_end"]
     return {**kept, key: kind}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import threading
@@ -88,7 +89,7 @@ class Runtime:
         torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
         torch.backends.cudnn.benchmark_limit = BENCHMARK_LIMIT
         if self.device.type == "cuda":
-            threading.Thread(target=_wake, args=(self.device,), daemon=True).start()
+            _wake_once(self.device)
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -121,6 +122,12 @@ class Runtime:
         }
 
 
+@functools.cache
+def _wake_once(device: torch.device) -> None:
+    # no daemon: a process that ends waits for it, and is not torn down under CUDA's hands
+    threading.Thread(target=_wake, args=(device,)).start()
+
+
 def _wake(device: torch.device) -> None:
     """Create a GPU's context and load cuDNN and cuBLAS, seconds that the images' loading covers."""
     with contextlib.suppress(RuntimeError):  # what is wrong will be said where it is needed
@@ -132,7 +139,8 @@ def _wake(device: torch.device) -> None:
 def free_memory(device: torch.device) -> int:
     """Free bytes of a GPU, or of the machine."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(line for line in lines if line.startswith("MemAvailable"))
@@ -194,7 +202,8 @@ def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
     if name not in ("auto", "fp32", "bf16", "fp16"):
         raise ResightError(f"precision = '{name}' must be auto, fp32, bf16 or fp16")
     if name == "fp16":
-        return "fp16", "asked for"
+        emulated = "" if device.type == "cuda" else "; this device only emulates it"
+        return "fp16", "asked for" + emulated
     if name == "fp32":
         return "fp32", "asked for"
     if device.type == "cuda":

@@ -151,9 +151,10 @@ class _Schedule(Part):
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The settings that change when the whole is stretched to `epochs`."""
-        factor = epochs / self.epochs
         durations: dict[str, float | int] = {
-            key: getattr(self, key) * factor for key in DURATIONS if key in type(self).model_fields
+            key: getattr(self, key) * epochs / self.epochs
+            for key in DURATIONS
+            if key in type(self).model_fields
         }
         return {"epochs": epochs, **durations}
 

@@ -87,7 +87,7 @@ class Timings:
 @contextmanager
 def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
     """Count the steps and evaluations of the epochs inside as their rows have it."""
-    state = job.state
+    state, recorded = job.state, job.executor.recording_seconds
     done, carried = len(state.history), state.epoch_seconds  # of an epoch cut in its middle
     with timings("epochs"):
         yield
@@ -95,7 +95,7 @@ def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
     steps = math.fsum(row["train_seconds"] for row in rows) - carried
     measuring = math.fsum(row.get("evaluate_seconds", 0.0) for row in rows)
     timings.add({"steps": steps, "evaluate": measuring}, out_of="epochs")
-    if recording := job.executor.recording_seconds:
+    if recording := job.executor.recording_seconds - recorded:
         timings.add({"capture": recording}, out_of="epochs")
 
 

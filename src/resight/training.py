@@ -184,6 +184,8 @@ def _resolve(
         if needs_lr_test(job.recipe):
             with timings("lr_test"):
                 found = _find(job, run, reporter, stop)
+            if recording := job.executor.recording_seconds:
+                timings.add({"capture": recording}, out_of="lr_test")
         schedule = _in_numbers(job.recipe, found)
         resolved |= {"found": found, "schedule": schedule.model_dump(mode="json")}
         run.write("resolved.json", resolved)
@@ -281,6 +283,7 @@ def _finish(
     low, high = predictions.accuracy_interval
     seconds = math.fsum(row["train_seconds"] for row in job.state.history)
     wall = time.perf_counter() - started
+    each = job.recipe.evaluate.when == "each-epoch"
     result = {
         "run": str(run.path),
         "recipe": job.recipe.name,
@@ -288,7 +291,7 @@ def _finish(
         "seed": job.recipe.train.seed,
         "epochs": job.recipe.schedule.epochs,
         "lr_max": run.resolved["schedule"]["lr_max"],
-        "weights": "best validation epoch" if job.data.val else "last epoch",
+        "weights": "best validation epoch" if job.data.val and each else "last epoch",
         "test_accuracy": predictions.accuracy,
         "test_accuracy_95": [low, high],
         "test_loss": predictions.loss,

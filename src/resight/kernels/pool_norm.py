@@ -51,7 +51,7 @@ def pool_norm_act(
 
     Nothing waits for the device, no shape depends on the data and no sum on the order in which
     programs run: it can be captured in a CUDA graph, and its bits repeat. By Triton where
-    `available(x)`, else in plain PyTorch, which is slower than torch's own three layers.
+    `available`, else in plain PyTorch, which is slower than torch's own three layers.
 
     Raises `ResightError` where a channel has fewer than two values after pooling.
     """
@@ -68,13 +68,13 @@ def pool_norm_act(
     return out
 
 
-def available(x: Tensor) -> bool:
+def available(x: Tensor, activation: Activation) -> bool:
     """Whether Triton's kernels take `x`, (N, C, H, W), and are worth it.
 
     On a CUDA GPU that Triton compiles for, channels-last, in half precision or float32, C a
-    multiple of 16: with others a thread could not read 16 bytes at a time. The first call on a
-    device compares a small pass with the twin's and warns (`ResightWarning`) where that can't be
-    done or differs; let it come before a capture.
+    multiple of 16: with others a thread could not read 16 bytes at a time. The first call for
+    a device, dtype and activation compares a small pass with the twin's and warns
+    (`ResightWarning`) where that can't be done or differs; let it come before a capture.
     """
     return (
         x.is_cuda
@@ -83,7 +83,7 @@ def available(x: Tensor) -> bool:
         and x.shape[1] % 16 == 0
         and x.numel() // x.shape[1] < 2**31  # places are counted in int32
         and x.is_contiguous(memory_format=torch.channels_last)
-        and _compiles(x.device)
+        and _works(x.device, x.dtype, activation)
     )
 
 
@@ -102,7 +102,7 @@ class _PoolNormAct(torch.autograd.Function):
         eps: float,
         activation: Activation,
     ) -> Tensor:
-        ctx.kernels = _kernels() if available(x) else pool_norm_twin
+        ctx.kernels = _kernels() if available(x, activation) else pool_norm_twin
         out: Tensor
         saved: Saved
         out, saved = ctx.kernels.forward(
@@ -145,14 +145,14 @@ def _kernels() -> ModuleType:
 
 
 @functools.cache
-def _compiles(device: torch.device) -> bool:
+def _works(device: torch.device, dtype: torch.dtype, activation: Activation) -> bool:
     """Triton is there and does its work: it needs a new enough GPU, and a C compiler at hand."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        _kernels().try_out(device)
+        _kernels().try_out(device, dtype, activation)
     except Exception as error:  # whatever keeps it from compiling, torch's own layers do the work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(

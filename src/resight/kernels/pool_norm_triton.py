@@ -150,21 +150,21 @@ def backward(
     return Gradients(grad_x, *grads)
 
 
-def try_out(device: torch.device) -> None:
+def try_out(device: torch.device, dtype: torch.dtype, activation: Activation) -> None:
     """Run both passes on made images and compare them with the twin's; raises whatever is wrong."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn((4, 16, 7, 6), generator=generator).to(device)
-    x = drawn.half().contiguous(memory_format=torch.channels_last)
+    x = drawn.to(dtype).contiguous(memory_format=torch.channels_last)
     weight, bias = (drawn[:2, :, 0, 0] + 2).unbind()
     grad = x[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
     results = []
     for passes in (pool_norm_twin, sys.modules[__name__]):
         running = torch.zeros(16, device=device), torch.ones(16, device=device)
         out, saved = passes.forward(
-            x, weight, bias, *running, momentum=0.1, eps=1e-5, activation="gelu"
+            x, weight, bias, *running, momentum=0.1, eps=1e-5, activation=activation
         )
         gradients = passes.backward(
-            grad, saved, weight, bias, x.shape[2:], activation="gelu", needs_x=True
+            grad, saved, weight, bias, x.shape[2:], activation=activation, needs_x=True
         )
         results.append((out, *running, *gradients))
     for expected, got in zip(*results, strict=True):

@@ -36,9 +36,9 @@ class Fusable(nn.Module):
 
     fused: bool = False  # see `fuse`
 
-    def fuses(self, x: Tensor) -> bool:
+    def fuses(self, x: Tensor, activation: Activation) -> bool:
         """Whether this pass runs them as one."""
-        return self.fused and self.training and available(x)
+        return self.fused and self.training and available(x, activation)
 
 
 def fuse(model: nn.Module, *, fused: bool) -> None:

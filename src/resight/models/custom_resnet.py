@@ -88,7 +88,7 @@ class PooledLayer(Fusable, nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if self.fuses(x):
+        if self.fuses(x, "relu"):
             return pool_norm_activation(x, self.norm, "relu")
         out: Tensor = self.relu(self.norm(self.pool(x)))
         return out

@@ -42,7 +42,7 @@ class ConvGroup(Fusable):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         first: Tensor
-        if self.fuses(x):
+        if self.fuses(x, "gelu"):
             first = pool_norm_activation(x, self.norm1, "gelu")
         else:
             first = self.gelu1(self.norm1(self.pool(x)))
