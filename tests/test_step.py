@@ -362,7 +362,7 @@ def test_a_piece_of_one_image_is_refused_just_where_batch_norm_would_fail(
 def test_what_is_refused_would_have_failed_in_torch(
     monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    monkeypatch.setattr("resight.job._check_batches", lambda *_: None)
+    monkeypatch.setattr("resight.job.check_batches", lambda *_: None)
     train = Train(batch_size=32, norm_batch=16 if n == 49 else 0)
     job = job_of(recipe_of(train=train), n=n)
     with pytest.raises(ValueError, match="more than 1 value per channel"):

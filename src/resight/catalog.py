@@ -89,7 +89,8 @@ def fast() -> Recipe:
     """fastnet (1.97 M parameters), Muon, 9 epochs, five of them at 24 px: the least time.
 
     data      CIFAR-10
-    accuracy  not measured yet
+    accuracy  JPEG copy of CIFAR-10: 90.66 and 90.81 % (n=2)
+    time      12 to 13 min from the command on a CPU with 2 cores (n=2)
     command   resight train --recipe fast --data cifar10
     """
     return Recipe(

@@ -24,6 +24,7 @@ from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
 from resight.forward import Forwards
+from resight.limits import check_batches, check_lookahead, check_width
 from resight.models.blocks import fuse
 from resight.rates import given_rates
 from resight.recipe import Recipe
@@ -122,11 +123,11 @@ def prepare(
 def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     """A `Job` at step 0 of data that is loaded."""
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
-    _check_width(recipe, runtime)
-    _check_lookahead(recipe, steps)
+    check_width(recipe, runtime)
+    check_lookahead(recipe, steps)
     train = place(data, "train", runtime)
     runtime = _fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
-    _check_batches(recipe, data, piece_size(recipe, runtime))
+    check_batches(recipe, data, piece_size(recipe, runtime))
     state = TrainState.build(
         recipe,
         classes=len(data.classes),
@@ -143,6 +144,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
         _slow_norms(state.model, piece / recipe.train.batch_size)
     executor = _executor(state, recipe, runtime, train, steps)
     recorded = runtime.executor == "captured" and monitor.resident and test.resident
+    recorded &= recipe.evaluate.when == "each-epoch"  # a recording pays for itself by replays
     forwards = Forwards(runtime) if recorded else None
     return Job(recipe, data, runtime, state, executor, train, monitor, test, steps, forwards)
 
@@ -152,7 +154,7 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
 
     Raises `ResightError`.
     """
-    _check_lookahead(recipe, job.steps_per_epoch)
+    check_lookahead(recipe, job.steps_per_epoch)
     runtime = job.runtime
     if not runtime.on_cpu:
         total = recipe.schedule.epochs * job.steps_per_epoch
@@ -231,57 +233,6 @@ def _sample(train: DeviceSplit) -> Tensor:
     places = torch.linspace(0, n - 1, min(n, most)).round().long()
     images = train.images[places.to(train.images.device)].to(train.device)
     return normalize(images, train.mean, train.std).cpu()
-
-
-def _check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
-    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no spread.
-
-    piece: images that go through the net at a time; 0 for the whole batch.
-    """
-    net, batch, n = recipe.model.net, recipe.train.batch_size, len(data.train)
-    size = recipe.schedule.small_px or recipe.data.image_size  # at first
-    if net == "resnet18-gn" or _last_map(net, size) > 1:
-        return
-    piece = piece or batch
-    batches = {min(batch, n)} | ({n % batch} if recipe.train.last_batch == "keep" else set())
-    if any(min(piece, images) == 1 or images % piece == 1 for images in batches):
-        what = f"train.batch_size = {batch}"
-        what += f" in pieces of {piece} makes a piece" if piece < batch else " makes a batch"
-        raise ResightError(
-            f"{what} of one image of {n}, and batch norm needs two at {size} px; change it or "
-            "--set train.last_batch=drop"
-        )
-
-
-def _last_map(net: str, size: int) -> int:
-    """Side of the last map that is normed, of images of `size` px."""
-    if net == "custom-resnet":
-        return size // 8
-    return (size - 1) // 8 if net.startswith("fastnet") else -(-size // 8)
-
-
-def _check_lookahead(recipe: Recipe, steps: int) -> None:
-    """Refuse an average that no step of the training would come to."""
-    total = recipe.schedule.epochs * steps
-    if recipe.train.lookahead > total:
-        raise ResightError(
-            f"train.lookahead = {recipe.train.lookahead} must be at most the training's {total} "
-            "steps, or nothing is ever averaged; 0 switches it off"
-        )
-
-
-def _check_width(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse a ResNet-18 that would corrupt the process's memory.
-
-    Below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last
-    memory writes past its end on a CPU, and the process dies of it sooner or later.
-    """
-    if runtime.on_cpu and recipe.model.net.startswith("resnet18") and recipe.model.width < 8:
-        raise ResightError(
-            f"model.width = {recipe.model.width} with {recipe.model.net} on a CPU: allowed is 8 or "
-            "more (with fewer channels torch's convolutions write past their memory); take "
-            "custom-resnet for a narrower net"
-        )
 
 
 def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
