@@ -647,6 +647,8 @@ def test_any_recipe_takes_any_shape(recipe: Recipe, shape: str) -> None:
     changes: dict[str, Any] = {"schedule.shape": shape, "optimizer.cycle_momentum": False}
     if shape == "one-cycle" and recipe.schedule.shape != "one-cycle":
         changes["schedule.peak_epoch"] = recipe.schedule.epochs / 4
+    if shape == "plateau":
+        changes["evaluate.when"] = "each-epoch"  # which it watches
     changed = recipe.with_changes(changes)
 
     assert changed.schedule.shape == shape
