@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import resight
 from conftest import make_data
-from resight import training
+from resight import costs, training
 from resight.cli import app
 from resight.cli_output import print_timings
 from resight.data.types import ImageData
@@ -121,13 +121,13 @@ def test_each_second_of_a_training_goes_to_what_took_it(
         (1, "find_recipe"),
         (2, "open_data"),
         (4, "build_job"),
-        (8, "say_cost"),
         (16, "run_range_test"),
         (32, "_watch"),
         (64, "measure"),
         (128, "save_model"),
     ):
         monkeypatch.setattr(training, name, clock.moving(seconds, getattr(training, name)))
+    monkeypatch.setattr(costs, "say", clock.moving(8, costs.say))
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     run = fit(recipe, make_data(256, val=12), out, started=clock.now)
     parts = run.result["timings"]

@@ -119,12 +119,10 @@ class Captured:
         self._next += 1
         return self._loss, self._correct
 
-    def train_on(
-        self, index: Tensor, plan: EpochPlan, *, average: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         """A step on any images, as it comes: what `Eager.train_on` does."""
         eager = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
-        return eager.train_on(index, plan, average=average)
+        return eager.train_on(index, plan)
 
     def _kind(self, position: int, step: int) -> _Kind:
         batch = self.recipe.train.batch_size

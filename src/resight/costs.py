@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ import torch
 
 from resight.errors import ResightError
 from resight.forward import eager
-from resight.job import LR_TEST_STEPS, Job, needs_lr_test
-from resight.progress import duration
+from resight.job import LR_TEST_STEPS, Job, needs_lr_test, with_recipe
+from resight.progress import Reporter, duration
 from resight.recipe import Recipe
 
 TIMED_IMAGES_CPU = 128  # a few cheap steps: on a CPU the rate hardly depends on the batch
@@ -109,6 +110,25 @@ def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
             f"model.width{', or an --lr of your own' * tests}"
         )
     return min(fit, job.recipe.schedule.epochs)
+
+
+def check_minutes(minutes: float | None) -> None:
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ResightError(f"minutes = {minutes:g} must be a number above 0")
+
+
+def say(job: Job, minutes: float | None, reporter: Reporter) -> Job:
+    """Say what will be done and what it costs; with `minutes`, cut the epochs to what fits."""
+    for note in job.data.notes:
+        reporter.say(f"note: {note}")
+    cost = measure(job)
+    if minutes is not None:
+        epochs = epochs_that_fit(job, cost, minutes)
+        if epochs < job.recipe.schedule.epochs:
+            job = with_recipe(job, job.recipe.with_epochs(epochs))
+    for line in announcement(job, cost, minutes):
+        reporter.say(line)
+    return job
 
 
 def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resight.augment import normalize
 from resight.catalog import find_recipe
 from resight.changes import changed
-from resight.data.batches import DeviceSplit, batch_indices, steps_per_epoch
+from resight.data.batches import DeviceSplit, steps_per_epoch
 from resight.data.plan import EpochPlan
 from resight.data.sources import load_data
 from resight.data.splits import with_validation
@@ -87,8 +87,10 @@ class Job:
         )
         return plan.to(self.runtime.device)
 
-    def batches(self, plan: EpochPlan, first: int = 0) -> Iterator[Tensor]:
-        return batch_indices(plan, self.recipe.train.batch_size, self.steps_per_epoch, first)
+    def batches(self, plan: EpochPlan) -> Iterator[Tensor]:
+        """The images of each step of an epoch: int64 (B,)."""
+        size = self.recipe.train.batch_size
+        return (plan.batch(position, size) for position in range(self.steps_per_epoch))
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
         """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""

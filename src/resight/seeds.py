@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from resight import costs
 from resight.catalog import find_recipe
 from resight.changes import changed
 from resight.data.types import ImageData
@@ -25,7 +26,7 @@ from resight.run import Run, check_out, new_folder
 from resight.runtime import Runtime
 from resight.seeds_result import Plan, SeedsResult, read_summary, seed_folder, write_summary
 from resight.timings import Timings
-from resight.training import LrNotFound, check_minutes, say_cost, train
+from resight.training import LrNotFound, train
 
 USUAL = 5  # seeds, unless told
 
@@ -89,7 +90,7 @@ def train_seeds(
                 with timings("data"):
                     images = _open_again(path, plan, data, decoding)
             else:
-                check_minutes(minutes)
+                costs.check_minutes(minutes)
                 check_out(out)
                 asked = changed(find_recipe("custom-resnet" if recipe is None else recipe), changes)
                 chosen = _chosen(asked, USUAL if seeds is None else seeds)
@@ -207,7 +208,7 @@ def _priced(
     with timings("build"):
         job = build_job(plan.recipe, open_data(images, plan.recipe), runtime)
     with timings("cost"):
-        job = say_cost(job, minutes, reporter)
+        job = costs.say(job, minutes, reporter)
     if len(plan.seeds) > 1:
         first, last = plan.seeds[0], plan.seeds[-1]
         reporter.say(f"{len(plan.seeds)} seeds, {first} to {last}, each of which costs that")

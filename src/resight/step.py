@@ -39,10 +39,8 @@ class Executor(Protocol):
         int64, without dimensions, valid until the next step.
         """
 
-    def train_on(
-        self, index: Tensor, plan: EpochPlan, *, average: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """A step on the images at `index` (int64 (B,)), at the rates that the optimizer has."""
+    def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
+        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; averages stay."""
 
 
 class Eager:
@@ -60,23 +58,21 @@ class Eager:
         self._plan, self._rates = plan, rates
 
     def step(self, position: int) -> tuple[Tensor, Tensor]:
-        batch, rates = self.recipe.train.batch_size, self._rates
-        index = self._plan.order[position * batch : (position + 1) * batch]
+        rates, optimizer = self._rates, self.state.optimizer
         momentum = rates.momenta[position] if rates.momenta else None
-        optimizer = self.state.optimizer
         lrs = group_rates(optimizer, rates.lr[position], rates.stem[position])
         set_rates(optimizer, lrs, momentum)
-        return self.train_on(index, self._plan, average=rates.average[position])
+        index = self._plan.batch(position, self.recipe.train.batch_size)
+        loss, correct = self.train_on(index, self._plan)
+        if rates.average[position] and self.state.average:
+            self.state.average.update(self.state.model, rates.average[position])
+        return loss, correct
 
-    def train_on(
-        self, index: Tensor, plan: EpochPlan, *, average: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         small = small_at(self.recipe.schedule, self.state.step, self.steps)
         loss, correct = learn(
             self.state, self.recipe, self.runtime, self.split, index, plan, small=small
         )
-        if average and self.state.average:
-            self.state.average.update(self.state.model, average)
         self.state.step += 1
         return loss, correct
 

@@ -25,7 +25,7 @@ from resight.diagnosis.watch import Watch
 from resight.epochs import NonFiniteLoss, fit_epochs, measure
 from resight.errors import ResightError, ResightWarning
 from resight.interrupt import Interrupted, StopRequested, StopSignals
-from resight.job import Job, build_job, needs_lr_test, open_data, with_recipe
+from resight.job import Job, build_job, needs_lr_test, open_data
 from resight.material import Material
 from resight.predictions import Predictions
 from resight.progress import Reporter, default_reporter, duration
@@ -83,7 +83,7 @@ def train(
     started = time.perf_counter() if started is None else started
     timings = Timings(started)
     reporter = reporter or default_reporter()
-    check_minutes(minutes)
+    costs.check_minutes(minutes)
     run: Run | None = None
     with StopSignals() as stop, contextlib.ExitStack() as held:
         decoding = stop.checking(reporter.counting("decoding images"))
@@ -118,7 +118,7 @@ def train(
                     job = build_job(asked, loaded, runtime)
                 if announce or minutes is not None:
                     with timings("cost"):
-                        job = say_cost(job, minutes, reporter)
+                        job = costs.say(job, minutes, reporter)
                 run, saved = create_run(out, job.recipe), None
                 held.enter_context(run.lock())
                 facts = resuming.data_facts(job.data)
@@ -153,25 +153,6 @@ def train(
             raise Interrupted(_farewell(run), path, stop.received) from None
         finally:
             reporter.close()
-
-
-def check_minutes(minutes: float | None) -> None:
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ResightError(f"minutes = {minutes:g} must be a number above 0")
-
-
-def say_cost(job: Job, minutes: float | None, reporter: Reporter) -> Job:
-    """Say what will be done and what it costs; with `minutes`, cut the epochs to what fits."""
-    for note in job.data.notes:
-        reporter.say(f"note: {note}")
-    cost = costs.measure(job)
-    if minutes is not None:
-        epochs = costs.epochs_that_fit(job, cost, minutes)
-        if epochs < job.recipe.schedule.epochs:
-            job = with_recipe(job, job.recipe.with_epochs(epochs))
-    for line in costs.announcement(job, cost, minutes):
-        reporter.say(line)
-    return job
 
 
 def _resolve(

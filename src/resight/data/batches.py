@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,12 +75,6 @@ def steps_per_epoch(n: int, batch_size: int, last_batch: Literal["keep", "drop"]
     """Batches an epoch; with "drop" at least one, so a small split still trains."""
     whole, rest = divmod(n, batch_size)
     return max(1, whole) if last_batch == "drop" else whole + (rest > 0)
-
-
-def batch_indices(plan: EpochPlan, batch_size: int, steps: int, first: int = 0) -> Iterator[Tensor]:
-    """The images of steps `first`, `first + 1` … of an epoch of `steps`: int64 (B,) each."""
-    for step in range(first, steps):
-        yield plan.order[step * batch_size : (step + 1) * batch_size]
 
 
 def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:

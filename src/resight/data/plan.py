@@ -49,6 +49,10 @@ class EpochPlan:
             boxes=integers("cutout", image_size - cutout + 1) if cutout else None,
         )
 
+    def batch(self, position: int, size: int) -> Tensor:
+        """The images of batch number `position` (from 0): int64 (B,), B = `size` or the rest."""
+        return self.order[position * size : (position + 1) * size]
+
     def to(self, device: torch.device) -> EpochPlan:
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
