@@ -42,11 +42,11 @@ from measuring import (
     whole_number,
     write_figures,
 )
-from resight.catalog import find_recipe
 from resight.data.types import ImageData
-from resight.job import Job, build_job
-from resight.recipe import parse_setting
-from resight.runtime import Runtime
+from resight.engine.job import Job, build_job
+from resight.engine.runtime import Runtime
+from resight.recipe.catalog import find_recipe
+from resight.recipe.overrides import parse_setting
 from workload import (
     MatrixProduct,
     at_full_size,

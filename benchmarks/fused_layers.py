@@ -31,9 +31,9 @@ from measuring import (
     whole_number,
     write_figures,
 )
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError
-from resight.kernels.pool_norm import available, pool_norm_act
-from resight.runtime import Runtime
+from resight.models.kernels.pool_norm import available, pool_norm_act
 from workload import DTYPES, describe
 
 Layer = Callable[[Tensor, nn.BatchNorm2d], Tensor]

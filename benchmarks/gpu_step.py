@@ -33,13 +33,14 @@ from measuring import (
     whole_number,
     write_figures,
 )
-from resight.catalog import find_recipe
 from resight.data.types import ImageData
+from resight.engine.job import Job, build_job
+from resight.engine.runtime import Execution, Runtime
 from resight.errors import ResightError, ResightWarning
-from resight.job import Job, build_job
 from resight.models.blocks import fuse
-from resight.recipe import Recipe, parse_setting
-from resight.runtime import Execution, Runtime
+from resight.recipe.catalog import find_recipe
+from resight.recipe.overrides import parse_setting
+from resight.recipe.recipe import Recipe
 from workload import (
     MatrixProduct,
     at_full_size,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resight.data.types import ImageData
-from resight.settings import Augment, Train
+from resight.recipe.settings import Augment, Train
 
 Transform = Callable[[Image.Image], Tensor]
 

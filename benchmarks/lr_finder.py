@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from measuring import one_line_errors, options_parser, print_table, write_figures
+from resight.engine.job import Job, prepare
+from resight.engine.runtime import Runtime
+from resight.engine.state import init_net
 from resight.errors import ResightError
-from resight.job import Job, prepare
-from resight.range_test import LR_RANGE, run_range_test
-from resight.recipe import parse_setting
-from resight.runtime import Runtime
-from resight.state import init_net
+from resight.recipe.overrides import parse_setting
+from resight.training.find_lr import LR_RANGE, run_range_test
 
 try:
     from torch_lr_finder import LRFinder  # type: ignore[import-untyped]

@@ -17,10 +17,10 @@ from typing import Any
 
 from measuring import one_line_errors, options_parser, print_table, write_figures
 from resight.diagnosis.diagnose import examine
-from resight.material import gather
+from resight.look.open_run import gather
+from resight.render.page import render_run
 from resight.reporting.facts import run_facts, summary_facts
 from resight.reporting.gallery import collect
-from resight.reporting.page import render_run
 from resight.reporting.readme import write_readme
 
 

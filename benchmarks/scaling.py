@@ -40,14 +40,14 @@ from measuring import (
     whole_number,
     write_figures,
 )
-from resight.calibration import calibration
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
+from resight.engine.runtime import Runtime, free_memory
 from resight.errors import ResightError
-from resight.predictions import Predictions
-from resight.recipe import Recipe
-from resight.runtime import Runtime, free_memory
+from resight.recipe.recipe import Recipe
+from resight.runs.calibration import calibration
+from resight.runs.predictions import Predictions
 from workload import describe, random_split
 
 SIDE, CLASSES, BATCH, SAMPLED_BATCHES = 32, 10, 512, 16

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from resight.data.plan import EpochPlan
 from resight.data.types import ImageData, Split
-from resight.job import Job
+from resight.engine.job import Job
+from resight.engine.rates import given_rates
+from resight.engine.runtime import Runtime
 from resight.models.summary import summarize
-from resight.rates import given_rates
-from resight.recipe import Recipe
-from resight.runtime import Runtime
+from resight.recipe.recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

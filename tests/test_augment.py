@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from resight.augment import crop_flip, cutout, normalize, shrink
+from resight.data.augment import crop_flip, cutout, normalize, shrink
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
-from resight.settings import Augment
+from resight.recipe.settings import Augment
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resight.averages import Averages, Ema, Lookahead, ema_weight, make_averages
-from resight.settings import Train
+from resight.engine.averages import Averages, Ema, Lookahead, ema_weight, make_averages
+from resight.recipe.settings import Train
 
 
 class NothingRead(TorchDispatchMode):

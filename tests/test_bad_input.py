@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from resight.cli import app
+from resight.cli.app import app
 
 runner = CliRunner()
 

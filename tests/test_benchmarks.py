@@ -20,14 +20,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 import resight
-from resight.cli import app
+from resight.cli.app import app
 from resight.data.batches import DeviceSplit
 from resight.data.types import Split
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.models import build_net
-from resight.recipe import Recipe
-from resight.runtime import Runtime
-from resight.settings import Augment
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Augment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -13,8 +13,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
 from torch.nn.functional import cross_entropy
 
-from resight.calibration import calibration, fit_temperature, with_temperature
-from resight.predictions import Predictions
+from resight.runs.calibration import calibration, fit_temperature, with_temperature
+from resight.runs.predictions import Predictions
 
 
 def make(n: int = 200, k: int = 4, seed: int = 0, *, scale: float = 2.0) -> Predictions:
@@ -213,6 +213,6 @@ def test_a_temperature_changes_no_decision_and_not_the_predictions_it_is_given()
 def test_the_temperature_is_of_all_blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make(100)
     whole = fit_temperature(predictions)
-    monkeypatch.setattr("resight.calibration.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("resight.runs.calibration.ROWS_AT_ONCE", 7)
 
     assert fit_temperature(predictions) == pytest.approx(whole, rel=1e-9)

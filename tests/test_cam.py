@@ -17,9 +17,9 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.cam import METHODS, CamMaps, Method, grad_cam
-from resight.cam_probe import cam_layers, default_layer
 from resight.errors import ResightError
+from resight.look.cam import METHODS, CamMaps, Method, grad_cam
+from resight.look.cam_layers import cam_layers, default_layer
 from resight.models import build_net
 
 NETS: dict[str, dict[str, Any]] = {

@@ -18,17 +18,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from resight import captured, costs, forward, runtime
-from resight.captured import Captured
+from resight.engine import captured, forward, runtime
+from resight.engine.captured import Captured
+from resight.engine.graphs import CudaGraphs
+from resight.engine.job import Job, build_job, with_recipe
+from resight.engine.rates import epoch_rates
+from resight.engine.runtime import Runtime
+from resight.engine.step import Eager
 from resight.errors import ResightWarning
-from resight.graphs import CudaGraphs
-from resight.interrupt import Interrupted
-from resight.job import Job, build_job, with_recipe
-from resight.range_test import run_range_test
-from resight.rates import epoch_rates
-from resight.recipe import Recipe
-from resight.runtime import Runtime
-from resight.settings import (
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import (
     Adam,
     Augment,
     Constant,
@@ -41,7 +40,9 @@ from resight.settings import (
     Sgd,
     Train,
 )
-from resight.step import Eager
+from resight.training import costs
+from resight.training.find_lr import run_range_test
+from resight.training.interrupt import Interrupted
 from test_range_test import changes_between, pointers
 from test_resume import StopAt, assert_same, fit, images_for, interrupt, resume, tiny
 

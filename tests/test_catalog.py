@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from resight.catalog import RECIPES, find_recipe, promise
 from resight.data.batches import steps_per_epoch as steps_per_epoch_of
+from resight.engine.forward import VIEWS
+from resight.engine.optim import group_rates, make_optimizer
 from resight.errors import ResightError
-from resight.forward import VIEWS
 from resight.models import build_net
-from resight.optim import group_rates, make_optimizer
-from resight.recipe import Recipe
-from resight.schedule import lr_at, stem_lr_at
-from resight.settings import Adam, Augment, Linear, Model, Muon, OneCycle, Plateau, Sgd
+from resight.recipe.catalog import RECIPES, find_recipe, promise
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_at, stem_lr_at
+from resight.recipe.settings import Adam, Augment, Linear, Model, Muon, OneCycle, Plateau, Sgd
 
 NAMES = [
     "custom-resnet",

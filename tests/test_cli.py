@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 import resight
-from resight.cli import app
-from resight.recipe import Recipe
-from resight.run import load_run
+from resight.cli.app import app
+from resight.recipe.recipe import Recipe
+from resight.runs.run import load_run
 
 runner = CliRunner()
 SMALL = ["--recipe", "digits", "--set", "model.width=4", "--batch-size", "128", "--lr", "0.02"]
@@ -47,7 +47,7 @@ def test_import_and_help_do_not_load_torch() -> None:
     heavy = {"torch", "numpy", "PIL", "sklearn", "matplotlib", "pydantic"}
     assert not heavy & imported("import resight")
     help_code = (
-        "from typer.testing import CliRunner\nfrom resight.cli import app\n"
+        "from typer.testing import CliRunner\nfrom resight.cli.app import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0"
     )
@@ -56,7 +56,7 @@ def test_import_and_help_do_not_load_torch() -> None:
 
 def test_recipes_does_not_load_torch() -> None:
     code = (
-        "from typer.testing import CliRunner\nfrom resight.cli import app\n"
+        "from typer.testing import CliRunner\nfrom resight.cli.app import app\n"
         "assert 'digits' in CliRunner().invoke(app, ['recipes']).output"
     )
     assert "torch" not in imported(code)
@@ -159,7 +159,7 @@ def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
 def test_a_printed_recipe_trains_when_passed_back(tmp_path: Path) -> None:
     printed = runner.invoke(app, ["recipes", "custom-resnet-d"]).stdout
     (tmp_path / "mine.toml").write_text(printed)
-    from resight.catalog import find_recipe
+    from resight.recipe.catalog import find_recipe
 
     assert Recipe.load(tmp_path / "mine.toml") == find_recipe("custom-resnet-d")
 

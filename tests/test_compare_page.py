@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resight.comparison.compare import Comparison, compare
+from resight.comparison.page import page_facts
 from resight.data.types import ImageData, Split
 from resight.errors import ResightError
-from resight.reporting.compare_page import page_facts
-from resight.reporting.comparison import Comparison, compare
-from resight.reporting.sprites import cells
-from resight.run import Run
+from resight.render.sprites import cells
+from resight.runs.run import Run
 from test_comparison import CLASSES, HOSTILE, make_run
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from scipy.stats import binomtest
 
+from resight.comparison.compare import compare
+from resight.comparison.mcnemar import difference_interval, exact_p, holm
+from resight.comparison.rows import short_names
 from resight.errors import ResightError
-from resight.predictions import Predictions
-from resight.recipe import Recipe
-from resight.reporting.comparison import compare
-from resight.reporting.mcnemar import difference_interval, exact_p, holm
-from resight.reporting.run_numbers import short_names
-from resight.run import Run
+from resight.recipe.recipe import Recipe
+from resight.runs.predictions import Predictions
+from resight.runs.run import Run
 
 CLASSES = ("cat", "dog", "owl")
 HOSTILE = "</script><img src=x onerror=alert(1)>|`*_[x](y)\x1b[31m\n# 🦊"

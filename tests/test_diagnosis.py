@@ -17,17 +17,28 @@ from torch import nn
 import resight
 from conftest import make_data
 from resight.data.types import ImageData, Split
-from resight.diagnosis import answers, checks, inputs, probes
+from resight.diagnosis import (
+    image_checks as inputs,
+)
+from resight.diagnosis import (
+    net_checks as probes,
+)
+from resight.diagnosis import (
+    prediction_checks as answers,
+)
+from resight.diagnosis import (
+    record_checks as checks,
+)
 from resight.diagnosis.evidence import Evidence, chance_loss, standard_error
-from resight.diagnosis.findings import Diagnosis, Finding
 from resight.diagnosis.watch import Watch, judged_from
 from resight.errors import ResightError
-from resight.lr_curve import LrTest
+from resight.findings import Diagnosis, Finding
 from resight.models import build_net
-from resight.predictions import Predictions
 from resight.progress import Quiet
-from resight.recipe import Recipe
-from resight.settings import OneCycle, Plateau
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import OneCycle, Plateau
+from resight.runs.lr_test import LrTest
+from resight.runs.predictions import Predictions
 
 SMALL = {
     "model.width": 8,

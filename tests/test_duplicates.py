@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resight import duplicates
+from resight.data import duplicates
+from resight.data.duplicates import Duplicate, describe, find_duplicates, usual_distance
 from resight.data.sources import load_data
-from resight.duplicates import Duplicate, describe, find_duplicates, usual_distance
 
 Images = npt.NDArray[np.uint8]
 

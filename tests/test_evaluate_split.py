@@ -16,10 +16,10 @@ from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.evaluation import evaluate, reload_data
-from resight.predictions import Predictions
+from resight.look.evaluate import evaluate, reload_data
 from resight.progress import Quiet
-from resight.run import Run, load_run
+from resight.runs.predictions import Predictions
+from resight.runs.run import Run, load_run
 from test_bad_input import folder, picture
 from test_resume import StopAt, images_for, interrupt, tiny
 

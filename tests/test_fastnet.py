@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conftest import make_data
-from resight import job
-from resight.catalog import find_recipe
 from resight.data.types import ImageData, Split
-from resight.job import Job, build_job
+from resight.engine import job
+from resight.engine.job import Job, build_job
+from resight.engine.rates import epoch_rates
+from resight.engine.runtime import Runtime
+from resight.engine.state import TrainState
 from resight.models import blocks, build_net
 from resight.models.fastnet import FastNet, whitening_filters
-from resight.rates import epoch_rates
-from resight.recipe import Recipe
-from resight.runtime import Runtime
-from resight.state import TrainState
-from resight.weights import load_model, save_model
+from resight.recipe.catalog import find_recipe
+from resight.recipe.recipe import Recipe
+from resight.runs.weights import load_model, save_model
 
 DEEP = {"fastnet": False, "fastnet-deep": True}
 CPU = Runtime(torch.device("cpu"), "fp32", 1)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from conftest import make_data
-from resight import evaluation
 from resight.data.batches import DeviceSplit
+from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of
+from resight.engine.job import place
+from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning
-from resight.evaluation import predict
-from resight.forward import VIEWS, Forwards, Tta, eager, logits_of
-from resight.job import place
+from resight.look import evaluate as evaluation
+from resight.look.evaluate import predict
 from resight.models import build_net
-from resight.runtime import Runtime
 from test_captured import CUDA, Replay
 
 TTAS = get_args(Tta)

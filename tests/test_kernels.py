@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resight.errors import ResightError, ResightWarning
-from resight.kernels import pool_norm, pool_norm_twin
-from resight.kernels.pool_norm import available, pool_norm_act
+from resight.models.kernels import pool_norm, pool_norm_twin
+from resight.models.kernels.pool_norm import available, pool_norm_act
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton, which is not installed"
@@ -314,7 +314,7 @@ INTERPRET = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_kernels import two_passes
-from resight.kernels import pool_norm_triton
+from resight.models.kernels import pool_norm_triton
 pool_norm_triton._PARTS = 4  # so that programs go through several blocks
 cases = torch.load("cases.pt")
 torch.save({name: two_passes(pool_norm_triton, case) for name, case in cases.items()}, "got.pt")
@@ -345,12 +345,12 @@ def test_triton_interpreted_is_the_twin(tmp_path: Path) -> None:
 
 COMPILE = """
 import sys
-import resight.kernels.pool_norm
+import resight.models.kernels.pool_norm
 assert "triton" not in sys.modules, "imported before it is needed"
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from resight.kernels import pool_norm_kernels, pool_norm_triton
+from resight.models.kernels import pool_norm_kernels, pool_norm_triton
 
 plan = pool_norm_triton._Plan(windows=8192, channels=256, value_bytes=2)
 halves = ("x", "pooled", "out", "grad", "grad_x")
@@ -410,7 +410,7 @@ def on_gpu(case: Case) -> Case:
 def test_triton_compiled_is_the_twin_and_repeats_its_bits(
     shape: tuple[int, ...], dtype: torch.dtype, activation: str
 ) -> None:
-    from resight.kernels import pool_norm_triton
+    from resight.models.kernels import pool_norm_triton
 
     case = on_gpu(make_case(shape, dtype, activation))
     assert available(case["x"], "relu")
@@ -423,7 +423,7 @@ def test_triton_compiled_is_the_twin_and_repeats_its_bits(
 @needs_gpu
 @needs_triton
 def test_triton_captured_in_a_graph_is_triton() -> None:
-    from resight.kernels import pool_norm_triton
+    from resight.models.kernels import pool_norm_triton
 
     case = on_gpu(make_case((16, 64, 15, 15), torch.float16, "gelu"))
     expected = two_passes(pool_norm_triton, case)
@@ -437,7 +437,7 @@ def test_triton_captured_in_a_graph_is_triton() -> None:
 
 TRY_OUT = """
 import pytest, torch
-from resight.kernels import pool_norm_triton
+from resight.models.kernels import pool_norm_triton
 
 for dtype, activation in ((torch.float16, "gelu"), (torch.float32, "relu")):
     pool_norm_triton.try_out(torch.device("cpu"), dtype, activation)

@@ -17,16 +17,16 @@ from typer.testing import CliRunner
 
 import resight
 from conftest import make_data
-from resight import training
-from resight.changes import changed
-from resight.checkpoints import write_checkpoint
-from resight.cli import app
+from resight.cli.app import app
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.files import exclusive
 from resight.progress import Lines, Quiet
-from resight.recipe import Recipe
-from resight.run import load_run
-from resight.runtime import Runtime
+from resight.recipe.overrides import changed
+from resight.recipe.recipe import Recipe
+from resight.runs.checkpoints import write_checkpoint
+from resight.runs.run import load_run
+from resight.training import train as training
 from test_bad_input import folder, picture
 from test_resume import StopAt, fit, images_for, interrupt, tiny
 

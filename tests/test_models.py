@@ -356,7 +356,7 @@ def test_smallest_image_size_of_no_net() -> None:
 
 def test_the_names_need_no_torch() -> None:
     code = (
-        "import sys; from resight.models.names import NETS; import resight.models as models; "
+        "import sys; from resight.recipe.nets import NETS; import resight.models as models; "
         "models.smallest_image_size(NETS[0]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resight import muon
-from resight.muon import Muon, newton_schulz
-from resight.optim import group_rates, make_optimizer, set_rates, use_tensor_rates
-from resight.settings import Muon as Settings
-from resight.state import Trace, TrainState
+from resight.engine import muon
+from resight.engine.muon import Muon, newton_schulz
+from resight.engine.optim import group_rates, make_optimizer, set_rates, use_tensor_rates
+from resight.engine.state import Trace, TrainState
+from resight.recipe.settings import Muon as Settings
 from test_averages import NothingRead
 
 SHAPES = [(8, 3, 3, 3), (8, 8, 3, 3), (12, 8, 3, 3), (8, 8, 3, 3), (16, 2, 1, 1), (4, 72, 1, 1)]

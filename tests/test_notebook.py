@@ -18,14 +18,16 @@ from matplotlib.text import Text
 
 import resight
 from conftest import make_data
-from resight import evaluation, notebook
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.lr_curve import LrTest
-from resight.predictions import Predictions
-from resight.recipe import Recipe
-from resight.reporting import plots, tiles
-from resight.run import Run, load_run
+from resight.look import evaluate as evaluation
+from resight.recipe.recipe import Recipe
+from resight.render import html as notebook
+from resight.render import tiles
+from resight.runs import plots
+from resight.runs.lr_test import LrTest
+from resight.runs.predictions import Predictions
+from resight.runs.run import Run, load_run
 from test_resume import fit, tiny
 
 NASTY = '<script>alert("1")</script>&\udcff'

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resight.models import build_net
-from resight.optim import (
+from resight.engine.optim import (
     group_rates,
     make_optimizer,
     set_rates,
     set_tensor_rates,
     use_tensor_rates,
 )
-from resight.settings import Adam, Muon, Optimizer, Sgd
+from resight.models import build_net
+from resight.recipe.settings import Adam, Muon, Optimizer, Sgd
 
 ALL = [
     Sgd(momentum=0.0),

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from resight.reporting.page import embedded, render_run
+from resight.render.page import embedded, render_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

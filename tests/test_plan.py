@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from resight.data.plan import EpochPlan, generator
-from resight.settings import Augment
+from resight.recipe.settings import Augment
 
 FULL = Augment(crop_pad_px=4, flip="random", cutout_px=8)
 

@@ -24,14 +24,11 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from conftest import make_data
-from resight import range_test
+from resight.engine.job import Job, build_job
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError
-from resight.job import Job, build_job
-from resight.lr_curve import METHODS, LrTest, longest_fall, memory, method_for, save_plot, smooth
-from resight.range_test import run_range_test
-from resight.recipe import Recipe
-from resight.runtime import Runtime
-from resight.settings import (
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import (
     Adam,
     Augment,
     Constant,
@@ -48,6 +45,17 @@ from resight.settings import (
     Step,
     Train,
 )
+from resight.runs.lr_test import (
+    METHODS,
+    LrTest,
+    longest_fall,
+    memory,
+    method_for,
+    save_plot,
+    smooth,
+)
+from resight.training import find_lr as range_test
+from resight.training.find_lr import run_range_test
 
 Array = npt.NDArray[np.float64]
 N = 200

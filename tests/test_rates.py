@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import make_data
-from resight.averages import Ema, Lookahead
-from resight.job import Job, build_job
-from resight.optim import make_optimizer, set_rates
-from resight.rates import Rates, epoch_rates, given_rates
-from resight.recipe import Recipe
-from resight.runtime import Runtime
-from resight.schedule import lr_at, momentum_at, plateau_lr, stem_lr_at
-from resight.settings import (
+from resight.engine.averages import Ema, Lookahead
+from resight.engine.job import Job, build_job
+from resight.engine.optim import make_optimizer, set_rates
+from resight.engine.rates import Rates, epoch_rates, given_rates
+from resight.engine.runtime import Runtime
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_at, momentum_at, plateau_lr, stem_lr_at
+from resight.recipe.settings import (
     Adam,
     Constant,
     Cosine,

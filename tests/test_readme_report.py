@@ -18,11 +18,11 @@ from markdown_it import MarkdownIt
 from torch import nn
 
 from resight.models.summary import summarize
+from resight.render.markdown import code, escaped, table
+from resight.render.sprites import sheet
 from resight.reporting import readme as readme_module
-from resight.reporting.markdown import code, escaped, table
 from resight.reporting.readme import PICTURES, write_readme
 from resight.reporting.readme_text import readme
-from resight.reporting.sprites import sheet
 
 NASTY = ["<script>alert(1)</script>", "a|b\\|c", "`rm -rf`\n# no\n- list", "*bold* _it_ ~~s~~ $x$"]
 SECTIONS = [

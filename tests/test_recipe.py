@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from resight.catalog import RECIPES
 from resight.errors import ResightError
-from resight.models.names import NETS, smallest_image_size
-from resight.recipe import Recipe, parse_setting
-from resight.settings import (
+from resight.recipe.catalog import RECIPES
+from resight.recipe.nets import NETS, smallest_image_size
+from resight.recipe.overrides import parse_setting
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import (
     Adam,
     Augment,
     Constant,

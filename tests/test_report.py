@@ -21,23 +21,23 @@ from typer.testing import CliRunner
 
 import resight
 from conftest import make_data
-from resight import training
-from resight.cam import grad_cam
-from resight.changes import changed
-from resight.commands import find_lr_command, repeat_command
-from resight.diagnosis.findings import Finding
+from resight.engine.job import prepare
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
-from resight.interrupt import Interrupted
-from resight.job import prepare
-from resight.material import Material
-from resight.predictions import Predictions
+from resight.findings import Finding
+from resight.look.cam import grad_cam
+from resight.look.open_run import Material
 from resight.progress import Quiet, StepInfo
-from resight.recipe import Recipe
-from resight.reporting.build import report
+from resight.recipe.overrides import changed
+from resight.recipe.recipe import Recipe
 from resight.reporting.facts import base_facts, run_facts
 from resight.reporting.gallery import collect, select
 from resight.reporting.live import serve
-from resight.runtime import Runtime
+from resight.reporting.report import report
+from resight.runs.commands import find_lr_command, repeat_command
+from resight.runs.predictions import Predictions
+from resight.training import train as training
+from resight.training.interrupt import Interrupted
 
 DATA = make_data(120, n_test=60, val=30)
 RECIPE = Recipe().with_changes(
@@ -252,7 +252,7 @@ def test_a_page_of_2000_mistakes_stays_below_5_mb(out: Path) -> None:
 
 def from_command(command: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """The recipe that the command line would train."""
-    from resight.cli import app
+    from resight.cli.app import app
 
     asked: dict[str, Any] = {}
 
@@ -433,7 +433,7 @@ def test_a_live_training_says_where_and_passes_its_words_on(out: Path) -> None:
 
 
 def test_report_and_diagnose_as_commands(run: resight.Run) -> None:
-    from resight.cli import app
+    from resight.cli.app import app
 
     result = CliRunner().invoke(app, ["diagnose", str(run.path), "--json"])
     assert result.exit_code == 0

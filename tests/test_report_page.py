@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import resight
-from resight.lr_curve import LrTest
 from resight.progress import Quiet
+from resight.runs.lr_test import LrTest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

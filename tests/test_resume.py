@@ -15,14 +15,15 @@ import torch
 
 import resight
 from conftest import make_data
-from resight import epochs, training
-from resight.catalog import RECIPES, find_recipe
-from resight.checkpoints import Checkpointer
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet, StepInfo
-from resight.recipe import Recipe
-from resight.run import load_run
+from resight.recipe.catalog import RECIPES, find_recipe
+from resight.recipe.recipe import Recipe
+from resight.runs.checkpoints import Checkpointer
+from resight.runs.run import load_run
+from resight.training import epochs
+from resight.training import train as training
 
 TIMES = {"train_seconds", "evaluate_seconds", "images_per_second", "epoch_seconds"}
 
@@ -177,7 +178,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from resight.checkpoints import Checkpointer
+from resight.runs.checkpoints import Checkpointer
 from test_resume import StopAt, every_second_time, fit, images_for, tiny
 from pathlib import Path
 Checkpointer.due = every_second_time()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from resight.schedule import lr_at, momentum_at, plateau_lr, small_at, stem_lr_at
-from resight.settings import (
+from resight.recipe.schedule import lr_at, momentum_at, plateau_lr, small_at, stem_lr_at
+from resight.recipe.settings import (
     Constant,
     Cosine,
     Cyclic,

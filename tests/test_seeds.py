@@ -17,18 +17,20 @@ from typer.testing import CliRunner
 
 import resight
 from conftest import make_data
-from resight import costs, job, seeds, training
-from resight.cli import app
+from resight.cli.app import app
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
+from resight.engine import job
+from resight.engine.step import Eager
 from resight.errors import ResightError
 from resight.files import exclusive
-from resight.lr_curve import LrTest
 from resight.progress import Quiet
-from resight.recipe import Recipe
-from resight.run import load_run
-from resight.seeds_result import SeedsResult, t_interval
-from resight.step import Eager
+from resight.recipe.recipe import Recipe
+from resight.runs.lr_test import LrTest
+from resight.runs.run import load_run
+from resight.runs.seeds import SeedsResult, t_interval
+from resight.training import costs, seeds
+from resight.training import train as training
 from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, tiny
 from test_training import Listener
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from resight.reporting import sprites
-from resight.reporting.sprites import WEBP_SIDE_PX, cells, sheet
+from resight.render import sprites
+from resight.render.sprites import WEBP_SIDE_PX, cells, sheet
 
 Images = npt.NDArray[np.uint8]
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from conftest import make_data
-from resight import costs
-from resight.augment import shrink
-from resight.catalog import find_recipe
+from resight.data.augment import shrink
+from resight.engine.job import Job, build_job, with_recipe
+from resight.engine.rates import epoch_rates
+from resight.engine.runtime import LOSS_SCALE_FP16, Runtime
+from resight.engine.step import learn, piece_size
 from resight.errors import ResightError
-from resight.job import Job, build_job, with_recipe
-from resight.rates import epoch_rates
-from resight.recipe import Recipe
-from resight.runtime import LOSS_SCALE_FP16, Runtime
-from resight.schedule import lr_at, momentum_at
-from resight.settings import (
+from resight.recipe.catalog import find_recipe
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_at, momentum_at
+from resight.recipe.settings import (
     Adam,
     Augment,
     Constant,
@@ -34,7 +34,7 @@ from resight.settings import (
     Sgd,
     Train,
 )
-from resight.step import learn, piece_size
+from resight.training import costs
 from test_resume import images_for
 
 PLAIN = Sgd(momentum=0.0)  # a step of LR 1 is the gradient
@@ -362,7 +362,7 @@ def test_a_piece_of_one_image_is_refused_just_where_batch_norm_would_fail(
 def test_what_is_refused_would_have_failed_in_torch(
     monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    monkeypatch.setattr("resight.job.check_batches", lambda *_: None)
+    monkeypatch.setattr("resight.engine.job.check_batches", lambda *_: None)
     train = Train(batch_size=32, norm_batch=16 if n == 49 else 0)
     job = job_of(recipe_of(train=train), n=n)
     with pytest.raises(ValueError, match="more than 1 value per channel"):

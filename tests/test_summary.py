@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.errors import ResightError
+from resight.look.summary import summary as summary_of
 from resight.models import NETS, build_net
 from resight.models.summary import ModelSummary, Row, summarize
-from resight.targets import summary as summary_of
 
 CUSTOM_RESNET_TABLE = """\
 Layer (type)    Path         Output shape          Params  RF px        MACs

@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 import resight
 from conftest import make_data
-from resight import costs, training
-from resight.cli import app
-from resight.cli_output import print_timings
+from resight.cli.app import app
+from resight.cli.output import print_timings
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.run import Run, load_run
-from resight.timings import PARTS, Timings, table
+from resight.runs.run import Run, load_run
+from resight.training import costs
+from resight.training import train as training
+from resight.training.timings import PARTS, Timings, table
 from test_resume import StopAt, fit, images_for, interrupt, resume, tiny
 
 

@@ -16,24 +16,24 @@ from torch.nn.functional import cross_entropy
 
 import resight
 from conftest import make_data
-from resight import costs, epochs
-from resight.changes import changed
-from resight.checkpoints import Checkpointer, write_checkpoint
 from resight.data.types import ImageData
-from resight.diagnosis import checks
+from resight.diagnosis import record_checks as checks
 from resight.diagnosis.diagnose import evidence_of
+from resight.engine.job import build_job, prepare
+from resight.engine.runtime import Runtime
+from resight.engine.step import Eager
 from resight.errors import ResightError
-from resight.interrupt import Interrupted, StopSignals
-from resight.job import build_job, prepare
-from resight.material import Material
+from resight.look.open_run import Material
 from resight.progress import Lines, Quiet, StepInfo
-from resight.recipe import Recipe
+from resight.recipe.overrides import changed
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_at
 from resight.reporting.facts import base_facts
 from resight.reporting.live import LiveReport
-from resight.run import load_run
-from resight.runtime import Runtime
-from resight.schedule import lr_at
-from resight.step import Eager
+from resight.runs.checkpoints import Checkpointer, write_checkpoint
+from resight.runs.run import load_run
+from resight.training import costs, epochs
+from resight.training.interrupt import Interrupted, StopSignals
 from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
 
 

@@ -9,52 +9,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resight.cam import grad_cam
-    from resight.catalog import find_recipe
+    from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
     from resight.diagnosis.diagnose import diagnose
-    from resight.diagnosis.findings import Diagnosis, Finding
     from resight.errors import ResightError, ResightWarning
-    from resight.evaluation import evaluate
-    from resight.interrupt import Interrupted
-    from resight.lr_curve import LrTest
-    from resight.predictions import Predictions
-    from resight.range_test import find_lr
-    from resight.recipe import Recipe
-    from resight.reporting.build import report
-    from resight.reporting.comparison import compare
-    from resight.run import Run, load_run
-    from resight.seeds import train_seeds
-    from resight.seeds_result import SeedsResult
-    from resight.targets import summary
-    from resight.training import train
+    from resight.findings import Diagnosis, Finding
+    from resight.look.cam import grad_cam
+    from resight.look.evaluate import evaluate
+    from resight.look.summary import summary
+    from resight.recipe.catalog import find_recipe
+    from resight.recipe.recipe import Recipe
+    from resight.reporting.report import report
+    from resight.runs.lr_test import LrTest
+    from resight.runs.predictions import Predictions
+    from resight.runs.run import Run, load_run
+    from resight.runs.seeds import SeedsResult
+    from resight.training.find_lr import find_lr
+    from resight.training.interrupt import Interrupted
+    from resight.training.seeds import train_seeds
+    from resight.training.train import train
 
-__version__ = "0.1.0"
+from resight.version import __version__
 
 _HOME = {
-    "Diagnosis": "diagnosis.findings",
-    "Finding": "diagnosis.findings",
-    "Interrupted": "interrupt",
+    "Diagnosis": "findings",
+    "Finding": "findings",
+    "Interrupted": "training.interrupt",
     "ImageData": "data.types",
-    "LrTest": "lr_curve",
-    "Predictions": "predictions",
-    "Recipe": "recipe",
+    "LrTest": "runs.lr_test",
+    "Predictions": "runs.predictions",
+    "Recipe": "recipe.recipe",
     "ResightError": "errors",
     "ResightWarning": "errors",
-    "Run": "run",
-    "SeedsResult": "seeds_result",
+    "Run": "runs.run",
+    "SeedsResult": "runs.seeds",
     "Split": "data.types",
-    "compare": "reporting.comparison",
+    "compare": "comparison.compare",
     "diagnose": "diagnosis.diagnose",
-    "evaluate": "evaluation",
-    "find_lr": "range_test",
-    "find_recipe": "catalog",
-    "grad_cam": "cam",
-    "load_run": "run",
-    "report": "reporting.build",
-    "summary": "targets",
-    "train": "training",
-    "train_seeds": "seeds",
+    "evaluate": "look.evaluate",
+    "find_lr": "training.find_lr",
+    "find_recipe": "recipe.catalog",
+    "grad_cam": "look.cam",
+    "load_run": "runs.run",
+    "report": "reporting.report",
+    "summary": "look.summary",
+    "train": "training.train",
+    "train_seeds": "training.seeds",
 }
 
 __all__ = [

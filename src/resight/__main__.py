@@ -1,3 +1,3 @@
-from resight.cli import main
+from resight.cli.app import main
 
 main()

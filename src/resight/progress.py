@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from resight.diagnosis.findings import Finding
+    from resight.findings import Finding
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from resight import augment
+from resight.data import augment
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
-from resight.settings import Augment
+from resight.recipe.settings import Augment
 
 
 @dataclass(frozen=True)

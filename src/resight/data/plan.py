@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resight.settings import Augment
+from resight.recipe.settings import Augment
 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:

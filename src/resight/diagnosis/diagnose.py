@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
-from resight.commands import find_lr_command
 from resight.data.types import ImageData
-from resight.diagnosis import checks, inputs, probes
+from resight.diagnosis import image_checks as inputs
+from resight.diagnosis import net_checks as probes
+from resight.diagnosis import record_checks as checks
 from resight.diagnosis.evidence import Evidence
-from resight.diagnosis.findings import Diagnosis, Finding
 from resight.diagnosis.watch import judged_from
 from resight.errors import ResightError, ResightWarning
-from resight.material import Material, gather
+from resight.findings import Diagnosis, Finding
+from resight.look.open_run import Material, gather
 from resight.progress import Reporter
-from resight.run import Run
+from resight.runs.commands import find_lr_command
+from resight.runs.run import Run
 
 
 def diagnose(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resight.diagnosis.findings import THRESHOLDS
-from resight.lr_curve import LrTest
-from resight.predictions import Predictions
-from resight.recipe import Recipe
+from resight.findings import THRESHOLDS
+from resight.recipe.recipe import Recipe
+from resight.runs.lr_test import LrTest
+from resight.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from resight.diagnosis import checks
-from resight.diagnosis.checks import at_chance
+from resight.diagnosis import record_checks as checks
 from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
-from resight.diagnosis.findings import THRESHOLDS, Finding
-from resight.settings import OneCycle, Schedule
+from resight.diagnosis.record_checks import at_chance
+from resight.findings import THRESHOLDS, Finding
+from resight.recipe.settings import OneCycle, Schedule
 
 
 def judged_from(schedule: Schedule, steps_per_epoch: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resight.errors import ResightError, did_you_mean
-from resight.models.names import NETS, NORMS, NormName, smallest_image_size
+from resight.recipe.nets import NETS, NORMS, NormName, smallest_image_size
 
 if TYPE_CHECKING:
     from torch import nn

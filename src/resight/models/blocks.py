@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.kernels.pool_norm import Activation, available, pool_norm_act
-from resight.models.names import NormName
+from resight.models.kernels.pool_norm import Activation, available, pool_norm_act
+from resight.recipe.nets import NormName
 
 
 def norm_layer(norm: NormName, channels: int) -> nn.Module:

@@ -14,7 +14,7 @@ from resight.models.blocks import (
     norm_layer,
     pool_norm_activation,
 )
-from resight.models.names import NormName
+from resight.recipe.nets import NormName
 
 
 class CustomResNet(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.models.blocks import BasicBlock, conv3x3, norm_layer
-from resight.models.names import NormName
+from resight.recipe.nets import NormName
 
 
 class ResNet18(nn.Module):

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resight import __version__
-from resight.calibration import calibration, with_temperature
-from resight.commands import repeat_command
-from resight.diagnosis.answers import suspects
-from resight.diagnosis.findings import Diagnosis
+from resight.diagnosis.prediction_checks import suspects
 from resight.errors import ResightError
-from resight.lr_curve import LrTest
-from resight.material import Material
-from resight.predictions import Predictions
-from resight.recipe import Recipe
+from resight.findings import Diagnosis
+from resight.look.open_run import Material
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_at
+from resight.recipe.settings import Plateau
+from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
-from resight.reporting.sprites import sheet
-from resight.run import Run
-from resight.schedule import lr_at
-from resight.settings import Plateau
+from resight.runs.calibration import calibration, with_temperature
+from resight.runs.commands import repeat_command
+from resight.runs.lr_test import LrTest
+from resight.runs.predictions import Predictions
+from resight.runs.run import Run
+from resight.version import __version__
 
 SHEET_BYTES = 2_500_000  # of the gallery's images: with the maps and words a page of 5 MB at most
 MOST_POINTS = 400  # of a curve
@@ -103,7 +103,7 @@ def base_facts(run: Run) -> dict[str, Any]:
 
 def summary_facts(run: Run) -> dict[str, Any]:
     """The model's table; it builds the net, so once a report."""
-    from resight.targets import summary
+    from resight.look.summary import summary
 
     return summary(run.path).to_dict()
 

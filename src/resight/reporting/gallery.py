@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from resight.cam import METHODS, CamMaps, Method, grad_cam
 from resight.errors import ResightError
-from resight.material import Material
-from resight.predictions import Predictions
+from resight.look.cam import METHODS, CamMaps, Method, grad_cam
+from resight.look.open_run import Material
+from resight.runs.predictions import Predictions
 
 MOST_MISTAKES = 2000
 MOST_RIGHT = 400  # a sample, for the diagonal of the confusion matrix

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from resight.diagnosis.findings import Finding
+from resight.findings import Finding
 from resight.progress import Reporter, StepInfo
+from resight.render.page import render_run
 from resight.reporting.facts import base_facts, summary_facts
-from resight.reporting.page import render_run
-from resight.run import Run
+from resight.runs.run import Run
 
 PORT = 8321  # where it is free, so that a bookmark holds
 LAST_LOOK_SECONDS = 5.0  # that a page which is open gets to see the end

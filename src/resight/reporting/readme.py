@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.files import make_folder, write_atomically
-from resight.reporting import charts, sprites, tiles
-from resight.reporting.drawing import png
+from resight.render import charts, sprites, tiles
+from resight.render.drawing import png
 from resight.reporting.readme_text import (
     MOST_AUGMENTED,
     MOST_MAPS,

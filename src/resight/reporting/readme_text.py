@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from resight.progress import duration
-from resight.reporting.markdown import code, escaped, picture, table
+from resight.render.markdown import code, escaped, picture, table
 
 MOST_EPOCHS = 50
 MOST_CLASSES = 100

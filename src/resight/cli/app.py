@@ -1,0 +1,97 @@
+"""The command `resight`: its verbs in the order of `--help`, and how a verb fails.
+
+Each verb calls the public function of its name, in the same words. Torch is imported inside the
+verbs, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+from resight.cli import look, make
+from resight.errors import ResightError, ResightWarning
+from resight.version import __version__
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def main() -> None:
+    """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a bar or × that the encoding lacks is no error
+            stream.reconfigure(errors="replace")
+    app()
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """One line and exit 2 for what the user can fix, 130 after Ctrl-C."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", ResightWarning)
+                warnings.showwarning = _show_warning
+                return function(*args, **kwargs)
+        except ResightError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "stopped", file=sys.stderr)
+            raise typer.Exit(getattr(stop, "exit_code", 130)) from None
+        except BrokenPipeError:  # `resight … | head`: what was asked for is done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *args: object, **kwargs: object
+) -> None:
+    if issubclass(category, ResightWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+app = typer.Typer(
+    name="resight",
+    help="Train small-image classifiers in seconds and see what they see.",
+    epilog="First: resight train --recipe digits (no download). Then your own folder: --data DIR.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"resight {__version__}")
+        raise typer.Exit
+
+
+_VERBS: dict[str, Callable[..., None]] = {
+    "train": make.train,
+    "find-lr": make.find_lr,
+    "recipes": make.recipes,
+    "data": make.data,
+    "evaluate": look.evaluate,
+    "diagnose": look.diagnose,
+    "report": look.report,
+    "compare": look.compare,
+    "summary": look.summary,
+}
+for _name, _verb in _VERBS.items():
+    app.command(_name)(verb(_verb))

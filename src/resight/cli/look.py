@@ -1,0 +1,154 @@
+"""The verbs that look at runs and nets: evaluate, diagnose, report, compare, summary."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resight.cli.options import DeviceOption, JsonOption, PrecisionOption, SkipBadOption
+from resight.cli.output import print_classes, print_findings, reporter_for
+from resight.errors import ResightError
+
+RunArgument = Annotated[Path, typer.Argument(help="A run's folder.")]
+MovedOption = Annotated[
+    str | None, typer.Option("--data", help="The run's images, where they have moved.")
+]
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Other images with the run's classes.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="test, val or train, of the run.")] = "test",
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write a row an image: id, true, predicted, loss …")
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run: loss, accuracy with its 95 % interval, per class; writes predictions.npz."""
+    from resight.look.evaluate import evaluate as measure
+
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise ResightError(f"csv: there is no folder {csv.parent}; make it first")
+    reporter = reporter_for(as_json)
+    try:
+        predictions = measure(
+            run,
+            data,
+            split=split,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+    if csv is not None:
+        predictions.to_csv(csv)
+    if as_json:
+        low, high = predictions.accuracy_interval
+        facts = {
+            "images": len(predictions),
+            "accuracy": predictions.accuracy,
+            "accuracy_95": [low, high],
+            "loss": predictions.loss,
+            "per_class": predictions.per_class(),
+        }
+        print(json.dumps(facts))
+        return
+    print(predictions.headline)
+    print_classes(predictions)
+
+
+def diagnose(
+    run: RunArgument,
+    data: MovedOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Look for silent failures in a run: what was seen, the threshold, the one thing to try."""
+    from resight.diagnosis.diagnose import diagnose as look_for
+
+    reporter = reporter_for(as_json)
+    try:
+        diagnosis = look_for(run, data, device=device, reporter=reporter)
+    finally:
+        reporter.close()
+    print(json.dumps(diagnosis.to_dict()) if as_json else diagnosis)
+
+
+def report(
+    run: RunArgument,
+    data: MovedOption = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Of the maps, e.g. res2; a module's path.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="gradcam, gradcam++ or hirescam.")
+    ] = "gradcam",
+    device: DeviceOption = "auto",
+) -> None:
+    """Write a run's report: report/index.html, which opens offline, and report/README.md."""
+    from resight.reporting.report import report as write
+    from resight.runs.run import load_run
+
+    reporter = reporter_for(as_json=False)
+    page = write(run, data, layer=layer, method=method, device=device, reporter=reporter)  # type: ignore[arg-type]
+    print_findings(load_run(run))
+    print(f"page   {page}")
+    print(f"README {page.parent / 'README.md'}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two run folders or more.")],
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write a page with curves and disagreements.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set runs beside each other: results, what differs in the recipes, whether it is chance."""
+    from resight.comparison.compare import compare as set_beside
+    from resight.runs.run import SEEDS
+
+    comparison = set_beside([run for run in runs if run.name != SEEDS])  # SEEDS/* names it too
+    if page is not None:
+        comparison.write_page(page)
+    if as_json:
+        print(json.dumps(comparison.to_dict()))
+    else:
+        print(comparison.to_markdown() if markdown else comparison)
+    if page is not None and not as_json:
+        print(f"page {page}")
+    elif not as_json and not markdown:
+        words = shlex.join(["resight", "compare", *map(str, runs), "--page", "compare.html"])
+        print(f"next: {words}    (curves, and the images on which they disagree)")
+
+
+def summary(
+    target: Annotated[str, typer.Argument(help="A net, a recipe, a TOML file or a run.")] = (
+        "custom-resnet"
+    ),
+    blocks: Annotated[bool, typer.Option("--blocks", help="Rows for residual blocks too.")] = False,
+    classes: Annotated[int, typer.Option("--classes")] = 10,
+    channels: Annotated[int, typer.Option("--channels")] = 3,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="px, for a net: 32 unless given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a net's layers: output shape, parameters, receptive field, multiply-adds."""
+    from resight.look.summary import summary as summarize
+
+    table = summarize(
+        target, blocks=blocks, classes=classes, channels=channels, image_size=image_size
+    )
+    print(json.dumps(table.to_dict()) if as_json else table)

@@ -1,0 +1,239 @@
+"""The verbs that make something: train, find-lr, recipes, data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resight.cli.options import (
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    ExecutorOption,
+    JsonOption,
+    LrOption,
+    PrecisionOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipBadOption,
+    ValOption,
+    changes_of,
+)
+from resight.cli.output import listed, print_result, print_seeds, print_timings, reporter_for
+from resight.errors import ResightError
+
+
+def train(
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Every duration of the schedule scales along.")
+    ] = None,
+    batch_size: BatchOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    val: ValOption = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", help="As many whole epochs as fit, LR test included; for each seed."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run's folder, or the seeds'; runs/RECIPE-N unless given."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            help="Train N runs, their seeds from --seed on, in one folder, and print mean ± std. "
+            "The first gets its report; the others' are for `resight report`.",
+            metavar="N",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="A run, or a folder of seeds, to go on with, bit for bit."),
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    executor: ExecutorOption = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On CUDA: the same bits again, more slowly.")
+    ] = False,
+    skip_bad: SkipBadOption = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report out.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show the report on 127.0.0.1 while it trains.")
+    ] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Print where the seconds from the command went.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe on images and leave a run folder; custom-resnet on cifar10 unless told."""
+    import time
+
+    from resight.engine.runtime import seconds_since_process_start
+    from resight.runs.run import holds_seeds
+
+    started = time.perf_counter() - seconds_since_process_start()
+    options: dict[str, Any] = {
+        "out": out,
+        "resume": resume,
+        "minutes": minutes,
+        "device": device,
+        "precision": precision,
+        "executor": executor,
+        "deterministic": deterministic,
+        "skip_bad": skip_bad,
+        "report": not no_report,
+        "reporter": reporter_for(as_json),
+        "started": started,
+        **changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
+    }
+    if seeds is not None or (resume is not None and holds_seeds(resume)):
+        if live:
+            raise ResightError("live: it shows one run; leave out --live or --seeds")
+        from resight.training.seeds import train_seeds
+
+        result = train_seeds(recipe, data, seeds=seeds, **options)
+        values = result.to_dict()
+        if as_json:
+            print(json.dumps(values))
+        else:
+            print_seeds(result)
+    else:
+        from resight.training.train import train as train_run
+
+        run = train_run(recipe, data, live=live, **options)
+        values = run.result
+        if as_json:
+            found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
+            print(json.dumps({**values, "findings": found}))
+        else:
+            print_result(run)
+    if timings and not as_json:
+        print_timings(values)
+    if values.get("failed"):
+        raise typer.Exit(2)
+
+
+def find_lr(
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+    batch_size: BatchOption = None,
+    seed: SeedOption = None,
+    val: ValOption = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write the curve as a .png, .svg or .pdf.")
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    executor: ExecutorOption = "auto",
+    skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Raise the LR step by step on the recipe's own training step and suggest one."""
+    from resight.runs.lr_test import check_plot, save_plot
+    from resight.training.find_lr import find_lr as run_test
+
+    if plot is not None:
+        check_plot(plot)
+    test = run_test(
+        recipe or "custom-resnet",
+        data,
+        device=device,
+        precision=precision,
+        executor=executor,
+        skip_bad=skip_bad,
+        reporter=reporter_for(as_json),
+        **changes_of(set_, batch_size=batch_size, seed=seed, val=val),
+    )
+    if plot is not None:
+        save_plot(test, plot)
+        print(f"curve: {plot}", file=sys.stderr)
+    suggestions = test.suggestions()
+    if as_json:
+        print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
+        return
+    print(f"LR test: {len(test.lrs)} steps, {test.stop}")
+    for method, value in suggestions.items():
+        mark = "   what --lr find takes" if method == test.method else ""
+        print(f"  {method:<11} {value:.3g}{mark}")
+    words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    options = ("--recipe", "--data", "--batch-size", "--seed", "--val")
+    for option, given in zip(options, (recipe, data, batch_size, seed, val), strict=True):
+        words += [] if given is None else [option, str(given)]
+    words += ["--skip-bad"] if skip_bad else []
+    words += [word for pair in set_ or [] for word in ("--set", pair)]
+    print(f"next: resight train {shlex.join(words)}")
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to edit.")] = None,
+) -> None:
+    """List the named recipes with what was measured of them, or print one as TOML."""
+    from resight.recipe.catalog import RECIPES, find_recipe, promise
+
+    if name is not None:
+        print(find_recipe(name).to_toml(), end="")
+        return
+    for known in RECIPES:
+        first, *rest = promise(known).splitlines()
+        print(f"{known}\n    {first}")
+        print("\n".join(f"    {line}" for line in rest if line.strip()) + "\n")
+    print("next: resight recipes NAME > mine.toml, edit it, resight train --recipe mine.toml")
+
+
+def data(
+    name: Annotated[str, typer.Argument(help="cifar10 or cifar100 to download; digits; a folder.")],
+    image_size: Annotated[int, typer.Option("--image-size", help="px, for a folder.")] = 32,
+    skip_bad: SkipBadOption = False,
+) -> None:
+    """Download CIFAR, or say what is understood of a folder: splits, classes, statistics."""
+    from resight.data.cifar import VARIANTS
+    from resight.data.download import download
+    from resight.data.sources import load_data
+
+    reporter = reporter_for(as_json=False)
+    try:
+        if name in VARIANTS:
+            show = reporter.counting(f"downloading {name}, MB")
+
+            def progress(done: int, total: int | None) -> None:
+                show(done // 1_000_000, total and total // 1_000_000)
+
+            path = download(name, progress=progress)
+            reporter.say(f"{name} is at {path}")
+        loaded = load_data(
+            name,
+            image_size=8 if name == "digits" else image_size,
+            skip_bad=skip_bad,
+            progress=reporter.counting("decoding images"),
+        )
+    finally:
+        reporter.close()
+    for split in ("train", "val", "test"):
+        images = getattr(loaded, split)
+        if images is not None:
+            size = "×".join(str(n) for n in images.images.shape[1:])
+            print(f"{split:<6}{len(images):>8,} images {size}")
+    print(f"classes {len(loaded.classes)}: {listed(loaded.classes)}")
+    print("mean    " + " ".join(f"{value:.4f}" for value in loaded.mean))
+    print("std     " + " ".join(f"{value:.4f}" for value in loaded.std))
+    for note in loaded.notes:
+        print(f"note: {note}")
+    print(
+        f"next: resight train --data {shlex.quote(name)}"
+        + (" --recipe digits" if name == "digits" else "")
+    )

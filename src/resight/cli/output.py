@@ -1,0 +1,118 @@
+"""What the verbs print: while they work, through a reporter, and at their end."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resight.findings import Finding
+    from resight.progress import Reporter
+    from resight.runs.predictions import Predictions
+    from resight.runs.run import Run
+    from resight.runs.seeds import SeedsResult
+
+
+def reporter_for(as_json: bool) -> Reporter:
+    """On stdout; with `--json` on stderr, so that stdout holds the JSON alone."""
+    from resight.progress import default_reporter
+
+    return default_reporter(sys.stderr if as_json else sys.stdout)
+
+
+def listed(names: tuple[str, ...], most: int = 12) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def print_classes(predictions: Predictions) -> None:
+    rows = predictions.per_class()
+    width = max(len(str(row["class"])) for row in rows)
+    for row in rows:
+        if row["support"]:
+            share = f"{row['accuracy']:7.2%}  {'█' * round(20 * float(row['accuracy']))}"
+        else:
+            share = "no images"
+        print(f"  {row['class']:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
+
+
+def print_result(run: Run) -> None:
+    from resight.progress import duration
+
+    result = run.result
+    print(
+        f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
+        f"images/s, {duration(result['wall_seconds'])} from the command"
+    )
+    print_findings(run)
+    path = shlex.quote(str(run.path))
+    print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
+    page = run.path / "report" / "index.html"
+    if page.is_file():
+        print(f"report  {page}: open it in a browser; README.md beside it")
+        print(f"next    resight compare {path} ANOTHER, or resight evaluate {path}")
+    else:
+        print(f"next    resight report {path}")
+
+
+def print_seeds(result: SeedsResult) -> None:
+    print(result)
+    seen: dict[tuple[str, str], list[int]] = {}
+    first: dict[tuple[str, str], Finding] = {}
+    for run in result.runs:
+        for finding in run.diagnosis.findings if run.diagnosis else ():
+            key = (str(finding.severity), finding.name)
+            seen.setdefault(key, []).append(run.recipe.train.seed)
+            first.setdefault(key, finding)
+    for key in sorted(seen, key=lambda key: key[0] != "problem"):
+        seeds = ", ".join(map(str, seen[key]))
+        print(f"{key[0]}: {first[key].title} (seed{'s' * (len(seen[key]) > 1)} {seeds})")
+    print(f"runs    {result.path}: seeds.json, and a folder a seed")
+    pages = {run.path: run.path / "report" / "index.html" for run in result.runs}
+    following = []
+    if result.n > 1:
+        following.append(f"resight compare {shlex.quote(str(result.path))}/seed-*")
+    for path, page in pages.items():
+        if page.is_file():
+            print(f"report  {page}: open it in a browser")
+        else:
+            following.append(f"resight report {shlex.quote(str(path))}")
+    if following:
+        print(f"next    {', or '.join(following[:2])}")
+
+
+def print_timings(values: Mapping[str, Any]) -> None:
+    """Of a `result.json` or a `SeedsResult`'s plain values."""
+    parts = values.get("timings")
+    if not parts:
+        print("where the seconds went was not recorded")
+        return
+    from resight.training.timings import table
+
+    step = values.get("resumed_from_step")
+    which = ""
+    if step is not None:
+        which = f", this process only, which went on from step {step}"
+    elif values.get("resumed"):
+        which = ", this process only, which went on with what was there"
+    print(f"where the {math.fsum(parts.values()):,.2f} s went{which}")
+    for line in table(parts):
+        print(line)
+
+
+def print_findings(run: Run) -> None:
+    """A line or two a finding, problems first."""
+    diagnosis = run.diagnosis
+    if diagnosis is None:
+        return
+    if not diagnosis.problems:
+        print("no problem found")
+    for finding in diagnosis.findings:
+        command = f": {finding.command}" if finding.command else ""
+        print(f"{finding.severity}: {finding.title}: {finding.evidence}")
+        print(f"         {finding.advice}{command}")
+    for reason in diagnosis.skipped:
+        print(f"not looked at: {reason}")

@@ -1,0 +1,184 @@
+"""`compare`: two or more runs beside one another, and which of them is better.
+
+`comparison_tables.py` has what is shown of it, `comparison_text.py` and `compare_page.py` how.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resight.comparison.mcnemar import PairTest
+from resight.comparison.pairs import Answers, pair_tests
+from resight.comparison.rows import RunNumbers, short_names
+from resight.errors import ResightError
+from resight.runs.run import Run, load_run
+
+if TYPE_CHECKING:
+    from resight.data.types import ImageData
+
+MOST_TESTED = 10  # runs; of more the pairs are too many to read
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """differences: `section.field` → its value in each run (None where a run has no such setting)
+    of the fields that are not alike in all. tests: one for each pair of runs on the same images.
+    answers: None for a run without predictions."""
+
+    runs: tuple[Run, ...]
+    numbers: tuple[RunNumbers, ...]
+    differences: dict[str, tuple[Any, ...]]
+    tests: tuple[PairTest, ...]
+    notes: tuple[str, ...]
+    answers: tuple[Answers | None, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(row.name for row in self.numbers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        return {
+            "version": 1,
+            "runs": [asdict(row) for row in self.numbers],
+            "differences": {field: list(values) for field, values in self.differences.items()},
+            "tests": [test.to_dict() for test in self.tests],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Tables and sentences, at most 100 columns wide."""
+        from resight.comparison.text import as_text
+
+        return as_text(self)
+
+    def to_markdown(self) -> str:
+        from resight.comparison.text import as_markdown
+
+        return as_markdown(self)
+
+    def _repr_html_(self) -> str:
+        from resight.comparison.text import as_html
+
+        return as_html(self)
+
+    def write_page(
+        self,
+        path: str | Path,
+        *,
+        images: ImageData | Callable[[Run], ImageData] | None = None,
+    ) -> Path:
+        """Write one self-contained HTML file: tables, overlaid curves, and the images on which two
+        runs disagree. Returns its path.
+
+        images: the data of the runs, or what loads the data of one; each run's own unless given.
+        Where they can't be loaded the page names the images without showing them, and says why.
+        Raises `ResightError` where `path` can't be written.
+        """
+        from resight.comparison.page import write
+
+        return write(self, Path(path), images)
+
+
+def compare(runs: Sequence[str | Path | Run]) -> Comparison:
+    """Put two or more runs beside one another; a run that still trains is shown as far as it is.
+
+    For each pair of finished runs on the same data McNemar's exact test says whether the accuracies
+    differ, up to 10 runs. Raises `ResightError`.
+    """
+    if isinstance(runs, str):  # a sequence too, of letters
+        runs = [runs]
+    opened = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    if len(opened) < 2:
+        given = opened[0].path if opened else "no run"
+        raise ResightError(f"compare: only {given} given; name two or more run folders")
+    places = [run.path.resolve() for run in opened]
+    for place, run in zip(places, opened, strict=True):
+        if places.count(place) > 1:
+            raise ResightError(f"compare: {run.path} is given twice; name each run once")
+    names = short_names(places)
+    numbers = [RunNumbers.of(run, name) for run, name in zip(opened, names, strict=True)]
+    notes = [*_unfinished(opened, numbers), *_other_data(opened, names), *_devices(numbers)]
+    answers: list[Answers | None] = []
+    for run, row in zip(opened, numbers, strict=True):
+        try:
+            answers.append(Answers.of(run) if row.finished else None)
+        except ResightError as error:
+            answers.append(None)
+            notes.append(f"{row.name} is not tested: {error}")
+    tests: list[PairTest] = []
+    if len(opened) <= MOST_TESTED:
+        tests, said = pair_tests(names, answers)
+        notes += said
+    else:
+        notes.append(f"no pairs are tested: that is done for up to {MOST_TESTED} runs")
+    return Comparison(
+        runs=tuple(opened),
+        numbers=tuple(numbers),
+        differences=recipe_differences(opened),
+        tests=tuple(tests),
+        notes=tuple(notes),
+        answers=tuple(answers),
+    )
+
+
+def recipe_differences(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
+    """`section.field` → its value in each run's recipe (None where it has none) of the fields that
+    are not alike in all, the name among them. data.source is where the images really were."""
+    recipes = [_flat(run) for run in runs]
+    sections = list(runs[0].recipe.to_dict())
+    fields = dict.fromkeys(itertools.chain.from_iterable(recipes))
+    ordered = sorted(fields, key=lambda field: sections.index(field.partition(".")[0]))
+    values = {field: tuple(recipe.get(field) for recipe in recipes) for field in ordered}
+    return {field: row for field, row in values.items() if any(v != row[0] for v in row)}
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, settings in run.recipe.to_dict().items():
+        if isinstance(settings, dict):
+            flat |= {f"{section}.{key}": value for key, value in settings.items()}
+        else:
+            flat[section] = settings
+    source = run.resolved.get("data", {}).get("source")
+    return flat if source is None else {**flat, "data.source": source}
+
+
+def _unfinished(runs: Sequence[Run], numbers: Sequence[RunNumbers]) -> list[str]:
+    notes = []
+    for run, row in zip(runs, numbers, strict=True):
+        if row.finished:
+            continue
+        done = f"{row.epochs_done} of {row.epochs} epochs done"
+        if failure := run.failure.get("message"):
+            notes.append(f"{row.name} stopped by itself ({done}): {failure}")
+        else:
+            notes.append(f"{row.name} is not finished ({done}): its result is not there yet")
+    return notes
+
+
+def _other_data(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """A note where the test images are not the same in all runs."""
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    kinds: dict[tuple[str, tuple[str, ...]], str] = {}
+    for run, name in zip(runs, names, strict=True):
+        facts = run.resolved.get("data")
+        if facts is None:
+            continue  # its training has not begun
+        key = (facts["fingerprint"], tuple(facts["classes"]))
+        groups.setdefault(key, []).append(name)
+        kinds[key] = f"{facts['name']} ({facts['test']:,} test images)"
+    if len(groups) < 2:
+        return []
+    said = "; ".join(f"{', '.join(members)} on {kinds[key]}" for key, members in groups.items())
+    return [f"the accuracies are not on the same images; only runs on the same are tested: {said}"]
+
+
+def _devices(numbers: Sequence[RunNumbers]) -> list[str]:
+    if len({(row.device, row.precision) for row in numbers if row.device}) < 2:
+        return []
+    return ["the seconds are of different devices or precisions: they don't compare the recipes"]

@@ -1,0 +1,166 @@
+"""The page of a comparison: its tables, overlaid curves, and the images on which runs disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.comparison.pairs import Answers, Pair
+from resight.comparison.tables import NOTES, first_line, sections
+from resight.errors import ResightError
+from resight.files import write_atomically
+from resight.render.page import render_page
+from resight.version import __version__
+
+if TYPE_CHECKING:
+    from resight.comparison.compare import Comparison
+    from resight.data.types import ImageData
+    from resight.runs.run import Run
+
+    Images = ImageData | Callable[[Run], ImageData] | None
+
+SCRIPTS = ("images.js", "compare.js")
+MOST_IMAGES = 400  # on which a pair disagrees
+MOST_IN_ALL = 2400  # of all pairs together
+SHEET_BYTES = 2_700_000  # of all sheets, a third more as text: a page of 5 MB at most
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+
+
+def write(comparison: Comparison, path: Path, images: Images) -> Path:
+    """Write the page to `path`. Raises `ResightError` where that can't be."""
+    if not path.parent.is_dir():
+        raise ResightError(f"page: there is no folder {path.parent}; make it first")
+    page = render_page("compare.html", page_facts(comparison, images), SCRIPTS)
+    write_atomically(path, page.encode())
+    return path
+
+
+def page_facts(comparison: Comparison, images: Images) -> dict[str, Any]:
+    """Plain JSON values, none of them NaN."""
+    names = comparison.names
+    return {
+        "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} runs compared",
+        "resight": __version__,
+        "about": first_line(comparison),
+        "names": list(names),
+        "verdict": [str(test) for test in comparison.tests] if len(comparison.tests) == 1 else [],
+        "notes": list(comparison.notes),
+        "sections": [
+            asdict(section)
+            for section in sections(comparison, names)
+            if section.heading != NOTES  # they stand above all else
+        ],
+        "curves": [_curves(run) for run in comparison.runs],
+        "disagreements": _disagreements(comparison, images),
+    }
+
+
+def _curves(run: Run) -> dict[str, list[float | None]]:
+    rows = run.metrics
+    return {key: [row.get(key) for row in rows] for key in ("epoch", *CURVES)}
+
+
+def _disagreements(comparison: Comparison, images: Images) -> list[dict[str, Any]]:
+    """An entry for each set of images: of the runs that were tested on it, in pairs."""
+    place = {name: i for i, name in enumerate(comparison.names)}
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for test in comparison.tests:
+        a, b = place[test.a], place[test.b]
+        answers = comparison.answers[a]
+        assert answers is not None
+        groups.setdefault(answers.fingerprint, []).append((a, b))
+    share = min(MOST_IMAGES, MOST_IN_ALL // max(1, len(comparison.tests)))
+    budget = SHEET_BYTES // max(1, len(groups))
+    return [_group(comparison, pairs, images, share, budget) for pairs in groups.values()]
+
+
+def _group(
+    comparison: Comparison, places: list[tuple[int, int]], images: Images, share: int, budget: int
+) -> dict[str, Any]:
+    """The images of one set on which any of the pairs disagrees, and what each run said of them.
+
+    `share`: the most images of a pair, a third of it for each kind of disagreement.
+    """
+    members = sorted({i for pair in places for i in pair})
+    answers = {i: _there(comparison.answers[i]) for i in members}
+    number: dict[str, int] = {}  # of each image that is shown, by its id
+    label: list[int] = []
+    pairs = []
+    for a, b in places:
+        pair = Pair.match(answers[a], answers[b])
+        kinds = pair.disagreements()
+        shown = []
+        for kind in kinds:
+            rows = pair.rows_a[kind[: max(1, share // 3)]].tolist()
+            shown.append([_numbered(answers[a], row, number, label) for row in rows])
+        pairs.append({"a": a, "b": b, "totals": [len(kind) for kind in kinds], "shown": shown})
+    sheet, reason = _sheet(comparison.runs[members[0]], list(number), images, budget)
+    return {
+        "classes": list(answers[members[0]].classes),
+        "sheet": sheet,
+        "reason": reason,
+        "id": list(number),
+        "true": label,
+        "said": [{"run": i, **_said(answers[i], list(number))} for i in members],
+        "pairs": pairs,
+    }
+
+
+def _there(answers: Answers | None) -> Answers:
+    assert answers is not None  # a run that was tested has answered
+    return answers
+
+
+def _numbered(answers: Answers, row: int, number: dict[str, int], label: list[int]) -> int:
+    """The number of an image among those shown; it takes the next one where it is new."""
+    name = str(answers.ids[row])
+    if name not in number:
+        number[name] = len(label)
+        label.append(int(answers.labels[row]))
+    return number[name]
+
+
+def _said(answers: Answers, ids: list[str]) -> dict[str, list[Any]]:
+    """Predicted class, confidence and loss for each of `ids`; None for an image that it had not."""
+    place = {name: i for i, name in enumerate(answers.ids.tolist())}
+    rows = [place.get(name) for name in ids]
+
+    def taken(values: npt.NDArray[Any]) -> list[Any]:
+        return [None if row is None else values[row].item() for row in rows]
+
+    return {
+        "predicted": taken(answers.predicted),
+        "confidence": taken(answers.confidence.round(4)),
+        "loss": taken(answers.losses.round(4)),
+    }
+
+
+def _sheet(
+    run: Run, ids: list[str], images: Images, budget: int
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The images as a sprite sheet, or why there is none."""
+    from resight.look.evaluate import reload_data
+    from resight.render.sprites import sheet
+
+    if not ids:
+        return None, None
+    try:
+        data = images(run) if callable(images) else reload_data(run, data=images)
+        pixels = _pixels(data, ids)
+    except ResightError as error:
+        return None, str(error)
+    return sheet(pixels, max_bytes=budget), None
+
+
+def _pixels(data: ImageData, ids: list[str]) -> npt.NDArray[np.uint8]:
+    """uint8 (n, H, W, C) of these test images. Raises `ResightError` where one is not there."""
+    place = {name: i for i, name in enumerate(data.test.ids.tolist())}
+    missing = [name for name in ids if name not in place]
+    if missing:
+        raise ResightError(f"{data.source}: its test split has no image '{missing[0]}'")
+    return np.ascontiguousarray(data.test.images[[place[name] for name in ids]])

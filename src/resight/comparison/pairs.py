@@ -1,0 +1,110 @@
+"""Runs image by image: where two of them disagree, and what McNemar's test says of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.comparison.mcnemar import PairTest, exact_p, holm
+from resight.runs.run import Run
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a run said of each test image, without the logits. fingerprint: of the data; each array
+    is (N,), as in `Predictions`."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    ids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    losses: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, run: Run) -> Answers:
+        """Of a finished run. Raises `ResightError` where its predictions are missing or torn."""
+        said = run.predictions
+        return cls(
+            fingerprint=run.resolved["data"]["fingerprint"],
+            classes=said.classes,
+            ids=said.ids,
+            labels=said.labels,
+            predicted=said.predicted,
+            confidence=said.confidence,
+            losses=said.losses,
+        )
+
+    def same_data(self, other: Answers) -> bool:
+        return (self.fingerprint, self.classes) == (other.fingerprint, other.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two runs on the images that both were measured on: `rows_a` of `a` are `rows_b` of `b`."""
+
+    a: Answers
+    b: Answers
+    rows_a: Rows
+    rows_b: Rows
+
+    @classmethod
+    def match(cls, a: Answers, b: Answers) -> Pair:
+        """By the images' ids, in the order of `a`."""
+        place = {name: i for i, name in enumerate(b.ids.tolist())}
+        both = [(i, place[name]) for i, name in enumerate(a.ids.tolist()) if name in place]
+        rows = np.array(both, dtype=np.int64).reshape(-1, 2)
+        return cls(a, b, rows[:, 0], rows[:, 1])
+
+    def __len__(self) -> int:
+        return len(self.rows_a)
+
+    @property
+    def labels_agree(self) -> bool:
+        return np.array_equal(self.a.labels[self.rows_a], self.b.labels[self.rows_b])
+
+    def disagreements(self) -> tuple[Rows, Rows, Rows]:
+        """Places in `rows_a` and `rows_b` where only `a` is right, where only `b` is, and where
+        both are wrong in different ways; each by falling difference of the losses."""
+        said_a, said_b = self.a.predicted[self.rows_a], self.b.predicted[self.rows_b]
+        labels = self.a.labels[self.rows_a]
+        right_a, right_b = said_a == labels, said_b == labels
+        apart = np.abs(self.a.losses[self.rows_a] - self.b.losses[self.rows_b])
+        order = np.argsort(-apart, kind="stable").astype(np.int64)
+        wrong = ~right_a & ~right_b & (said_a != said_b)
+        only_a, only_b, both = (
+            order[kind[order]] for kind in (right_a & ~right_b, right_b & ~right_a, wrong)
+        )
+        return only_a, only_b, both
+
+
+def pair_tests(
+    names: Sequence[str], answers: Sequence[Answers | None]
+) -> tuple[list[PairTest], list[str]]:
+    """McNemar's test of each pair on the same data, and a note on each whose images differ."""
+    counts: list[tuple[str, str, int, int, int, int]] = []
+    notes = []
+    for (i, a), (j, b) in itertools.combinations(enumerate(answers), 2):
+        if a is None or b is None or not a.same_data(b):
+            continue
+        pair, both = Pair.match(a, b), f"{names[i]} and {names[j]}"
+        if len(pair) < max(len(a.ids), len(b.ids)):
+            notes.append(
+                f"{both} share {len(pair):,} of their {len(a.ids):,} and {len(b.ids):,} test "
+                "images and are tested on those"
+            )
+        if not pair.labels_agree:
+            notes.append(f"{both} are not tested: the same images have other labels")
+        elif len(pair):
+            only_a, only_b, wrong = map(len, pair.disagreements())
+            counts.append((names[i], names[j], len(pair), only_a, only_b, wrong))
+    ps = [exact_p(only_a, only_b) for *_, only_a, only_b, _ in counts]
+    rows = zip(counts, ps, holm(ps), strict=True)
+    return [PairTest(*count, p, p_holm) for count, p, p_holm in rows], notes

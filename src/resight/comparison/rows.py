@@ -1,0 +1,109 @@
+"""`RunNumbers`: what a run folder says by now, in a row that can stand beside another run's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resight.runs.run import Run
+
+
+@dataclass(frozen=True)
+class RunNumbers:
+    """A run in numbers, None where there is none (yet). Accuracies in [0, 1].
+
+    lr_found: whether an LR test found `lr_max`. *_last and *_best: of the measurements after each
+    epoch, with the first epoch of the best. test_accuracy: of the weights that were kept.
+    """
+
+    name: str
+    path: str
+    recipe: str
+    data: str | None
+    seed: int
+    finished: bool
+    epochs: int
+    epochs_done: int
+    lr_max: float | None
+    lr_found: bool
+    weights: str | None
+    test_accuracy: float | None
+    test_accuracy_95: tuple[float, float] | None
+    test_images: int | None
+    test_last: float | None
+    test_best: float | None
+    test_best_epoch: int | None
+    val_last: float | None
+    val_best: float | None
+    val_best_epoch: int | None
+    train_accuracy: float | None
+    train_seconds: float | None
+    wall_seconds: float | None
+    parameters: int | None
+    device: str | None
+    precision: str | None
+
+    @classmethod
+    def of(cls, run: Run, name: str) -> RunNumbers:
+        """`run` as it is now, finished or not; train_seconds are then those so far."""
+        recipe, resolved, result, metrics = run.recipe, run.resolved, run.result, run.metrics
+        lr_max = resolved.get("schedule", {}).get("lr_max", recipe.schedule.lr_max)
+        last = metrics[-1] if metrics else {}
+        interval = result.get("test_accuracy_95")
+        runtime = run.environment.get("runtime", {})
+        so_far = math.fsum(row["train_seconds"] for row in metrics) if metrics else None
+        test_best, test_best_epoch = _best(metrics, "test_accuracy")
+        val_best, val_best_epoch = _best(metrics, "val_accuracy")
+        return cls(
+            name=name,
+            path=str(run.path),
+            recipe=recipe.name,
+            data=resolved.get("data", {}).get("name"),
+            seed=recipe.train.seed,
+            finished=run.finished,
+            epochs=recipe.schedule.epochs,
+            epochs_done=int(last.get("epoch", 0)),
+            lr_max=None if lr_max == "find" else lr_max,
+            lr_found=recipe.schedule.lr_max == "find",
+            weights=result.get("weights"),
+            test_accuracy=result.get("test_accuracy"),
+            test_accuracy_95=(interval[0], interval[1]) if interval else None,
+            test_images=result.get("test_images"),
+            test_last=last.get("test_accuracy"),
+            test_best=test_best,
+            test_best_epoch=test_best_epoch,
+            val_last=last.get("val_accuracy"),
+            val_best=val_best,
+            val_best_epoch=val_best_epoch,
+            train_accuracy=last.get("train_accuracy"),
+            train_seconds=result.get("train_seconds", so_far),
+            wall_seconds=result.get("wall_seconds"),
+            parameters=result.get("parameters"),
+            device=result.get("device", runtime.get("device_name")),
+            precision=result.get("precision", runtime.get("precision")),
+        )
+
+
+def short_names(places: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as tell it from the others; the paths are distinct."""
+    names = []
+    for place in places:
+        others = [other.parts for other in places if other != place]
+        most = len(place.parts)
+        fewest = next(
+            (n for n in range(1, most) if all(o[-n:] != place.parts[-n:] for o in others)), most
+        )
+        names.append(str(Path(*place.parts[-fewest:])))
+    return names
+
+
+def _best(metrics: list[dict[str, Any]], key: str) -> tuple[float | None, int | None]:
+    """The highest value and the first epoch that had it."""
+    rows = [row for row in metrics if key in row]
+    if not rows:
+        return None, None
+    best = max(rows, key=lambda row: float(row[key]))
+    return best[key], best["epoch"]

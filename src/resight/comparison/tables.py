@@ -1,0 +1,202 @@
+"""What a comparison shows, as tables and sentences that any rendering can take over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resight.comparison.mcnemar import p_value
+from resight.comparison.rows import RunNumbers
+
+if TYPE_CHECKING:
+    from resight.comparison.compare import Comparison
+
+MOST_BESIDE = 6  # runs whose recipes stand beside one another; those of more are listed by value
+NONE = "–"
+NOTES = "Notes"
+BEST_TEST = "best test: the epoch is chosen by the test images themselves, so it is no result"
+TRAIN = "train: while training, over the last epoch's augmented images"
+METHOD = (
+    "McNemar's exact test on the images that only one of the two gets right; the interval is "
+    "Bonett and Price's for paired proportions"
+)
+COLUMNS_OF_PAIRS = (
+    "only first, only second: images that this one alone gets right; points: the first's accuracy "
+    "less the second's"
+)
+HOLM = "; Holm: p corrected for the number of pairs, which decides"
+ABOUT_NETS = (
+    "this is about these trained nets: another seed of the same recipe gives another accuracy, so "
+    "compare several seeds of each before you prefer a recipe"
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a table (its first row names the columns; [] for none) and lines below it."""
+
+    heading: str
+    table: list[list[str]]
+    lines: list[str]
+
+
+def first_line(comparison: Comparison) -> str:
+    """How many runs, and what is the same in all of them."""
+    words = {"parameters": "{} parameters", "seed": "seed {}"}
+    same = _shared(comparison.numbers).items()
+    said = [words.get(heading, "{}").format(text) for heading, text in same]
+    return " · ".join([f"{len(comparison.numbers)} runs", *said])
+
+
+def sections(comparison: Comparison, labels: Sequence[str]) -> list[Section]:
+    """What is shown, in its order, the runs under these labels."""
+    parts = [
+        _accuracy(comparison.numbers, labels),
+        _training(comparison.numbers, labels),
+        _recipes(comparison.differences, labels),
+    ]
+    if comparison.tests:
+        parts.append(_tests(comparison, dict(zip(comparison.names, labels, strict=True))))
+    if comparison.notes:
+        parts.append(Section(NOTES, [], list(comparison.notes)))
+    return parts
+
+
+def setting(value: Any) -> str:
+    """A recipe's value as a recipe file has it."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.2f}"
+
+
+def _best(value: float | None, epoch: int | None) -> str:
+    return NONE if value is None else f"{100 * value:.2f} ({epoch})"
+
+
+def _test(row: RunNumbers) -> str:
+    if row.test_accuracy is None or row.test_accuracy_95 is None:
+        return NONE
+    low, high = row.test_accuracy_95
+    return f"{100 * row.test_accuracy:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _lr(row: RunNumbers) -> str:
+    if row.lr_max is None:
+        return NONE
+    return f"{row.lr_max:.3g} {'found' if row.lr_found else 'given'}"
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+_CONTEXT: dict[str, Callable[[RunNumbers], str]] = {
+    "recipe": lambda row: row.recipe,
+    "data": lambda row: row.data or NONE,
+    "parameters": lambda row: NONE if row.parameters is None else f"{row.parameters:,}",
+    "seed": lambda row: str(row.seed),
+    "device": lambda row: f"{row.device}, {row.precision}" if row.device else NONE,
+}
+
+
+def _shared(numbers: Sequence[RunNumbers]) -> dict[str, str]:
+    """Those of `_CONTEXT` that are known and the same in all runs."""
+    texts = {heading: {show(row) for row in numbers} for heading, show in _CONTEXT.items()}
+    same = {heading: said.pop() for heading, said in texts.items() if len(said) == 1}
+    return {heading: text for heading, text in same.items() if text != NONE}
+
+
+def _accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
+    again = all(row.test_last in (None, row.test_accuracy) for row in numbers)
+    table = _table(
+        {
+            "run": list(labels),
+            "test (95 %)": [_test(row) for row in numbers],
+            "last test": [NONE if again else _percent(row.test_last) for row in numbers],
+            "best test (epoch)": [_best(row.test_best, row.test_best_epoch) for row in numbers],
+            "last val": [_percent(row.val_last) for row in numbers],
+            "best val (epoch)": [_best(row.val_best, row.val_best_epoch) for row in numbers],
+            "train": [_percent(row.train_accuracy) for row in numbers],
+        }
+    )
+    lines = [BEST_TEST] if "best test (epoch)" in table[0] else []
+    return Section("Accuracy in %", table, [*lines, *([TRAIN] if "train" in table[0] else [])])
+
+
+def _training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
+    same = _shared(numbers)
+    columns = {
+        "run": list(labels),
+        "epochs": [
+            str(row.epochs) if row.finished else f"{row.epochs_done} of {row.epochs}"
+            for row in numbers
+        ],
+        "LR max": [_lr(row) for row in numbers],
+        "training (s)": [_seconds(row.train_seconds) for row in numbers],
+        "wall (s)": [_seconds(row.wall_seconds) for row in numbers],
+    }
+    context = {
+        heading: [show(row) for row in numbers]
+        for heading, show in _CONTEXT.items()
+        if heading not in same
+    }
+    return Section("Training", _table({**columns, **context}), [])
+
+
+def _table(columns: dict[str, list[str]]) -> list[list[str]]:
+    """Rows of the columns in which anything is known."""
+    kept = {heading: cells for heading, cells in columns.items() if set(cells) != {NONE}}
+    return [list(kept), *(list(row) for row in zip(*kept.values(), strict=True))]
+
+
+def _recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> Section:
+    if not differences:
+        return Section("Recipes", [], ["equal, the seed too"])
+    lines = ["equal but for the seed"] if set(differences) == {"train.seed"} else []
+    if len(labels) <= MOST_BESIDE:
+        rows = [[field, *map(setting, values)] for field, values in differences.items()]
+        return Section("Recipes", [["differs", *labels], *rows], lines)
+    for field, values in differences.items():
+        said: dict[str, list[str]] = {}
+        for label, value in zip(labels, values, strict=True):
+            said.setdefault(setting(value), []).append(label)
+        groups = " · ".join(f"{value} in {', '.join(group)}" for value, group in said.items())
+        lines.append(f"{field}: {groups}")
+    return Section("Recipes", [], lines)
+
+
+def _tests(comparison: Comparison, labels: dict[str, str]) -> Section:
+    """A sentence for one pair, a table for more."""
+    if len(comparison.tests) == 1:
+        test = comparison.tests[0]
+        a, b = labels[test.a], labels[test.b]
+        counts = (
+            f"of {test.images:,} images {test.only_a:,} are right only in {a} and {test.only_b:,} "
+            f"only in {b}; {test.both_wrong:,} are wrong in both, but not alike"
+        )
+        return Section("Which is better", [], [test.said(a, b), counts, METHOD, ABOUT_NETS])
+    rows = [
+        ["first", "second", "only first", "only second", "points (95 %)", "p", "Holm", "better"]
+    ]
+    for test in comparison.tests:
+        low, high = test.interval
+        rows.append(
+            [
+                labels[test.a],
+                labels[test.b],
+                f"{test.only_a:,}",
+                f"{test.only_b:,}",
+                f"{100 * test.difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+                p_value(test.p).removeprefix("= "),
+                p_value(test.p_holm).removeprefix("= "),
+                labels[test.better] if test.better else "can't tell",
+            ]
+        )
+    return Section("Which is better", rows, [COLUMNS_OF_PAIRS, METHOD + HOLM, ABOUT_NETS])

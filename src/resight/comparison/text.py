@@ -1,0 +1,110 @@
+"""A comparison for a terminal, as Markdown, and as HTML for a notebook."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from typing import TYPE_CHECKING
+
+from resight.comparison.tables import first_line, sections
+from resight.render.markdown import escaped
+
+if TYPE_CHECKING:
+    from resight.comparison.compare import Comparison
+
+COLUMNS = 100
+MOST_IN_NAMES = 56  # characters of all names that tables have room for; letters stand for more
+
+
+def as_text(comparison: Comparison) -> str:
+    """At most 100 columns wide; where the names are long, letters stand for them."""
+    labels = _labels(comparison.names)
+    lines = _wrapped(first_line(comparison))
+    if labels != comparison.names:
+        for label, name in zip(labels, comparison.names, strict=True):
+            lines += _wrapped(name, f"{label}  ")
+    for section in sections(comparison, labels):
+        lines += ["", section.heading, *(_aligned(section.table) if section.table else [])]
+        lines += [line for text in section.lines for line in _wrapped(text, "- ")]
+    return "\n".join(lines)
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """GitHub's, each name in it as plain text."""
+    parts = [escaped(first_line(comparison))]
+    for section in sections(comparison, comparison.names):
+        parts.append(f"### {section.heading}")
+        if section.table:
+            first, *rows = [[escaped(cell) for cell in row] for row in section.table]
+            rule = ["---:" if right else "---" for right in _numeric(section.table)]
+            parts.append("\n".join(f"| {' | '.join(row)} |" for row in [first, rule, *rows]))
+        if section.lines:
+            parts.append("\n".join(f"- {escaped(line)}" for line in section.lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_html(comparison: Comparison) -> str:
+    """A fragment for a notebook."""
+    parts = [_tag("p", first_line(comparison))]
+    for section in sections(comparison, comparison.names):
+        parts.append(_tag("h4", section.heading))
+        if section.table:
+            first, *rows = section.table
+            head = "".join(_tag("th", cell) for cell in first)
+            body = "".join(f"<tr>{''.join(_tag('td', cell) for cell in row)}</tr>" for row in rows)
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        if section.lines:
+            parts.append(f"<ul>{''.join(_tag('li', line) for line in section.lines)}</ul>")
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
+    if sum(map(len, names)) <= MOST_IN_NAMES:
+        return names
+    few = len(names) <= 26
+    return tuple(chr(ord("A") + i) if few else str(i + 1) for i in range(len(names)))
+
+
+def _numeric(table: list[list[str]]) -> list[bool]:
+    """Which columns hold numbers only."""
+    columns = zip(*table[1:], strict=True)
+    return [all(re.match(r"[-+<–\d]", cell) for cell in cells) for cells in columns]
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading, right in zip(table[0], _numeric(table), strict=True):
+        grid.add_column(
+            Text(_printable(heading)), justify="right" if right else "left", overflow="fold"
+        )
+    for row in table[1:]:
+        grid.add_row(*(Text(_printable(cell)) for cell in row))
+    console = Console(file=io.StringIO(), width=COLUMNS, color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _wrapped(text: str, start: str = "") -> list[str]:
+    """Lines of at most 100 columns, the first after `start` and the others below it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    said = Text(_printable(text), overflow="fold").wrap(Console(), COLUMNS - len(start))
+    lines = [line.plain.rstrip() for line in said]
+    return [(" " * len(start) if i else start) + line for i, line in enumerate(lines)]
+
+
+def _printable(text: str) -> str:
+    """Without what could move a terminal's cursor or can't be written."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _tag(name: str, text: str) -> str:
+    return f"<{name}>{html.escape(_printable(text))}</{name}>"

@@ -1,0 +1,86 @@
+"""What can be found of the images themselves: their statistics, and twins in train and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.data.duplicates import Duplicate
+from resight.data.splits import channel_statistics, row_sums
+from resight.data.types import ImageData, Split
+from resight.findings import THRESHOLDS, Finding
+
+SAMPLE = 10_000  # images of a split that are looked at
+
+
+def split_statistics(data: ImageData) -> Iterator[Finding]:
+    """Splits whose pixels, normalised as the net sees them, are grossly unlike train's."""
+    for name in ("train", "val", "test"):
+        split: Split | None = getattr(data, name)
+        if split is None or (name != "train" and split is data.train):
+            continue
+        images = split.images[:: max(1, len(split) // SAMPLE)]
+        yield from _unlike(name, images, data.mean, data.std)
+
+
+def _unlike(
+    name: str,
+    images: npt.NDArray[np.uint8],
+    mean: npt.NDArray[np.float64],
+    std: npt.NDArray[np.float64],
+) -> Iterator[Finding]:
+    own_mean, own_std = channel_statistics(images)
+    shift = np.abs(own_mean - mean) / std
+    ratio = np.maximum(own_std / std, std / np.maximum(own_std, 1e-9))
+    # a few images scatter: their means have a spread of their own
+    pixels = images.shape[1] * images.shape[2]
+    spread = (row_sums(images)[:, 0] / (255 * pixels)).std(0)
+    luck = THRESHOLDS.standard_errors * spread / np.sqrt(len(images)) / std
+    bound = THRESHOLDS.own_mean_sd if name == "train" else THRESHOLDS.split_mean_sd
+    channel = int((shift - luck).argmax())
+    shifted = bool(shift[channel] > bound + luck[channel])
+    scaled = bool((ratio > THRESHOLDS.split_sd_ratio).any()) and len(images) >= 30
+    if not shifted and not scaled:
+        return
+    if not shifted:
+        channel = int(ratio.argmax())
+    yield Finding(
+        "split-statistics",
+        "problem",
+        f"the {name} images are not normalised as they should be"
+        if name == "train"
+        else f"the {name} images are grossly unlike train's",
+        f"channel {channel} of {name} has mean {own_mean[channel]:.3f} and sd "
+        f"{own_std[channel]:.3f}, and is normalised by {mean[channel]:.3f} and {std[channel]:.3f}: "
+        f"{shift[channel]:.2f} sd off",
+        f"a mean {bound:g} sd off, or an sd {THRESHOLDS.split_sd_ratio:g} times another",
+        f"check where the {name} images come from: another camera, inverted or grey images, other "
+        "preprocessing; every split must be made alike",
+    )
+
+
+def leakage(duplicates: list[Duplicate], test_images: int) -> Iterator[Finding]:
+    """Test images that are in train too, exactly or nearly."""
+    exact = sum(d.kind == "exact" for d in duplicates)
+    near = len(duplicates) - exact
+    share = exact / test_images
+    if exact >= THRESHOLDS.leak_note:
+        yield Finding(
+            "leakage",
+            "problem" if share > THRESHOLDS.leak_problem else "note",
+            "test images are in train too",
+            f"{exact:,} of {test_images:,} test images ({share:.1%}), pixel for pixel",
+            f"{THRESHOLDS.leak_note} image; a problem from {THRESHOLDS.leak_problem:.0%}",
+            "remove them from one of the two (the report lists the first hundred) and train anew",
+        )
+    if near / test_images > THRESHOLDS.near_note:
+        yield Finding(
+            "near-duplicates",
+            "note",
+            "test images have near twins in train",
+            f"{near:,} of {test_images:,} test images ({near / test_images:.1%})",
+            f"{THRESHOLDS.near_note:.0%} of the test images",
+            "look at them in the report; keep pictures of one scene on one side",
+        )

@@ -1,0 +1,126 @@
+"""What a forward pass over some training images shows: batch norms that lie, channels that died."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from resight.findings import THRESHOLDS, Finding
+
+PROBE_IMAGES = 1000
+
+
+@torch.no_grad()
+def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+    """Accuracy on training images with a batch's statistics against the running ones.
+
+    images: float32 (N, C, H, W), as the training saw them; labels: int64 (N,). Running statistics
+    that do not fit (too few steps, a momentum that is too small, an LR that moves the weights
+    faster than the means follow) make a net that trains well and tests badly.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms or len(images) < 2:
+        return
+    running = _accuracy(model, images, labels)
+    trial = copy.deepcopy(model)
+    for module in trial.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+    batch = _accuracy(trial, images, labels)
+    drop = batch - running
+    if drop <= THRESHOLDS.batch_norm_drop:
+        return
+    yield Finding(
+        "batch-norm-statistics",
+        "problem",
+        "batch norm's running statistics do not fit its batches",
+        f"on {len(images):,} training images it is right on {batch:.1%} with the batch's own "
+        f"statistics and on {running:.1%} with the running ones",
+        f"{100 * THRESHOLDS.batch_norm_drop:.0f} points",
+        "train more steps (more epochs or a smaller --batch-size), or end at a lower LR: "
+        "--set schedule.lr_end=0",
+    )
+
+
+@torch.no_grad()
+def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
+    """Channels that a ReLU leaves at 0 in every cell of every image."""
+    with _Relus(model) as relus:
+        model(images)
+    worst_name, worst_share, dead, of = "", 0.0, 0, 0
+    for name, alive in relus.alive:
+        own = float((~alive).float().mean())
+        dead, of = dead + int((~alive).sum()), of + len(alive)
+        if own > worst_share:
+            worst_name, worst_share = name, own
+    share = dead / max(of, 1)
+    if worst_share < THRESHOLDS.dead_note and share <= THRESHOLDS.dead_problem:
+        return
+    yield Finding(
+        "dead-channels",
+        "problem" if share > THRESHOLDS.dead_problem else "note",
+        "channels are dead",
+        f"{worst_share:.0%} of the channels after the ReLU in {worst_name} are 0 for each of "
+        f"{len(images):,} training images; {dead:,} of {of:,} in the whole net",
+        f"{THRESHOLDS.dead_note:.0%} of a layer; a problem from {THRESHOLDS.dead_problem:.0%} of "
+        "the net",
+        "train anew with a lower LR, or warm up longer (schedule.peak_epoch)",
+    )
+
+
+def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    return float((model(images).argmax(1) == labels).float().mean())
+
+
+class _Relus(TorchFunctionMode):
+    """Sees every ReLU of a forward pass, a module's or a function's: for each the module it ran in
+    and, by channel, whether any cell of any image was above 0 (bool (C,))."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.alive: list[tuple[str, Tensor]] = []
+        self._inside: list[str] = []
+        self._model = model
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> _Relus:
+        for name, module in self._model.named_modules():
+            self._hooks.append(
+                module.register_forward_pre_hook(
+                    lambda module, inputs, name=name: self._inside.append(name)
+                )
+            )
+            self._hooks.append(
+                module.register_forward_hook(
+                    lambda module, inputs, output: self._leave(), always_call=True
+                )
+            )
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+
+    def _leave(self) -> None:
+        self._inside.pop()
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        # F.relu calls torch.relu below: one of the two is counted
+        if func in (torch.relu, torch.relu_, F.relu) and output.dim() == 4:
+            self.alive.append((self._inside[-1] or "the net", (output > 0).any(3).any(2).any(0)))
+        return output

@@ -1,0 +1,184 @@
+"""The whole step as one CUDA graph: `Captured` replays what `Eager` does, at less cost of Python.
+
+Everything that a step reads lies in tensors that stay where they are: the epoch's plan, its rates,
+a counter that says which row of them is next, and the state. Before a replay nothing is passed; the
+epoch's numbers are copied into their places once.
+
+The order (design 4): build, load, warm up on a snapshot, restore in place, capture, and from then
+on only copy into what exists.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resight.data.batches import DeviceSplit
+from resight.data.plan import EpochPlan
+from resight.engine.graphs import CudaGraphs, Graphs
+from resight.engine.optim import set_tensor_rates, use_tensor_rates
+from resight.engine.rates import Rates
+from resight.engine.runtime import Runtime
+from resight.engine.state import TrainState
+from resight.engine.step import Eager, learn
+from resight.errors import ResightWarning
+from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import small_at
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What tells one recording from another: its batch, and what this step does beside."""
+
+    images: int
+    small: bool
+    averages: bool
+
+
+class Captured:
+    """Replays recorded steps. It must give `Eager`'s losses: the same body is recorded.
+
+    What Python decides in a step (the batch's size, smaller images, whether averages move) tells
+    recordings apart; what changes from step to step is read from tables by `_counter`.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        recipe: Recipe,
+        runtime: Runtime,
+        split: DeviceSplit,
+        steps: int,
+        graphs: Graphs | None = None,
+    ) -> None:
+        """steps: of an epoch. graphs: CUDA's own unless given."""
+        self.state, self.recipe, self.runtime, self.split = state, recipe, runtime, split
+        self.steps = steps
+        self._graphs = graphs or CudaGraphs(runtime.device)
+        self.recording_seconds = 0.0
+        self._replays: dict[_Kind, Callable[[], None]] = {}
+        use_tensor_rates(state.optimizer, runtime.device)
+        device = runtime.device
+        columns = len(state.optimizer.param_groups)
+        self._table = torch.zeros(steps, columns + 1, device=device)  # LRs, then the average's
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._plan: EpochPlan | None = None
+        self._average: tuple[float, ...] = ()
+        self._next = 0
+        self._instead: Eager | None = None  # where no recording succeeds
+
+    def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
+        """Load the epoch's numbers, and record what of its steps was not recorded yet."""
+        if self._instead:
+            self._instead.begin(plan, rates, first)
+            return
+        assert rates.momenta is None, "momentum is a number of Python's: Eager cycles it"
+        self._average = rates.average
+        self._table[: len(rates)].copy_(rates.table(self.state.optimizer))
+        if self._plan is None:
+            self._plan = _own(plan)
+        else:
+            _copy_plan(self._plan, plan)
+        began = time.perf_counter()
+        try:
+            for position in range(first, len(rates)):
+                kind = self._kind(position, self.state.step + position - first)
+                if kind not in self._replays:
+                    self._replays[kind] = self._record(kind, position)
+        except RuntimeError as error:  # also of out of memory, which Eager will then say
+            self._replays.clear()  # and the memory that they hold
+            self.state.optimizer.zero_grad(set_to_none=True)  # left where the recording broke off
+            first_line = (str(error).splitlines() or [""])[0]
+            warnings.warn(
+                f"the step could not be captured as a CUDA graph ({first_line}): each operation "
+                "is run as it comes, with the same result; --executor eager says so at once",
+                ResightWarning,
+                stacklevel=2,
+            )
+            self._instead = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
+            self._instead.begin(plan, rates, first)
+            return
+        finally:
+            self.recording_seconds += time.perf_counter() - began
+        self._counter.fill_(first)
+        self._next = first
+
+    def step(self, position: int) -> tuple[Tensor, Tensor]:
+        if self._instead:
+            return self._instead.step(position)
+        assert position == self._next, (position, self._next)
+        self._replays[self._kind(position, self.state.step)]()
+        self.state.step += 1
+        self._next += 1
+        return self._loss, self._correct
+
+    def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
+        """A step on any images, as it comes: what `Eager.train_on` does."""
+        eager = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
+        return eager.train_on(index, plan)
+
+    def _kind(self, position: int, step: int) -> _Kind:
+        batch = self.recipe.train.batch_size
+        return _Kind(
+            images=min(batch, len(self.split) - position * batch),
+            small=small_at(self.recipe.schedule, step, self.steps),
+            averages=bool(self.state.average and self._average[position]),
+        )
+
+    def _record(self, kind: _Kind, position: int) -> Callable[[], None]:
+        """Warm up and record the step of `kind` at `position`; the state is as before."""
+        before = self.state.snapshot()
+
+        def body() -> None:
+            self._body(kind)
+
+        def warm() -> None:
+            self._counter.fill_(position)
+            body()
+
+        try:
+            self._graphs.warm_up(warm)
+        finally:
+            self.state.restore(before)
+        self._counter.fill_(position)  # a row that exists, if `record` looks
+        return self._graphs.record(body)
+
+    def _body(self, kind: _Kind) -> None:
+        """One step, from tables and buffers alone."""
+        assert self._plan is not None
+        state, batch = self.state, self.recipe.train.batch_size
+        row = self._table.index_select(0, self._counter)[0]
+        set_tensor_rates(state.optimizer, row[:-1])
+        places = self._counter * batch + torch.arange(kind.images, device=self._counter.device)
+        index = self._plan.order.index_select(0, places)
+        loss, correct = learn(
+            state, self.recipe, self.runtime, self.split, index, self._plan, small=kind.small
+        )
+        if kind.averages:
+            assert state.average is not None
+            state.average.update(state.model, row[-1])
+        self._loss.copy_(loss)
+        self._correct.copy_(correct)
+        self._counter.add_(1)
+
+
+def _own(plan: EpochPlan) -> EpochPlan:
+    """A plan in tensors of its own, which later plans are copied into."""
+    return EpochPlan(*(None if t is None else t.clone() for t in _tensors(plan)))  # type: ignore[arg-type]
+
+
+def _copy_plan(mine: EpochPlan, theirs: EpochPlan) -> None:
+    for to, source in zip(_tensors(mine), _tensors(theirs), strict=True):
+        if to is not None:
+            to.copy_(source)  # type: ignore[arg-type]
+
+
+def _tensors(plan: EpochPlan) -> tuple[Tensor | None, ...]:
+    return plan.order, plan.shifts, plan.flips, plan.boxes

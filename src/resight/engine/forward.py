@@ -1,0 +1,140 @@
+"""Logits of a batch, with test-time augmentation; on a GPU as one replayed graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from resight.data.augment import normalize
+from resight.data.batches import DeviceSplit
+from resight.engine.graphs import CudaGraphs, Graphs
+from resight.engine.runtime import Runtime
+from resight.errors import ResightWarning
+
+Tta = Literal["none", "flip", "flip-shift"]
+SHIFT_PX = 1
+VIEWS: dict[Tta, int] = {"none": 1, "flip": 2, "flip-shift": 6}  # forward passes an image
+
+
+def logits_of(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
+    """Logits float32 (B, K) of normalised images (B, C, H, W).
+
+    "flip": the mean of an image's and its mirror's. "flip-shift": half of that, and a quarter each
+    of the same of the image moved by one pixel up-left and down-right, its edge reflected
+    (airbench's).
+    """
+
+    def both(view: Tensor) -> Tensor:
+        mean: Tensor = (model(view).float() + model(view.flip(3)).float()) / 2
+        return mean
+
+    if tta == "none":
+        logits: Tensor = model(images)
+        return logits.float()
+    if tta == "flip":
+        return both(images)
+    padded = pad(images, (SHIFT_PX,) * 4, mode="reflect")
+    height, width = images.shape[2:]
+    moved = [
+        padded[:, :, start : start + height, start : start + width] for start in (0, 2 * SHIFT_PX)
+    ]
+    return both(images) / 2 + both(moved[0]) / 4 + both(moved[1]) / 4
+
+
+def eager(
+    model: nn.Module, split: DeviceSplit, runtime: Runtime, tta: Tta
+) -> Callable[[int, int], Tensor]:
+    """Logits of images [start, stop) of `split`, each operation as it comes."""
+
+    def forward(start: int, stop: int) -> Tensor:
+        images = split.plain(start, stop)
+        with runtime.autocast():
+            return logits_of(model, images, tta)
+
+    return forward
+
+
+class Forwards:
+    """Passes that are recorded once for each model, split and batch size, and replayed.
+
+    Models must be in eval mode when they come first, their tensors must stay where they are, and
+    splits must be on the device. What is recorded keeps both alive. Where no recording succeeds,
+    each operation is run as it comes.
+    """
+
+    def __init__(self, runtime: Runtime, graphs: Graphs | None = None) -> None:
+        """graphs: CUDA's own unless given."""
+        self._runtime = runtime
+        self._graphs = graphs or CudaGraphs(runtime.device)
+        self._kept: dict[tuple[int, int, int, Tta], _Recorded] = {}
+        self._refused = False
+
+    def of(self, model: nn.Module, split: DeviceSplit, tta: Tta) -> Callable[[int, int], Tensor]:
+        """What `eager` gives, by replay."""
+        plain = eager(model, split, self._runtime, tta)
+
+        def forward(start: int, stop: int) -> Tensor:
+            if self._refused:
+                return plain(start, stop)
+            key = (id(model), id(split), stop - start, tta)
+            try:
+                if key not in self._kept:
+                    self._kept[key] = _Recorded(
+                        model, split, self._runtime, tta, stop - start, self._graphs
+                    )
+            except RuntimeError as error:  # also of out of memory, which `plain` will then say
+                self._refuse(error)
+                return plain(start, stop)
+            return self._kept[key](start)
+
+        return forward
+
+    def _refuse(self, error: RuntimeError) -> None:
+        self._refused = True
+        self._kept.clear()  # and the memory that they hold
+        first_line = (str(error).splitlines() or [""])[0]
+        warnings.warn(
+            f"the evaluation could not be captured as a CUDA graph ({first_line}): each operation "
+            "is run as it comes, with the same result",
+            ResightWarning,
+            stacklevel=2,
+        )
+
+
+class _Recorded:
+    """One recorded pass over `images` images that begin wherever it is told."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: DeviceSplit,
+        runtime: Runtime,
+        tta: Tta,
+        images: int,
+        graphs: Graphs,
+    ) -> None:
+        self._held = (model, split)  # so that no other object takes their ids
+        places = torch.arange(images, device=split.device)
+        self._start = torch.zeros(1, dtype=torch.int64, device=split.device)
+        self._logits = torch.empty(0)
+
+        def body() -> None:
+            pixels = split.images.index_select(0, self._start + places)
+            with runtime.autocast():
+                logits = logits_of(model, normalize(pixels, split.mean, split.std), tta)
+            if not len(self._logits):
+                self._logits = torch.empty_like(logits)
+            self._logits.copy_(logits)
+
+        graphs.warm_up(body)
+        self._replay = graphs.record(body)
+
+    def __call__(self, start: int) -> Tensor:
+        self._start.fill_(start)
+        self._replay()
+        return self._logits.clone()

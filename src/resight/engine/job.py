@@ -1,0 +1,281 @@
+"""`Job`: a recipe, its data and the runtime, made ready to step."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resight.data.augment import normalize
+from resight.data.batches import DeviceSplit, steps_per_epoch
+from resight.data.plan import EpochPlan
+from resight.data.sources import load_data
+from resight.data.splits import with_validation
+from resight.data.types import ImageData
+from resight.engine.fitting import check_batches, check_lookahead, check_width
+from resight.engine.forward import Forwards
+from resight.engine.rates import given_rates
+from resight.engine.runtime import Runtime
+from resight.engine.state import TrainState
+from resight.engine.step import Eager, Executor, piece_size
+from resight.errors import ResightError, ResightWarning
+from resight.models.blocks import fuse
+from resight.recipe.catalog import find_recipe
+from resight.recipe.overrides import changed
+from resight.recipe.recipe import Recipe
+
+CUDA_LOG_STEPS = 32
+LR_TEST_STEPS = 200
+WHITENING_PIXELS = 5000 * 32**2  # airbench's images
+PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
+LARGE_BATCH = 512
+FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
+FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
+
+
+@dataclass
+class Job:
+    """Everything that a training and an LR test share."""
+
+    recipe: Recipe
+    data: ImageData
+    runtime: Runtime
+    state: TrainState
+    executor: Executor
+    train: DeviceSplit
+    monitor: DeviceSplit  # validation where there is one, else test: measured each epoch
+    test: DeviceSplit
+    steps_per_epoch: int
+    forwards: Forwards | None = None  # recorded passes, where steps are recorded too
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.schedule.epochs * self.steps_per_epoch
+
+    @property
+    def lr_test_steps(self) -> int:
+        """How many steps the LR test takes at most: on a CPU an epoch's, but no fewer than 50."""
+        if not self.runtime.on_cpu:
+            return LR_TEST_STEPS
+        return max(FEWEST_LR_TEST_STEPS, min(LR_TEST_STEPS, self.steps_per_epoch))
+
+    @property
+    def log_interval(self) -> int:
+        """Steps between two looks at the losses; on a GPU each look waits for the device."""
+        return 1 if self.runtime.on_cpu else CUDA_LOG_STEPS
+
+    @property
+    def monitors(self) -> str:
+        return "val" if self.data.val is not None else "test"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The numbers of `epoch` (from 0), on the device."""
+        plan = EpochPlan.draw(
+            len(self.train),
+            self.data.image_size,
+            self.recipe.augment,
+            seed=self.recipe.train.seed,
+            epoch=epoch,
+        )
+        return plan.to(self.runtime.device)
+
+    def batches(self, plan: EpochPlan) -> Iterator[Tensor]:
+        """The images of each step of an epoch: int64 (B,)."""
+        size = self.recipe.train.batch_size
+        return (plan.batch(position, size) for position in range(self.steps_per_epoch))
+
+    def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
+        """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""
+        for first in range(0, len(lrs), self.steps_per_epoch):
+            some = lrs[first : first + self.steps_per_epoch]
+            plan = self.plan(first // self.steps_per_epoch)
+            self.executor.begin(plan, given_rates(self.state, some, self.total_steps))
+            for position in range(len(some)):
+                yield self.executor.step(position)[0]
+
+    def epoch_images(self) -> int:
+        """Images that an epoch trains on."""
+        return min(len(self.train), self.steps_per_epoch * self.recipe.train.batch_size)
+
+
+def prepare(
+    recipe: str | Path | Recipe,
+    data: str | Path | ImageData | None,
+    runtime: Runtime,
+    *,
+    changes: Mapping[str, Any],
+    skip_bad: bool = False,
+    decoding: Callable[[int, int], None] | None = None,
+) -> Job:
+    """Load, place and build: a `Job` at step 0. Raises `ResightError`."""
+    complete = changed(find_recipe(recipe), changes)
+    runtime.apply()
+    loaded = open_data(data, complete, skip_bad=skip_bad, decoding=decoding)
+    return build_job(complete, loaded, runtime)
+
+
+def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
+    """A `Job` at step 0 of data that is loaded."""
+    steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
+    check_width(recipe, runtime)
+    check_lookahead(recipe, steps)
+    train = place(data, "train", runtime)
+    runtime = _fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
+    check_batches(recipe, data, piece_size(recipe, runtime))
+    state = TrainState.build(
+        recipe,
+        classes=len(data.classes),
+        channels=data.channels,
+        steps_per_epoch=steps,
+        device=runtime.device,
+        sample=_sample(train) if recipe.model.net.startswith("fastnet") else None,
+    )
+    test = place(data, "test", runtime)
+    monitor = test if data.val is None else place(data, "val", runtime)
+    fuse(state.model, fused=runtime.fused)
+    piece = piece_size(recipe, runtime)
+    if 0 < piece < recipe.train.batch_size:
+        _slow_norms(state.model, piece / recipe.train.batch_size)
+    executor = _executor(state, recipe, runtime, train, steps)
+    recorded = runtime.executor == "captured" and monitor.resident and test.resident
+    recorded &= recipe.evaluate.when == "each-epoch"  # a recording pays for itself by replays
+    forwards = Forwards(runtime) if recorded else None
+    return Job(recipe, data, runtime, state, executor, train, monitor, test, steps, forwards)
+
+
+def with_recipe(job: Job, recipe: Recipe) -> Job:
+    """`job` at another schedule: the same weights and images, the runtime fitted to it.
+
+    Raises `ResightError`.
+    """
+    check_lookahead(recipe, job.steps_per_epoch)
+    runtime = job.runtime
+    if not runtime.on_cpu:
+        total = recipe.schedule.epochs * job.steps_per_epoch
+        runtime = dataclasses.replace(runtime, fused=_fuses(total))
+        fuse(job.state.model, fused=runtime.fused)
+    executor = _executor(job.state, recipe, runtime, job.train, job.steps_per_epoch)
+    return dataclasses.replace(job, recipe=recipe, runtime=runtime, executor=executor)
+
+
+def _executor(
+    state: TrainState, recipe: Recipe, runtime: Runtime, train: DeviceSplit, steps: int
+) -> Executor:
+    if runtime.executor == "captured":
+        from resight.engine.captured import Captured
+
+        return Captured(state, recipe, runtime, train, steps)
+    return Eager(state, recipe, runtime, train, steps)
+
+
+def _fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
+    """`runtime` fitted to what is trained: pieces of the batch that a CPU's caches hold; on a GPU
+    fused kernels where the training is long enough to earn their compiling, and the eager executor
+    where a step can't be captured."""
+    if runtime.on_cpu:
+        return _in_pieces(recipe, runtime)
+    runtime = dataclasses.replace(runtime, fused=_fuses(total_steps))
+    if runtime.executor != "captured":
+        return runtime
+    if not train.resident:
+        why = "the images are streamed from the disk"
+    elif recipe.optimizer.cycle_momentum:
+        why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
+    else:
+        return runtime
+    if runtime.reasons.get("executor") == "asked for":
+        warnings.warn(
+            f"--executor captured is ignored: {why}; each operation is run as it comes",
+            ResightWarning,
+            stacklevel=2,
+        )
+    reasons = {**runtime.reasons, "executor": why}
+    return dataclasses.replace(runtime, executor="eager", reasons=reasons)
+
+
+def _fuses(total_steps: int) -> bool:
+    return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
+
+
+def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
+    """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
+
+    With group norm that changes nothing but the rounding. Batch norm's statistics are then a
+    piece's, so that the usual batches, up to 512 images, stay whole.
+    """
+    batch, has_batch_norm = recipe.train.batch_size, recipe.model.net != "resnet18-gn"
+    if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
+        return runtime
+    size = -(-batch // -(-batch // PIECE_IMAGES))
+    why = f"a batch of {batch} goes through in pieces of {size}, which the caches hold"
+    why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
+    reasons = {**runtime.reasons, "micro_batch": why}
+    return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
+
+
+def _slow_norms(model: nn.Module, share: float) -> None:
+    """Let running statistics move as far in all pieces of a batch as they would in the whole."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** share
+
+
+def _sample(train: DeviceSplit) -> Tensor:
+    """Images from all over the split, of a folder sorted by class too: float (n, C, H, W)."""
+    n = len(train)
+    most = max(1, WHITENING_PIXELS // train.images.shape[1] ** 2)
+    places = torch.linspace(0, n - 1, min(n, most)).round().long()
+    images = train.images[places.to(train.images.device)].to(train.device)
+    return normalize(images, train.mean, train.std).cpu()
+
+
+def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
+    """A split on the device if it fits in half of its free memory, else streamed from its map."""
+    images = getattr(data, split)
+    return DeviceSplit.place(
+        images,
+        torch.from_numpy(data.mean.astype(np.float32)),
+        torch.from_numpy(data.std.astype(np.float32)),
+        runtime.device,
+        resident=runtime.fits(images.images.nbytes),
+    )
+
+
+def open_data(
+    data: str | Path | ImageData | None,
+    recipe: Recipe,
+    *,
+    skip_bad: bool = False,
+    decoding: Callable[[int, int], None] | None = None,
+) -> ImageData:
+    """The recipe's data, or `data` in its place, with the validation split it wants."""
+    if not isinstance(data, ImageData):
+        data = load_data(
+            data if data is not None else recipe.data.source,
+            image_size=recipe.data.image_size,
+            split_seed=recipe.data.split_seed,
+            skip_bad=skip_bad,
+            progress=decoding,
+        )
+    elif data.image_size != recipe.data.image_size:
+        raise ResightError(
+            f"the images are of {data.image_size} px and the recipe is for "
+            f"{recipe.data.image_size}: set data.image_size = {data.image_size}"
+        )
+    if recipe.data.val_fraction:
+        data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)
+    return data
+
+
+def needs_lr_test(recipe: Recipe) -> bool:
+    """Whether some LR of the schedule is to be found."""
+    schedule = recipe.schedule
+    return "find" in (schedule.lr_max, getattr(schedule, "lr_min", None))

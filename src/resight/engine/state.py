@@ -1,0 +1,187 @@
+"""`TrainState`: everything a step changes, with a snapshot that restores in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resight.data.plan import generator
+from resight.engine.averages import Averages, make_averages
+from resight.engine.optim import make_optimizer
+from resight.models import build_net
+from resight.models.fastnet import FastNet
+from resight.recipe.recipe import Recipe
+
+HOW = ("params", "lr", "capturable")  # keys of a parameter group that its executor owns
+
+
+@dataclass
+class Trace:
+    """Loss and hits of each step of the epoch that runs: float32 (S,), int64 (S,), on the device.
+
+    They stay there until someone looks: one transfer an interval, none a step.
+    """
+
+    losses: Tensor
+    correct: Tensor
+
+    @classmethod
+    def empty(cls, steps: int, device: torch.device) -> Trace:
+        return cls(
+            torch.zeros(steps, dtype=torch.float32, device=device),
+            torch.zeros(steps, dtype=torch.int64, device=device),
+        )
+
+
+@dataclass
+class TrainState:
+    """model and optimizer, averaged weights if the recipe wants them, the step (from 0, over the
+    whole training), the running epoch's trace and the finished epochs' rows."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Averages | None
+    trace: Trace
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    epoch_seconds: float = 0.0  # spent on the running epoch's steps
+
+    @classmethod
+    def build(
+        cls,
+        recipe: Recipe,
+        *,
+        classes: int,
+        channels: int,
+        steps_per_epoch: int,
+        device: torch.device,
+        sample: Tensor | None = None,
+    ) -> TrainState:
+        """Fresh weights, drawn from (seed, "init"); no global generator moves.
+
+        sample: float (n, C, H, W), normalised images that a whitening stem is set by.
+        """
+        model = init_net(recipe, classes=classes, channels=channels)
+        if isinstance(model, FastNet) and sample is not None:
+            model.whiten_(sample)
+        model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = make_averages(model, recipe.train)  # of the whitened net
+        optimizer = make_optimizer(model, recipe.optimizer)
+        return cls(model, optimizer, average, Trace.empty(steps_per_epoch, device))
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The weights that are evaluated: the averaged ones where there are any."""
+        return self.average.model if self.average else self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain dicts and live tensors; `snapshot` clones them."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": _portable(self.optimizer.state_dict()),
+            "ema": self.average.model.state_dict() if self.average else None,
+            "trace": {"losses": self.trace.losses, "correct": self.trace.correct},
+            "step": self.step,
+            "history": self.history,
+            "epoch_seconds": self.epoch_seconds,
+        }
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Add a finished epoch's row and begin the next one's trace."""
+        self.history.append(row)
+        self.trace.losses.zero_()
+        self.trace.correct.zero_()
+        self.epoch_seconds = 0.0
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the state that later steps do not touch."""
+        copied: dict[str, Any] = _clone(self.state_dict())
+        return copied
+
+    @torch.no_grad()
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to `saved`, writing into the tensors that exist: none of them is replaced."""
+        _copy_into(self.model.state_dict(), saved["model"])
+        if self.average:
+            _copy_into(self.average.model.state_dict(), saved["ema"])
+        live = self.optimizer.state_dict()
+        for index, tensors in live["state"].items():
+            _copy_into(tensors, saved["optimizer"]["state"][index])
+        for group, old in zip(
+            self.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True
+        ):
+            # how a group is run stays as it is; a step writes its LR anyway
+            group.update({key: value for key, value in old.items() if key not in HOW})
+            if "betas" in group:
+                group["betas"] = tuple(group["betas"])
+        self.trace.losses.copy_(saved["trace"]["losses"])
+        self.trace.correct.copy_(saved["trace"]["correct"])
+        self.step, self.epoch_seconds = saved["step"], saved["epoch_seconds"]
+        self.history = _clone(saved["history"])
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def init_net(recipe: Recipe, *, classes: int, channels: int) -> nn.Module:
+    """The recipe's net with torch's default initialisation, keyed by the recipe's seed."""
+    settings = recipe.model
+    key = generator(recipe.train.seed, 0, "init").initial_seed()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key)
+        return build_net(
+            settings.net,
+            classes=classes,
+            channels=channels,
+            image_size=recipe.data.image_size,
+            width=settings.width,
+            norm=settings.norm,
+            conv_bias=settings.conv_bias,
+            logit_scale=settings.logit_scale,
+        )
+
+
+def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state without what an executor owns: any other goes on with it."""
+    groups = [
+        {key: v for key, v in g.items() if key not in HOW[1:]} for g in optimizer["param_groups"]
+    ]
+    return {**optimizer, "param_groups": groups}
+
+
+def all_finite(saved: dict[str, Any]) -> bool:
+    """Whether every tensor of a snapshot is finite: a checkpoint never holds one that is not."""
+    values = saved.values() if isinstance(saved, dict) else saved
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.is_floating_point() and not _finite(value):
+                return False
+        elif isinstance(value, dict | list) and not all_finite(value):  # type: ignore[arg-type]
+            return False
+    return True
+
+
+def _finite(tensor: Tensor) -> bool:
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        # numpy, not torch: this runs in the writer's thread, where torch would start a second
+        # OpenMP team; with more threads than cores every barrier of the training then sleeps
+        return bool(np.isfinite(tensor.numpy()).all())
+    return bool(torch.isfinite(tensor).all())
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _clone(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clone(item) for item in value]
+    return value
+
+
+def _copy_into(live: dict[str, Any], saved: dict[str, Any]) -> None:
+    assert live.keys() == saved.keys(), sorted(live.keys() ^ saved.keys())
+    for key, tensor in live.items():
+        tensor.copy_(saved[key])

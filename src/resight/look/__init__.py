@@ -1,0 +1,1 @@
+"""A run, or any net, opened and looked at: measured, mapped, summarised."""

@@ -1,0 +1,136 @@
+"""`Material`: a run with its images and its net, for those who look into it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from resight.data.batches import DeviceSplit
+from resight.data.duplicates import Duplicate, find_duplicates
+from resight.data.plan import EpochPlan
+from resight.data.types import ImageData, Split
+from resight.engine.runtime import Runtime
+from resight.errors import ResightError
+from resight.look.evaluate import reload_data
+from resight.progress import Quiet, Reporter
+from resight.runs.calibration import fit_temperature
+from resight.runs.predictions import Predictions
+from resight.runs.run import Run, load_run
+from resight.training.resume import same_runtime
+
+
+@dataclass(frozen=True)
+class Material:
+    """data is None where the images can't be had: `missing` says why, in one line.
+
+    What is costly is made when asked for, and once.
+    """
+
+    run: Run
+    data: ImageData | None
+    runtime: Runtime
+    missing: str | None = None
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """Of the test split; None before the end."""
+        there = (self.run.path / "predictions.npz").is_file()
+        return self.run.predictions if there else None
+
+    @cached_property
+    def model(self) -> nn.Module | None:
+        """In eval mode, on the runtime's device; None before the end."""
+        there = (self.run.path / "model.safetensors").is_file()
+        return self.run.model().to(self.runtime.device) if there else None
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """Fitted on the validation predictions; None without them."""
+        path = self.run.path / "predictions-val.npz"
+        if not path.is_file():
+            return None
+        predictions = Predictions.load(path)
+        return fit_temperature(predictions) if predictions.split == "val" else None
+
+    @cached_property
+    def duplicates(self) -> list[Duplicate]:
+        """Test images with a twin in train, exact ones first, then by distance; [] if no images."""
+        if self.data is None or self.data.test is self.data.train:
+            return []
+        found = find_duplicates(self.data.train.images, self.data.test.images)
+        return sorted(found, key=lambda twin: (twin.kind != "exact", twin.distance))
+
+    @property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """int64 (K,): the training images of each class; as if all were equal where not known."""
+        facts = self.run.resolved["data"]
+        if self.data is not None:
+            return np.bincount(self.data.train.labels, minlength=len(self.data.classes))
+        return np.array(facts.get("class_counts", [1] * len(facts["classes"])), dtype=np.int64)
+
+    def augmented(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` training images of the first epoch as the net saw them: float32 (n, C,
+        H, W), normalised, and their labels int64 (n,). Needs `data`."""
+        assert self.data is not None
+        recipe, data = self.run.recipe, self.data
+        plan = EpochPlan.draw(
+            len(data.train), data.image_size, recipe.augment, seed=recipe.train.seed, epoch=0
+        )
+        rows = plan.order[:count]
+        chosen = Split(
+            np.ascontiguousarray(data.train.images[rows.numpy()]),
+            data.train.labels[rows.numpy()],
+            data.train.ids[rows.numpy()],
+        )
+        cut = EpochPlan(
+            torch.arange(len(rows)),
+            *(
+                None if part is None else part[rows]
+                for part in (plan.shifts, plan.flips, plan.boxes)
+            ),
+        ).to(self.runtime.device)
+        return self._place(chosen).augmented(cut.order, cut, recipe.augment)
+
+    def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """uint8 (n, H, W, C) → float32 (n, C, H, W) on the device, by the run's statistics."""
+        zeros = np.zeros(len(images), dtype=np.int64)
+        split = Split(np.ascontiguousarray(images), zeros, zeros.astype(np.str_))
+        return self._place(split).plain(0, len(images))
+
+    def _place(self, split: Split) -> DeviceSplit:
+        facts = self.run.resolved["data"]
+        mean, std = (torch.tensor(facts[key], dtype=torch.float32) for key in ("mean", "std"))
+        return DeviceSplit.place(split, mean, std, self.runtime.device, resident=True)
+
+
+def gather(
+    run: str | Path | Run,
+    data: str | Path | ImageData | None = None,
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Material:
+    """A run's material from its folder. Raises `ResightError` where there is no run yet to look at,
+    and for `data` that can't be loaded or is not the run's."""
+    run = run if isinstance(run, Run) else load_run(run)
+    if "data" not in run.resolved:
+        raise ResightError(
+            f"{run.path}: its training has not begun, so there is nothing to look at; go on with "
+            f"`resight train --resume {shlex.quote(str(run.path))}`"
+        )
+    runtime = same_runtime(run, device, "auto", deterministic=False)
+    runtime.apply()
+    try:
+        loaded, missing = reload_data(run, data=data, reporter=reporter or Quiet()), None
+    except ResightError as error:
+        if data is not None:
+            raise
+        loaded, missing = None, str(error)
+    return Material(run, loaded, runtime, missing)

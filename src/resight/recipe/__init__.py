@@ -1,0 +1,1 @@
+"""What is trained: recipes, their sections, the named ones, and the tables of nets."""

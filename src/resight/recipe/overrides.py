@@ -1,0 +1,83 @@
+"""How the words of a call (`epochs=3`, `optimizer={"weight_decay": 0}`) become a recipe."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from resight.errors import ResightError, did_you_mean
+from resight.recipe.recipe import Recipe
+
+SHORT = {
+    "epochs": "schedule.epochs",
+    "batch_size": "train.batch_size",
+    "lr": "schedule.lr_max",
+    "seed": "train.seed",
+    "val": "data.val_fraction",
+}
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe` with the changes of a public call; a value of None changes nothing.
+
+    The words of `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, where a section's name
+    is taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
+    not given itself. `lr` is "find" or a number; the other LRs follow it: see `_lr_changes`.
+    """
+    dotted: dict[str, Any] = {}
+    sections = [name for name in Recipe.model_fields if name != "name"]
+    for key, value in changes.items():
+        if value is None or key in ("epochs", "lr"):
+            continue
+        if isinstance(value, Mapping):
+            dotted.update({f"{key}.{field}": item for field, item in value.items()})
+        elif "." in key or key in sections or key == "name":
+            dotted[key] = value
+        elif key in SHORT:
+            dotted[SHORT[key]] = value
+        else:
+            raise ResightError(f"unknown setting '{key}'{did_you_mean(key, [*SHORT, *sections])}")
+    shape = dotted.get("schedule.shape")
+    base = recipe if shape is None else recipe.with_changes({"schedule.shape": shape})
+    if changes.get("epochs") is not None:
+        dotted = base.scaled(changes["epochs"]) | dotted
+    if changes.get("lr") is not None:
+        dotted = _lr_changes(base, changes["lr"]) | dotted
+    return recipe.with_changes(dotted) if dotted else recipe
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`optimizer.weight_decay=0` → `("optimizer.weight_decay", 0)`; a bare word is a string."""
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or ("." not in key and key != "name"):
+        raise ResightError(
+            f"--set '{text}': write it as section.field=value; epochs, batch size, LR, seed and "
+            "val have options of their own"
+        )
+    try:
+        return key, tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _lr_changes(recipe: Recipe, lr: object) -> dict[str, Any]:
+    """lr_max, and an lr_min that goes along with it.
+
+    A number skips the LR test: a fixed lr_min keeps its ratio to lr_max, one that would be found
+    becomes a tenth. "find" finds lr_min too.
+    """
+    schedule = recipe.schedule
+    lr_min = getattr(schedule, "lr_min", None)
+    if lr == "find":
+        return {"schedule.lr_max": lr} | ({} if lr_min is None else {"schedule.lr_min": "find"})
+    try:
+        number = float(lr)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ResightError(f"lr = {lr!r} must be a number > 0 or 'find'") from None
+    if lr_min is None:
+        return {"schedule.lr_max": number}
+    fixed = isinstance(lr_min, float) and isinstance(schedule.lr_max, float)
+    ratio = lr_min / schedule.lr_max if fixed else 0.1
+    return {"schedule.lr_max": number, "schedule.lr_min": number * ratio}

@@ -1,0 +1,298 @@
+"""`Recipe`: what is trained, whole. Frozen, validated, and the same after TOML or JSON.
+
+`settings.py` has its sections. What is wrong is said in one line, with the nearest right name.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError, model_validator
+
+from resight.errors import ResightError, did_you_mean
+from resight.recipe.nets import smallest_image_size
+from resight.recipe.settings import (
+    KINDS,
+    Adam,
+    Augment,
+    Data,
+    Evaluate,
+    Loss,
+    Model,
+    Muon,
+    OneCycle,
+    Optimizer,
+    Part,
+    Plateau,
+    Schedule,
+    Sgd,
+    Train,
+)
+
+
+class Recipe(Part):
+    """What is trained. `Recipe()` is custom-resnet; every field has a place in the TOML."""
+
+    name: str = "custom-resnet"
+    model: Model = Model()
+    data: Data = Data()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Adam(weight_decay=1e-4)
+    schedule: Schedule = OneCycle()
+    loss: Loss = Loss()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        size, augment, optimizer = self.data.image_size, self.augment, self.optimizer
+        if augment.cutout_px > size:
+            raise ValueError(
+                f"augment.cutout_px = {augment.cutout_px} must be at most data.image_size = {size}"
+            )
+        if augment.crop_pad_px >= size:
+            raise ValueError(
+                f"augment.crop_pad_px = {augment.crop_pad_px} must be less than "
+                f"data.image_size = {size}"
+            )
+        if isinstance(optimizer, Sgd) and optimizer.nesterov and optimizer.momentum == 0:
+            raise ValueError("optimizer.nesterov = true needs optimizer.momentum > 0")
+        if optimizer.cycle_momentum and not isinstance(self.schedule, OneCycle):
+            raise ValueError(
+                f"optimizer.cycle_momentum = true needs schedule.shape = 'one-cycle', not "
+                f"'{self.schedule.shape}'"
+            )
+        if optimizer.cycle_momentum and isinstance(optimizer, Muon):
+            raise ValueError(
+                "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta: "
+                "set it to false"
+            )
+        self._small_images_agree()
+        if self.schedule.stem_epochs and not self.model.net.startswith("fastnet"):
+            raise ValueError(
+                f"schedule.stem_epochs = {self.schedule.stem_epochs:g} needs a net with a "
+                f"whitening stem, fastnet or fastnet-deep; {self.model.net} has none: set it to 0"
+            )
+        if self.schedule.stem_epochs > self.schedule.epochs:
+            raise ValueError(
+                f"schedule.stem_epochs = {self.schedule.stem_epochs:g} must be at most "
+                f"schedule.epochs = {self.schedule.epochs}"
+            )
+        if self.train.norm_batch and self.model.net == "resnet18-gn":
+            raise ValueError(
+                f"train.norm_batch = {self.train.norm_batch} is of batch norm, which resnet18-gn "
+                "does not have: set it to 0"
+            )
+        at_end = self.evaluate.when == "end"
+        if at_end and self.data.val_fraction and isinstance(self.schedule, Plateau):
+            raise ValueError(
+                "schedule.shape = 'plateau' watches the validation loss of each epoch: set "
+                "evaluate.when = 'each-epoch', or data.val_fraction = 0"
+            )
+        lr_max = self.schedule.lr_max
+        for key in ("lr_min", "lr_end"):
+            low = getattr(self.schedule, key, None)
+            if isinstance(low, float) and isinstance(lr_max, float) and low > lr_max:
+                raise ValueError(
+                    f"schedule.{key} = {low:g} must be at most schedule.lr_max = {lr_max:g}"
+                )
+        return self
+
+    def _small_images_agree(self) -> None:
+        """Raise `ValueError` for smaller images that the schedule, data or net can't have."""
+        epochs, size = self.schedule.small_epochs, self.schedule.small_px
+        net, full = self.model.net, self.data.image_size
+        if bool(epochs) != bool(size):
+            raise ValueError(
+                f"schedule.small_px = {size} and schedule.small_epochs = {epochs:g} go together: "
+                "set both, or both to 0"
+            )
+        if epochs > self.schedule.epochs:
+            raise ValueError(
+                f"schedule.small_epochs = {epochs:g} must be at most schedule.epochs = "
+                f"{self.schedule.epochs}"
+            )
+        if size and net == "custom-resnet":
+            raise ValueError(
+                f"schedule.small_px = {size}: the last pool of custom-resnet is of one size; "
+                "fastnet, resnet18 and resnet18-gn take smaller images at first"
+            )
+        least = smallest_image_size(net)
+        if size and not least <= size < full:
+            raise ValueError(
+                f"schedule.small_px = {size} must be at least {least} for {net} and less than "
+                f"data.image_size = {full}; 0, with schedule.small_epochs = 0, switches it off"
+            )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+        """A recipe from nested `values`, or a `ResightError` that begins with `where`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ResightError(_one_line(error, where)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a TOML or JSON file. Raises `ResightError` with file and field."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+            kind = "JSON" if path.suffix == ".json" else "TOML"
+            raise ResightError(f"{path}: not valid {kind}: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ResightError(f"{path}: can't be read as a recipe: {error}") from None
+        if not isinstance(values, dict):
+            raise ResightError(f"{path}: a recipe is a table of sections, not a {type(values)}")
+        return cls.parse(values, where=str(path))
+
+    def _repr_html_(self) -> str:
+        from resight.render.html import recipe_html
+
+        return recipe_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON."""
+        return self.model_dump(mode="json")
+
+    def to_toml(self) -> str:
+        """TOML that `Recipe.load` reads back as an equal recipe."""
+        values = self.to_dict()
+        lines = [f"name = {_toml(values.pop('name'))}"]
+        for section, settings in values.items():
+            lines += ["", f"[{section}]"]
+            first = {"optimizer": "name", "schedule": "shape"}.get(section)
+            for key in sorted(settings, key=lambda k: k != first):
+                lines.append(f"{key} = {_toml(settings[key])}")
+        return "\n".join(lines) + "\n"
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
+        """A copy with dotted fields changed, e.g. `{"optimizer.weight_decay": 0}`.
+
+        Another `schedule.shape` or `optimizer.name` keeps the settings that both kinds have.
+        Raises `ResightError` for an unknown field or a value that is not allowed.
+        """
+        values = self.to_dict()
+        for section, key in (("schedule", "shape"), ("optimizer", "name")):
+            kind = changes.get(f"{section}.{key}")
+            if kind is not None and kind != values[section][key]:
+                values[section] = _shared_settings(section, key, values[section], kind)
+        for dotted, value in changes.items():
+            section, _, key = dotted.partition(".")
+            if dotted == "name":
+                values["name"] = value
+            elif section not in values or section == "name":
+                sections = [s for s in values if s != "name"]
+                raise ResightError(
+                    f"setting '{dotted}': no section '{section}'{did_you_mean(section, sections)}"
+                )
+            elif not key:
+                raise ResightError(
+                    f"setting '{dotted}' is a section; name one of its fields: "
+                    + ", ".join(f"{section}.{k}" for k in values[section])
+                )
+            else:
+                values[section][key] = value
+        return Recipe.parse(values, where="setting")
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """A copy with `epochs`, every other duration in epochs scaled alike."""
+        return self.with_changes(self.scaled(epochs))
+
+    def scaled(self, epochs: int) -> dict[str, float | int]:
+        """The changes, as dotted fields, that stretch the schedule to `epochs`."""
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            raise ResightError(f"epochs = {epochs!r} must be a whole number of at least 1")
+        scaled = self.schedule.scaled(epochs)
+        return {f"schedule.{key}": value for key, value in scaled.items()}
+
+    def differences(self, other: Recipe) -> list[str]:
+        """`section.field: mine → theirs` for each field that differs; name and source apart."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [
+            f"{key}: {mine.get(key, 'unset')} → {theirs.get(key, 'unset')}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key) and key not in ("name", "data.source")
+        ]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's own rule
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{k}": v for k, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _shared_settings(
+    section: str, key: str, settings: dict[str, Any], kind: object
+) -> dict[str, Any]:
+    """`settings` without those that `kind` lacks, or whose value only the old kind knows."""
+    known = KINDS[section].get(str(kind))
+    if known is None:
+        raise ResightError(f"{section}.{key} = '{kind}'{did_you_mean(str(kind), KINDS[section])}")
+    kept = {k: v for k, v in settings.items() if k in known.model_fields}
+    kept.pop("gamma", None)  # a step's and an epoch range's: not the same thing
+    if "muon" in (kind, settings[key]):  # whose LR is of another kind than SGD's and Adam's
+        for setting in ("weight_decay", "momentum", "bias_lr_scale"):
+            kept.pop(setting, None)
+    if kept.get("lr_end") == "lr_min" and "lr_min" not in known.model_fields:
+        del kept["lr_end"]
+    return {**kept, key: kind}
+
+
+def _one_line(error: ValidationError, where: str) -> str:
+    """The first of pydantic's errors as one line, and how many more there are."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    path = [str(p) for p in first["loc"]]
+    if len(path) > 1 and path[1] in KINDS.get(path[0], {}):
+        del path[1]  # pydantic names the kind that it took the section for
+    field, kind = ".".join(path), first["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(first["loc"])
+        text = f"unknown field '{field}'{did_you_mean(path[-1], known)}"
+    elif kind == "union_tag_invalid":
+        context = first["ctx"]
+        allowed = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        name = str(context["discriminator"]).strip("'")
+        text = f"{field}.{name} = '{context['tag']}'{did_you_mean(str(context['tag']), allowed)}"
+    elif kind == "union_tag_not_found":
+        name = str(first["ctx"]["discriminator"]).strip("'")
+        text = f"{field}.{name} is missing; known: {', '.join(KINDS[field])}"
+    elif kind == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{field} = {first['input']!r} {message}" if message.startswith("must") else message
+    else:
+        message = first["msg"][0].lower() + first["msg"][1:]
+        text = f"{field} = {first['input']!r}: {message}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {text}{more}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    if len(location) == 1:
+        return list(Recipe.model_fields)
+    section = str(location[0])
+    if section in KINDS:
+        return list(KINDS[section][str(location[1])].model_fields)
+    kind = Recipe.model_fields[section].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, Part)
+    return list(kind.model_fields)

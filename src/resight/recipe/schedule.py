@@ -1,0 +1,131 @@
+"""The learning rate of every step, as a pure function of the step.
+
+Nothing here counts or remembers: step 0 is the first, and a resumed run asks for the same numbers.
+Each shape equals torch's scheduler of that kind step by step, but never falls below its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from resight.recipe.settings import (
+    Constant,
+    Cosine,
+    Cyclic,
+    ExpRange,
+    Linear,
+    OneCycle,
+    Plateau,
+    Schedule,
+    Step,
+)
+
+MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR; torch's OneCycleLR
+
+
+def lr_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
+    """The LR of `step` (from 0; later ones than the last get the last's).
+
+    `schedule` must be resolved: no "find" in it. Not for plateau, which depends on the losses:
+    see `plateau_lr`.
+    """
+    total = schedule.epochs * steps_per_epoch
+    step = min(max(step, 0), total - 1)
+    lr_max = _number(schedule.lr_max)
+    match schedule:
+        case OneCycle():
+            low = _number(schedule.lr_min)
+            end = low if schedule.lr_end == "lr_min" else _number(schedule.lr_end)
+            lr = _one_cycle(schedule, step, total, low, lr_max, end)
+            return max(lr, min(low, end))
+        case Cyclic() | ExpRange():
+            return _cyclic(schedule, step, steps_per_epoch, _number(schedule.lr_min), lr_max)
+        case Cosine():
+            share = (1 + math.cos(math.pi * step / total)) / 2
+            return schedule.lr_end + (lr_max - schedule.lr_end) * share
+        case Linear():
+            return lr_max + (schedule.lr_end - lr_max) * step / total
+        case Step():
+            size = max(1, round(schedule.step_epochs * steps_per_epoch))
+            return float(lr_max * schedule.gamma ** (step // size))
+        case Constant():
+            return lr_max
+        case Plateau():
+            raise AssertionError("plateau's LR follows the losses: plateau_lr")
+    raise AssertionError(schedule)
+
+
+def stem_lr_at(schedule: Schedule, step: int, steps_per_epoch: int, lr: float) -> float:
+    """The LR of a whitening stem's bias at `step`, where everything else has `lr`.
+
+    From `lr_max` to 0 on a line over `stem_epochs`, then 0: airbench's freeze.
+    """
+    if not schedule.stem_epochs:
+        return lr
+    share = step / (schedule.stem_epochs * steps_per_epoch)
+    return _number(schedule.lr_max) * max(0.0, 1.0 - share)
+
+
+def small_at(schedule: Schedule, step: int, steps_per_epoch: int) -> bool:
+    """Whether the images of `step` are scaled down to `small_px`."""
+    return step < schedule.small_epochs * steps_per_epoch
+
+
+def momentum_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
+    """The cycled momentum (SGD) or beta1 (Adam) of `step`: high where the LR is low."""
+    assert isinstance(schedule, OneCycle), "the recipe allows cycle_momentum with one-cycle only"
+    low, high = MOMENTUM_RANGE
+    total = schedule.epochs * steps_per_epoch
+    return _one_cycle(schedule, min(max(step, 0), total - 1), total, high, low, high)
+
+
+def plateau_lr(schedule: Plateau, losses: Sequence[float]) -> float:
+    """The LR of the next epoch after epochs that ended with `losses` (torch's ReduceLROnPlateau).
+
+    A function of the whole history, so nothing has to be stored for a resume.
+    """
+    lr, best, bad_epochs = _number(schedule.lr_max), math.inf, 0
+    for loss in losses:
+        if loss < best * (1 - schedule.threshold):
+            best, bad_epochs = loss, 0
+        else:
+            bad_epochs += 1
+        if bad_epochs > schedule.patience:
+            lr, bad_epochs = max(lr * schedule.factor, schedule.lr_end), 0
+    return lr
+
+
+def _one_cycle(
+    schedule: OneCycle, step: int, total: int, start: float, peak: float, end: float
+) -> float:
+    # torch's OneCycleLR counts the peak and the end as steps of their own, hence the - 1
+    peak_step = max(schedule.peak_epoch / schedule.epochs * total - 1, 0.0)
+    if step <= peak_step:
+        share = step / peak_step if peak_step else 1.0
+        return _anneal(schedule.anneal, start, peak, share)
+    return _anneal(schedule.anneal, peak, end, (step - peak_step) / (total - 1 - peak_step))
+
+
+def _anneal(kind: str, start: float, end: float, share: float) -> float:
+    if kind == "cosine":
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+    return start + (end - start) * share
+
+
+def _cyclic(
+    schedule: Cyclic | ExpRange, step: int, steps_per_epoch: int, low: float, high: float
+) -> float:
+    half = max(1, round(schedule.cycle_epochs * steps_per_epoch / 2))
+    cycle, position = divmod(step, 2 * half)
+    height = 1 - abs(position / half - 1)
+    if isinstance(schedule, ExpRange):
+        scale = schedule.gamma**step
+    else:
+        scale = 0.5**cycle if schedule.shape == "triangular2" else 1.0
+    return float(low + (high - low) * height * scale)
+
+
+def _number(value: float | str) -> float:
+    assert isinstance(value, int | float), f"schedule is not resolved: {value!r}"
+    return float(value)

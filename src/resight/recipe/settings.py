@@ -1,0 +1,288 @@
+"""The sections of a recipe.
+
+A shape of schedule and an optimizer have exactly the settings they use, so none is ever silently
+ignored; a section refuses a key it does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from resight.errors import did_you_mean
+from resight.recipe.nets import NETS
+
+
+def _number_or(word: str, *, above_zero: bool) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value == word:
+            return value
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        low_enough = number > 0 if above_zero else number >= 0
+        if isinstance(value, bool) or not math.isfinite(number) or not low_enough:
+            bound = "> 0" if above_zero else ">= 0"
+            raise ValueError(f"must be a number {bound} or '{word}'")
+        return number
+
+    return BeforeValidator(check)
+
+
+Found = Annotated[float | Literal["find"], _number_or("find", above_zero=True)]
+FoundOrZero = Annotated[float | Literal["find"], _number_or("find", above_zero=False)]
+End = Annotated[float | Literal["lr_min"], _number_or("lr_min", above_zero=False)]
+Epochs = Annotated[int, Field(ge=1)]
+Duration = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A section of a recipe: frozen, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Model(Part):
+    """The net. `norm` and `conv_bias` belong to custom-resnet. The logits are the head's output
+    times `logit_scale`."""
+
+    net: str = "custom-resnet"
+    width: Annotated[int, Field(ge=1)] = 64  # channels of the first layer; the others follow
+    norm: Literal["batch", "layer"] = "batch"
+    conv_bias: bool = False
+    logit_scale: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.net not in NETS:
+            raise ValueError(f"model.net = '{self.net}' is no net{did_you_mean(self.net, NETS)}")
+        if self.net != "custom-resnet" and (self.norm != "batch" or self.conv_bias):
+            raise ValueError(
+                f"model.norm and model.conv_bias belong to custom-resnet, not to {self.net} "
+                "(resnet18-gn is the one with group norm)"
+            )
+        return self
+
+
+class Data(Part):
+    """Where images come from when `--data` does not say, and how they are cut."""
+
+    source: str = "cifar10"
+    image_size: Annotated[int, Field(ge=1)] = 32
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of train; 0 for none
+    split_seed: Annotated[int, Field(ge=0)] = 0  # apart from train.seed: seeds share their splits
+
+
+class Augment(Part):
+    """Drawn anew per image and epoch, applied in this order."""
+
+    crop_pad_px: Annotated[int, Field(ge=0)] = 4
+    crop_fill: Literal["zero", "reflect"] = "zero"  # zero: black, before normalisation
+    flip: Literal["none", "random", "alternating"] = "random"
+    cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square wholly inside; 0 for none
+
+
+class _Optimizer(Part):
+    weight_decay: NotNegative = 0.0
+    decay: Literal["all", "weights"] = "all"  # weights: neither biases nor norms
+    clip_grad_norm: NotNegative = 0.0  # 0 for none
+    cycle_momentum: bool = False  # one-cycle only: 0.95 → 0.85 → 0.95 (Adam: beta1)
+
+
+class Sgd(_Optimizer):
+    """The norms' biases learn at `bias_lr_scale` times the LR, with as much less decay."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Share = 0.9
+    nesterov: bool = False
+    bias_lr_scale: Scale = 1.0
+
+
+class Adam(_Optimizer):
+    """`adam` adds the decay to the gradient, `adamw` takes it from the weights."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+
+class Muon(_Optimizer):
+    """Muon for the convolutions, SGD with Nesterov momentum for everything else.
+
+    The LR is Muon's; biases and the head learn by SGD at `bias_lr_scale` and `head_lr_scale` times
+    it. Weight decay is theirs alone: what a step takes off them is LR · `weight_decay`, whatever
+    their scale. A convolution's norm is set to √(its outputs) before each step instead.
+    """
+
+    name: Literal["muon"]
+    momentum: Share = 0.6  # Nesterov's
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 3
+    sgd_momentum: Share = 0.85
+    bias_lr_scale: Scale = 442.0
+    head_lr_scale: Scale = 5583.0
+
+
+Optimizer = Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
+
+
+DURATIONS = ("peak_epoch", "cycle_epochs", "step_epochs", "stem_epochs", "small_epochs")
+
+
+class _Schedule(Part):
+    """What changes from epoch to epoch: the LR, and for the nets that can, what else trains how.
+
+    stem_epochs: the bias of fastnet's whitening stem learns this long, at an LR that falls from
+    its maximum to 0 on a line; 0: as long as everything else. small_epochs: images are scaled down
+    to `small_px` this long.
+    """
+
+    epochs: Epochs = 24
+    lr_max: Found = "find"
+    stem_epochs: NotNegative = 0.0
+    small_epochs: NotNegative = 0.0
+    small_px: Annotated[int, Field(ge=0)] = 0  # side of the smaller images; 0 for none
+
+    def scaled(self, epochs: int) -> dict[str, float | int]:
+        """The settings that change when the whole is stretched to `epochs`."""
+        durations: dict[str, float | int] = {
+            key: getattr(self, key) * epochs / self.epochs
+            for key in DURATIONS
+            if key in type(self).model_fields
+        }
+        return {"epochs": epochs, **durations}
+
+
+class OneCycle(_Schedule):
+    """Up to `lr_max` at `peak_epoch`, down to `lr_end` at the last step (torch's OneCycleLR)."""
+
+    shape: Literal["one-cycle"] = "one-cycle"
+    peak_epoch: Duration = 5.0
+    anneal: Literal["linear", "cosine"] = "linear"
+    lr_min: FoundOrZero = "find"
+    lr_end: End = "lr_min"
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.peak_epoch >= self.epochs:
+            raise ValueError(
+                f"schedule.peak_epoch = {self.peak_epoch:g} must be less than schedule.epochs = "
+                f"{self.epochs}; `--epochs {self.epochs}` moves the peak along"
+            )
+        return self
+
+
+class Cyclic(_Schedule):
+    """Between `lr_min` and `lr_max`, halved a cycle by triangular2 (torch's CyclicLR)."""
+
+    shape: Literal["triangular", "triangular2"]
+    cycle_epochs: Duration = 8.0  # up and down
+    lr_min: FoundOrZero = "find"
+
+
+class ExpRange(_Schedule):
+    """triangular, its height times `gamma` a step (torch's CyclicLR, exp_range)."""
+
+    shape: Literal["exp-range"]
+    cycle_epochs: Duration = 8.0
+    lr_min: FoundOrZero = "find"
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.9995
+
+
+class Cosine(_Schedule):
+    """From `lr_max` to `lr_end` on half a cosine (torch's CosineAnnealingLR)."""
+
+    shape: Literal["cosine"]
+    lr_end: NotNegative = 0.0
+
+
+class Linear(_Schedule):
+    """From `lr_max` at the first step on a line to `lr_end` after the last (torch's LinearLR)."""
+
+    shape: Literal["linear"]
+    lr_end: NotNegative = 0.0
+
+
+class Step(_Schedule):
+    """Times `gamma` every `step_epochs` (torch's StepLR)."""
+
+    shape: Literal["step"]
+    step_epochs: Duration = 8.0
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Constant(_Schedule):
+    shape: Literal["constant"]
+
+
+class Plateau(_Schedule):
+    """Times `factor` after `patience` epochs without a lower loss: of validation where there is a
+    validation split, else of training (torch's ReduceLROnPlateau)."""
+
+    shape: Literal["plateau"]
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=0)] = 3  # epochs
+    threshold: NotNegative = 1e-4  # relative
+    lr_end: NotNegative = 0.0  # never below
+
+
+Schedule = Annotated[
+    OneCycle | Cyclic | ExpRange | Cosine | Linear | Step | Constant | Plateau,
+    Field(discriminator="shape"),
+]
+
+
+class Loss(Part):
+    """Cross-entropy, the mean over images."""
+
+    label_smoothing: Share = 0.0
+
+
+class Train(Part):
+    batch_size: Annotated[int, Field(ge=1)] = 512
+    last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    ema: Share = 0.0  # decay a step of the averaged weights that are evaluated; 0 for none
+    lookahead: Annotated[int, Field(ge=0)] = 0  # steps from average to average; 0 for none
+    norm_batch: Annotated[int, Field(ge=0)] = 0  # images a batch norm's statistics are of; 0: all
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.ema and self.lookahead:
+            raise ValueError("train.ema and train.lookahead both average: set one of them to 0")
+        if self.norm_batch and self.batch_size % self.norm_batch:
+            raise ValueError(
+                f"train.norm_batch = {self.norm_batch} must divide train.batch_size = "
+                f"{self.batch_size}"
+            )
+        return self
+
+
+class Evaluate(Part):
+    """`flip`: mean of the logits of an image and its mirror; `flip-shift`: half of that, and half
+    of the same of the image moved by a pixel up-left and down-right."""
+
+    tta: Literal["none", "flip", "flip-shift"] = "none"
+    when: Literal["each-epoch", "end"] = "each-epoch"
+
+
+KINDS: dict[str, dict[str, type[Part]]] = {
+    "schedule": {
+        "one-cycle": OneCycle,
+        "triangular": Cyclic,
+        "triangular2": Cyclic,
+        "exp-range": ExpRange,
+        "cosine": Cosine,
+        "linear": Linear,
+        "step": Step,
+        "constant": Constant,
+        "plateau": Plateau,
+    },
+    "optimizer": {"sgd": Sgd, "adam": Adam, "adamw": Adam, "muon": Muon},
+}

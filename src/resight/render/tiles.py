@@ -1,0 +1,140 @@
+"""Grids of images as matplotlib figures: augmented samples, and mistakes with what was seen.
+
+A grid is one array on one axes, enlarged by a whole factor without blur: an axes an image would
+take a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from resight.render.drawing import NAME, WIDTH_PX, can_draw, new_figure, place_axes, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CELL_PX = 112  # about the side of an image that is shown
+GAP_PX = 6
+LINE_PX = 15
+SIDE_PX = 22  # of the column that names the rows
+LETTER_PX = 6.2  # a small letter's mean width at 8 points
+OPACITY = 0.6  # of a map over its image, as on the page
+
+LANCZOS, BILINEAR = Image.Resampling.LANCZOS, Image.Resampling.BILINEAR
+
+Images = npt.NDArray[np.uint8]
+
+
+def samples(images: Images, labels: Sequence[str]) -> Figure:
+    """A grid of uint8 (n, H, W, C) images, n ≥ 1, each with its label."""
+    return _grid([enlarged(images)], [[("", label, "")] for label in labels])
+
+
+def mistakes(
+    images: Images,
+    true: Sequence[str],
+    predicted: Sequence[str],
+    confidence: Sequence[float],
+    ids: Sequence[str],
+    maps_predicted: Images | None = None,
+    maps_true: Images | None = None,
+) -> Figure:
+    """A grid of uint8 (n, H, W, C) images, n ≥ 1, each with its true (✓) and predicted (✗) class.
+
+    maps: uint8 (n, h, w), the evidence for the predicted and for the true class: further images
+    below the first, the map over it. A map of zeros says "no evidence".
+    """
+    big = enlarged(images)
+    right, wrong = ("✓", "✗") if can_draw("✓✗") else ("is", "not")
+    layers, names = [big], ["image"]
+    empty: list[npt.NDArray[np.bool_]] = [np.zeros(len(big), dtype=np.bool_)]
+    for maps, name in ((maps_predicted, f"for {wrong}"), (maps_true, f"for {right}")):
+        if maps is not None:
+            layers.append(overlaid(big, maps))
+            names.append(name)
+            empty.append(np.asarray(maps.reshape(len(maps), -1).max(1) == 0))
+    lines = [
+        [
+            (f"{right} ", true[i], ""),
+            (f"{wrong} ", predicted[i], f" {confidence[i]:.0%}"),
+            ("", ids[i], ""),
+        ]
+        for i in range(len(big))
+    ]
+    return _grid(layers, lines, names, empty)
+
+
+def enlarged(images: Images) -> Images:
+    """uint8 (n, px, px, 3): each pixel of (n, H, W, C) as a square, px the nearest to 112.
+
+    Images that are larger than that are reduced. Grey ones (C = 1) get three equal channels.
+    """
+    size = images.shape[1]
+    if images.shape[3] == 1:
+        images = images.repeat(3, axis=3)
+    if size < 1.5 * CELL_PX:
+        factor = max(1, round(CELL_PX / size))
+        return images.repeat(factor, axis=1).repeat(factor, axis=2)
+    side = (CELL_PX, CELL_PX)
+    return np.stack([np.asarray(Image.fromarray(i).resize(side, LANCZOS)) for i in images])
+
+
+def overlaid(images: Images, maps: Images) -> Images:
+    """uint8 images (n, px, px, 3) under their maps (n, h, w): dark where there is no evidence,
+    bright where there is most."""
+    from matplotlib import colormaps
+
+    side = (images.shape[2], images.shape[1])
+    smooth = np.stack([np.asarray(Image.fromarray(m).resize(side, BILINEAR)) for m in maps])
+    colors = colormaps["inferno"](smooth)[..., :3] * 255
+    blended: Images = ((1 - OPACITY) * images + OPACITY * colors).round().astype(np.uint8)
+    return blended
+
+
+def _grid(
+    layers: Sequence[Images],
+    lines: Sequence[Sequence[tuple[str, str, str]]],
+    names: Sequence[str] = ("",),
+    empty: Sequence[npt.NDArray[np.bool_]] = (),
+) -> Figure:
+    """Image i of every layer one below the other, under them its lines (before, name, after: only
+    the name is cut)."""
+    n, px = len(layers[0]), layers[0].shape[1]
+    left = SIDE_PX if len(layers) > 1 else 0
+    columns = max(1, (WIDTH_PX - left + GAP_PX) // (px + GAP_PX))
+    block = len(layers) * (px + 2) + len(lines[0]) * LINE_PX + GAP_PX + 4
+    height = -(-n // columns) * block
+    canvas = np.full((height, WIDTH_PX, 3), 255, dtype=np.uint8)
+    figure = new_figure(height)
+    axes = place_axes(figure, 0, 0, WIDTH_PX, height)
+    for i in range(n):
+        top, x = i // columns * block, left + i % columns * (px + GAP_PX)
+        for row, layer in enumerate(layers):
+            y = top + row * (px + 2)
+            canvas[y : y + px, x : x + px] = layer[i]
+            if left and i % columns == 0:
+                axes.text(
+                    left / 2 - 2, y + px / 2, names[row], fontsize=9, rotation=90, ha="center",
+                    va="center", color="black",
+                )  # fmt: skip
+            if empty and empty[row][i]:
+                axes.text(
+                    x + px / 2, y + px / 2, "no evidence", fontsize=9, ha="center", va="center",
+                    color="white",
+                )  # fmt: skip
+        label = []
+        for before, name, after in lines[i]:
+            room = int(px / LETTER_PX) - len(before + after) - bool(after)
+            label.append(before + text(name, room) + after)
+        axes.text(
+            x, top + len(layers) * (px + 2) + 2, "\n".join(label), fontsize=8, va="top",
+            color="black", linespacing=1.25, **NAME,
+        )  # fmt: skip
+    axes.imshow(canvas, interpolation="nearest", extent=(0, WIDTH_PX, height, 0), aspect="auto")
+    axes.set_axis_off()
+    return figure

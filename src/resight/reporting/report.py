@@ -1,0 +1,63 @@
+"""The verb `report`: a run's page and README, written into its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from resight.data.types import ImageData
+from resight.diagnosis.diagnose import examine
+from resight.files import make_folder, write_atomically
+from resight.findings import Diagnosis
+from resight.look.cam import Method
+from resight.look.open_run import Material, gather
+from resight.progress import Reporter, default_reporter
+from resight.render.page import render_run
+from resight.reporting.facts import run_facts, summary_facts
+from resight.reporting.gallery import Gallery, collect
+from resight.reporting.readme import write_readme
+from resight.runs.run import Run
+
+PAGE = "report/index.html"  # in the run's folder
+
+
+def report(
+    run: str | Path | Run,
+    data: str | Path | ImageData | None = None,
+    *,
+    layer: str | None = None,
+    method: Method = "gradcam",
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Path:
+    """Write `report/index.html`, one file that opens offline, and `report/README.md` with its
+    pictures into the run's folder, and look for what went wrong on the way. Returns the page.
+
+    data: the run's images, where they have moved. layer, method: of the maps, as in `grad_cam`. A
+    run that has not finished gets a report of what there is. Raises `ResightError`.
+    """
+    reporter = reporter or default_reporter()
+    try:
+        material = gather(run, data, device=device, reporter=reporter)
+        progress = reporter.counting("Grad-CAM")
+        gallery = collect(material, progress, layer=layer, method=method)
+        write_report(material, examine(material), gallery, reporter)
+        return material.run.path / PAGE
+    finally:
+        reporter.close()
+
+
+def write_report(
+    material: Material,
+    diagnosis: Diagnosis,
+    gallery: Gallery | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write the report of `material`, say where, and return its facts."""
+    facts = run_facts(material, diagnosis, gallery)
+    facts["summary"] = summary_facts(material.run)
+    page = material.run.path / PAGE
+    make_folder(page.parent)
+    write_atomically(page, render_run(facts).encode())
+    write_readme(page.parent, facts, gallery)
+    return facts

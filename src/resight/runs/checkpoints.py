@@ -1,0 +1,88 @@
+"""Checkpoints: whole files or none, finite or not written, and nobody waits for the disk."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from resight.errors import ResightError
+from resight.files import write_atomically
+
+CHECKPOINT_SECONDS = 30.0
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A checkpoint, loaded with `weights_only=True`; None where there is no file."""
+    import torch
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise ResightError(
+            f"{path}: not a checkpoint of Resight, or damaged ({first}): put a whole one back, or "
+            "start a new run"
+        ) from None
+    assert isinstance(saved, dict)
+    return saved
+
+
+def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
+    """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
+
+    from resight.engine.state import all_finite
+
+    if not all_finite(snapshot):
+        return False
+    write_atomically(path, serialized(snapshot))
+    return True
+
+
+def serialized(value: dict[str, Any]) -> bytes:
+    """What `read_checkpoint` reads back."""
+    import torch
+
+    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+class Checkpointer:
+    """Writes snapshots to `last.pt` behind the training's back, at most one in 30 s."""
+
+    def __init__(self, path: Path, every_seconds: float = CHECKPOINT_SECONDS) -> None:
+        self._path, self._every = path, every_seconds
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[bool] | None = None
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether 30 s have passed and the last write is done. Raises what that write raised."""
+        if self._pending is not None and self._pending.done():
+            self._wait()
+        return self._pending is None and time.monotonic() - self._last >= self._every
+
+    def save(self, snapshot: dict[str, Any]) -> None:
+        """Start writing; `snapshot` must not change afterwards."""
+        self._wait()
+        self._last = time.monotonic()
+        self._pending = self._writer.submit(write_checkpoint, self._path, snapshot)
+
+    def save_and_wait(self, snapshot: dict[str, Any]) -> bool:
+        """Write now. Returns whether it was finite, and so written."""
+        self.save(snapshot)
+        return self._wait()
+
+    def close(self) -> None:
+        """Let a write that is under way end."""
+        self._writer.shutdown(wait=True)
+
+    def _wait(self) -> bool:
+        pending, self._pending = self._pending, None
+        return pending.result() if pending else True

@@ -1,0 +1,264 @@
+"""`Predictions`: the logits of a split, and what follows from them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resight.errors import ResightError
+from resight.files import write_atomically
+
+COLUMNS = ("id", "true", "predicted", "correct", "confidence", "probability_true", "loss")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """logits: float32 (N, K); labels: int64 (N,); ids: str (N,); classes: K names."""
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.str_]
+    classes: tuple[str, ...]
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        n, k = self.logits.shape
+        assert self.labels.shape == self.ids.shape == (n,), (n, self.labels.shape, self.ids.shape)
+        assert k == len(self.classes), (k, len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """int64 (N,): the class of the highest logit, the first of equals."""
+        return np.asarray(self.logits.argmax(1), dtype=np.int64)
+
+    @cached_property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """float64 (N,): cross-entropy of each image, without label smoothing, in nats."""
+        logits = self.logits.astype(np.float64)
+        top = logits.max(1, keepdims=True)
+        log_sum = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
+        losses: npt.NDArray[np.float64] = log_sum - logits[np.arange(len(self)), self.labels]
+        return losses
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """float32 (N, K): the softmax of the logits; float32 as they are, for 50,000 × 1000."""
+        shares = self.logits.astype(np.float32)
+        shares -= shares.max(1, keepdims=True)
+        np.exp(shares, out=shares)
+        shares /= shares.sum(1, keepdims=True)
+        return shares
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """float64 (N,): the probability of the predicted class."""
+        return self._probability_of(self.predicted)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """int64 (K, K): images of each true class (row) by predicted class (column)."""
+        k = len(self.classes)
+        counts = np.bincount(self.labels * k + self.predicted, minlength=k * k)
+        return np.asarray(counts, dtype=np.int64).reshape(k, k)
+
+    @property
+    def loss(self) -> float:
+        """The mean over images of the cross-entropy."""
+        return float(self.losses.mean())
+
+    @property
+    def correct(self) -> int:
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.correct / len(self)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson_interval(self.correct, len(self))
+
+    @property
+    def headline(self) -> str:
+        """Accuracy with its interval, and loss, as a line."""
+        low, high = self.accuracy_interval
+        return (
+            f"{self.split} accuracy {self.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, "
+            f"{len(self):,} images) · loss {self.loss:.4f}"
+        )
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """A row a class: class (name), support, correct, accuracy, precision, recall, f1.
+
+        accuracy is recall: correct of support, None without images. precision: correct of the
+        images predicted as the class, None where there is none. f1: 2 correct / (support +
+        predicted), so 0 for a class that is never predicted, None only where both are 0.
+        """
+        support, predicted = self.confusion.sum(1).tolist(), self.confusion.sum(0).tolist()
+        correct = np.diagonal(self.confusion).tolist()
+        return [
+            {
+                "class": name,
+                "support": support[i],
+                "correct": correct[i],
+                "accuracy": _share(correct[i], support[i]),
+                "precision": _share(correct[i], predicted[i]),
+                "recall": _share(correct[i], support[i]),
+                "f1": _share(2 * correct[i], support[i] + predicted[i]),
+            }
+            for i, name in enumerate(self.classes)
+        ]
+
+    def most_confused(self, limit: int | None = 10) -> list[dict[str, Any]]:
+        """The pairs of classes that are taken for one another, by falling count, then in order.
+
+        true, predicted: classes as numbers; true_class, predicted_class: their names; count > 0;
+        share: of the true class's images.
+        """
+        k = len(self.classes)
+        counts = self.confusion * ~np.eye(k, dtype=bool)
+        pairs = np.argsort(-counts, axis=None, kind="stable")[: np.count_nonzero(counts)]
+        support = self.confusion.sum(1)
+        return [
+            {
+                "true": true,
+                "predicted": predicted,
+                "true_class": self.classes[true],
+                "predicted_class": self.classes[predicted],
+                "count": int(counts[true, predicted]),
+                "share": float(counts[true, predicted] / support[true]),
+            }
+            for true, predicted in (divmod(pair, k) for pair in pairs[:limit].tolist())
+        ]
+
+    def top_losses(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: all images, or the first `limit`, by falling loss; equals in their order."""
+        return np.argsort(-self.losses, kind="stable")[:limit].astype(np.int64)
+
+    def mistakes(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: the wrongly classified images, or the first `limit`, by falling loss."""
+        order = self.top_losses()
+        wrong: npt.NDArray[np.int64] = order[self.predicted[order] != self.labels[order]]
+        return wrong[:limit]
+
+    def label_suspects(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """int64: images that the net confidently takes for another class than their label says.
+
+        Confident learning (Northcutt, Jiang, Chuang 2021, arXiv:1911.00068): the threshold of a
+        class is its mean probability over the images labelled so, and an image counts as of the
+        most probable class that reaches its threshold. Suspect is one that counts as another class
+        than its label, where that class is the predicted one as well: without this a weak class
+        with a low threshold would overrule a net that agrees with the label. A class without images
+        has no threshold and makes nothing suspect. By rising probability of the label, which the
+        paper calls self-confidence; equals in their order.
+
+        Suspect is not wrong: the weaker the net, the more of them are its own mistakes, and of
+        images that it was trained on it knows the labels.
+        """
+        own = self._probability_of(self.labels)
+        k = len(self.classes)
+        support = np.bincount(self.labels, minlength=k)
+        totals = np.bincount(self.labels, weights=own, minlength=k)
+        threshold = np.full(k, np.inf)
+        np.divide(totals, support, out=threshold, where=support > 0)
+        confident = self.confidence >= threshold[self.predicted]
+        suspects = np.flatnonzero(confident & (self.predicted != self.labels))
+        return suspects[np.argsort(own[suspects], kind="stable")][:limit].astype(np.int64)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row an image, ready for a DataFrame: id, true, predicted (names), correct, confidence
+        (of the predicted class), probability_true, loss."""
+        own = self._probability_of(self.labels)
+        columns = (self.ids, self.labels, self.predicted, self.confidence, own, self.losses)
+        return [
+            {
+                "id": name,
+                "true": self.classes[true],
+                "predicted": self.classes[predicted],
+                "correct": true == predicted,
+                "confidence": confidence,
+                "probability_true": probability,
+                "loss": loss,
+            }
+            for name, true, predicted, confidence, probability, loss in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
+        ]
+
+    def to_csv(self, path: Path) -> None:
+        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` where that can't be."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows())
+        # a file name may hold bytes that are no text
+        write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+    def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """float64 (N,): of each image the probability of the class that `classes` (N,) names."""
+        return self.probabilities[np.arange(len(self)), classes].astype(np.float64)
+
+    def _repr_html_(self) -> str:
+        from resight.render.html import predictions_html
+
+        return predictions_html(self)
+
+    def save(self, path: Path) -> None:
+        """Write an .npz that loads without pickle."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            logits=self.logits,
+            labels=self.labels,
+            ids=self.ids,
+            classes=np.array(self.classes, dtype=np.str_),
+            split=np.array(self.split, dtype=np.str_),
+        )
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what `save` wrote. Raises `ResightError` for another or a torn file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    logits=file["logits"],
+                    labels=file["labels"],
+                    ids=file["ids"],
+                    classes=tuple(str(name) for name in file["classes"]),
+                    split=str(file["split"]),
+                )
+        except FileNotFoundError:
+            raise ResightError(
+                f"{path}: no predictions there; `resight evaluate RUN` writes them"
+            ) from None
+        except Exception as error:  # a torn archive raises of a dozen kinds
+            raise ResightError(f"{path}: not a predictions file of Resight: {error}") from None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval for `correct` of `n`; 95 % at the default z."""
+    if n == 0:
+        return 0.0, 1.0
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)

@@ -1,0 +1,73 @@
+"""`model.safetensors`: a net's weights with all that is needed to use it, and no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.files import write_atomically
+from resight.models import build_net
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Model
+
+
+def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) -> None:
+    """Write weights (contiguous, fp32) with net, classes and statistics as metadata."""
+    about = {
+        "model": recipe.model.model_dump(mode="json"),
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "image_size": data.image_size,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "tta": recipe.evaluate.tta,
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    metadata = {"resight": json.dumps(about, ensure_ascii=False)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The metadata that `save_model` wrote. Raises `ResightError` for another file."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["resight"])
+    except FileNotFoundError:
+        raise ResightError(
+            f"{path} is not there: the run has not finished; go on with `resight train --resume "
+            f"{path.parent}`"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ResightError(f"{path}: not a model of Resight: {error}") from None
+    assert isinstance(about, dict)
+    return about
+
+
+def load_model(path: Path) -> nn.Module:
+    """The net in eval mode on the CPU, channels-last. Raises `ResightError`."""
+    about = read_about(path)
+    settings = Model.model_validate(about["model"])
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
+        model = build_net(
+            settings.net,
+            classes=len(about["classes"]),
+            channels=about["channels"],
+            image_size=about["image_size"],
+            width=settings.width,
+            norm=settings.norm,
+            conv_bias=settings.conv_bias,
+            logit_scale=settings.logit_scale,
+        )
+    tensors = safetensors.torch.load_file(path)
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            value.copy_(tensors[key])
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[no-any-return, call-overload]
