@@ -17,7 +17,7 @@ from typing import Any
 
 from measuring import one_line_errors, options_parser, print_table, write_figures
 from resight.diagnosis.diagnose import examine
-from resight.look.open_run import gather
+from resight.look.open_run import open_run
 from resight.render.page import render_run
 from resight.reporting.facts import run_facts, summary_facts
 from resight.reporting.gallery import collect
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds[name] = time.perf_counter() - began
         return result
 
-    material = timed("loading", lambda: gather(options.run))
-    timed("duplicates", lambda: material.duplicates)
-    diagnosis = timed("diagnosis", lambda: examine(material))
-    gallery = timed("Grad-CAM", lambda: collect(material, lambda done, total: None))
-    facts = timed("facts", lambda: run_facts(material, diagnosis, gallery))
-    facts["summary"] = summary_facts(material.run)
+    opened = timed("loading", lambda: open_run(options.run))
+    timed("duplicates", lambda: opened.duplicates)
+    diagnosis = timed("diagnosis", lambda: examine(opened))
+    gallery = timed("Grad-CAM", lambda: collect(opened, lambda done, total: None))
+    facts = timed("facts", lambda: run_facts(opened, diagnosis, gallery))
+    facts["summary"] = summary_facts(opened.run)
     page = timed("page", lambda: render_run(facts))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.html"

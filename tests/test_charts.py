@@ -21,9 +21,10 @@ from matplotlib.text import Text
 from PIL import Image, ImageFont
 from sklearn.metrics import precision_recall_fscore_support
 
+from resight.intervals import wilson_interval
 from resight.render import charts, tiles
 from resight.render.drawing import WIDTH_PX, can_draw, png, text
-from resight.runs.predictions import Predictions, wilson_interval
+from resight.runs.predictions import Predictions
 
 ODD = ["$x^2", "a\nb\tc", "🐱", "\udcff", "W" * 200, "", "_*`|", "猫" * 50, "$\\frac{$", "<b>"]
 

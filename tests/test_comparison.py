@@ -16,9 +16,9 @@ from rich.cells import cell_len
 from scipy.stats import binomtest
 
 from resight.comparison.compare import compare
-from resight.comparison.mcnemar import difference_interval, exact_p, holm
 from resight.comparison.rows import short_names
 from resight.errors import ResightError
+from resight.intervals import difference_interval, exact_p, holm
 from resight.recipe.recipe import Recipe
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run

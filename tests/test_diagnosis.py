@@ -17,22 +17,13 @@ from torch import nn
 import resight
 from conftest import make_data
 from resight.data.types import ImageData, Split
-from resight.diagnosis import (
-    image_checks as inputs,
-)
-from resight.diagnosis import (
-    net_checks as probes,
-)
-from resight.diagnosis import (
-    prediction_checks as answers,
-)
-from resight.diagnosis import (
-    record_checks as checks,
-)
-from resight.diagnosis.evidence import Evidence, chance_loss, standard_error
+from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
+from resight.diagnosis.diagnose import check
+from resight.diagnosis.evidence import Evidence, chance_loss
 from resight.diagnosis.watch import Watch, judged_from
 from resight.errors import ResightError
 from resight.findings import Diagnosis, Finding
+from resight.intervals import standard_error
 from resight.models import build_net
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
@@ -174,9 +165,9 @@ def test_a_split_of_another_kind_is_named_before_the_first_step(out: Path) -> No
 def test_statistics_that_are_not_the_train_splits_are_named(out: Path) -> None:
     data = images()
     wrong = dataclasses.replace(data, mean=data.mean * 0.67)  # a sum that saturated
-    findings = list(inputs.split_statistics(wrong))
+    findings = list(image_checks.split_statistics(wrong))
     assert findings[0].title == "the train images are not normalised as they should be"
-    assert not list(inputs.split_statistics(data))
+    assert not list(image_checks.split_statistics(data))
 
 
 def test_test_labels_that_are_not_the_images_own_make_a_gap(out: Path) -> None:
@@ -247,17 +238,19 @@ def test_chance_is_ln_k_for_equal_classes_and_the_entropy_for_others() -> None:
 
 
 def test_a_loss_at_chance_is_not_learning_and_one_below_is() -> None:
-    assert names(checks.not_learning(evidence(metrics=rows((1.1, 0.34, 0.33))))) == {"not-learning"}
-    assert not list(checks.not_learning(evidence(metrics=rows((1.0, 0.45, 0.4)))))
+    assert names(record_checks.not_learning(evidence(metrics=rows((1.1, 0.34, 0.33))))) == {
+        "not-learning"
+    }
+    assert not list(record_checks.not_learning(evidence(metrics=rows((1.0, 0.45, 0.4)))))
     # it had learnt before: that is another finding
     lost = evidence(metrics=rows((0.5, 0.8, 0.8), (1.11, 0.33, 0.33)))
-    assert not list(checks.not_learning(lost))
-    assert names(checks.diverged(lost)) == {"diverged"}
+    assert not list(record_checks.not_learning(lost))
+    assert names(record_checks.diverged(lost)) == {"diverged"}
 
 
 def test_a_bump_in_the_middle_is_no_divergence() -> None:
     bump = rows((0.9, 0.6, 0.6), (0.5, 0.8, 0.8), (0.9, 0.6, 0.6), (0.4, 0.9, 0.9))
-    assert not list(checks.diverged(evidence(metrics=bump)))
+    assert not list(record_checks.diverged(evidence(metrics=bump)))
 
 
 @pytest.mark.parametrize(
@@ -266,27 +259,27 @@ def test_a_bump_in_the_middle_is_no_divergence() -> None:
 def test_a_gap_is_a_note_and_a_large_one_a_problem(
     train: float, test: float, severity: str | None
 ) -> None:
-    findings = list(checks.gap(evidence(metrics=rows((0.3, train, test)))))
+    findings = list(record_checks.gap(evidence(metrics=rows((0.3, train, test)))))
     assert [f.severity for f in findings] == ([severity] if severity else [])
 
 
 def test_a_gap_within_the_luck_of_a_few_test_images_is_none() -> None:
     few = evidence(metrics=rows((0.3, 0.9, 0.6)), watched_images=5)
-    assert not list(checks.gap(few))
-    assert list(checks.gap(dataclasses.replace(few, watched_images=100)))
+    assert not list(record_checks.gap(few))
+    assert list(record_checks.gap(dataclasses.replace(few, watched_images=100)))
 
 
 def test_a_gap_before_the_training_has_warmed_up_is_none() -> None:
     early = evidence(metrics=rows((0.3, 0.9, 0.1)), finished=False, judged_from=121)
-    assert not list(checks.gap(early))
-    assert list(checks.gap(dataclasses.replace(early, judged_from=120)))
-    assert list(checks.gap(dataclasses.replace(early, finished=True)))
+    assert not list(record_checks.gap(early))
+    assert list(record_checks.gap(dataclasses.replace(early, judged_from=120)))
+    assert list(record_checks.gap(dataclasses.replace(early, finished=True)))
 
 
 def test_too_few_steps_are_not_called_not_learning() -> None:
     short = rows((1.1, 0.34, 0.33))
     short[0]["step"] = 99
-    assert not list(checks.not_learning(evidence(metrics=short)))
+    assert not list(record_checks.not_learning(evidence(metrics=short)))
 
 
 def test_the_luck_of_an_accuracy_does_not_vanish_at_1() -> None:
@@ -296,13 +289,13 @@ def test_the_luck_of_an_accuracy_does_not_vanish_at_1() -> None:
 
 def test_accuracy_that_rises_to_the_end_is_a_note_unless_train_is_ahead() -> None:
     rising = rows((1.0, 0.5, 0.5), (0.8, 0.6, 0.6), (0.6, 0.7, 0.7))
-    assert names(checks.improving(evidence(metrics=rising))) == {"still-improving"}
+    assert names(record_checks.improving(evidence(metrics=rising))) == {"still-improving"}
     ahead = rows((1.0, 0.5, 0.5), (0.8, 0.6, 0.6), (0.6, 0.8, 0.7))
-    assert not list(checks.improving(evidence(metrics=ahead)))
+    assert not list(record_checks.improving(evidence(metrics=ahead)))
     flat = rows((1.0, 0.7, 0.7), (0.8, 0.7, 0.7), (0.6, 0.7, 0.701))
-    assert not list(checks.improving(evidence(metrics=flat)))
+    assert not list(record_checks.improving(evidence(metrics=flat)))
     perfect = evidence(metrics=rows((0.1, 0.98, 0.988), (0.05, 0.99, 1.0)), watched_images=160)
-    assert not list(checks.improving(perfect))
+    assert not list(record_checks.improving(perfect))
 
 
 def curve() -> LrTest:
@@ -325,38 +318,42 @@ def curve() -> LrTest:
 def test_the_lr_is_judged_by_the_runs_own_test(
     lr: float, name: str | None, severity: str | None
 ) -> None:
-    findings = list(checks.lr_against_curve(evidence(lr_max=lr, lr_test=curve())))
+    findings = list(record_checks.lr_against_curve(evidence(lr_max=lr, lr_test=curve())))
     assert [(f.name, f.severity) for f in findings] == ([(name, severity)] if name else [])
     assert all(f.command and f.command.startswith("resight find-lr") for f in findings)
 
 
 def test_a_rare_class_is_a_note() -> None:
-    findings = list(checks.imbalance(evidence(class_counts=np.array([100, 100, 20]))))
+    findings = list(record_checks.imbalance(evidence(class_counts=np.array([100, 100, 20]))))
     assert names(findings) == {"class-imbalance"}
     assert "100 images of 'a' and 20 of 'c'" in findings[0].evidence
-    assert not list(checks.imbalance(evidence(class_counts=np.array([100, 100, 21]))))
+    assert not list(record_checks.imbalance(evidence(class_counts=np.array([100, 100, 21]))))
 
 
 def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> None:
     logits = np.eye(3)[[0, 1] * 5 + [0] * 5]
     long = rows((0.5, 0.7, 0.7))
     five = predictions(logits, [0, 1] * 5 + [2] * 5)
-    findings = list(answers.never_predicted(evidence(predictions=five, metrics=long)))
+    findings = list(prediction_checks.never_predicted(evidence(predictions=five, metrics=long)))
     assert [(f.name, f.severity) for f in findings] == [("never-predicted", "note")]
     assert "'c' (5)" in findings[0].evidence
     many = predictions(np.tile(logits, (4, 1)), ([0, 1] * 5 + [2] * 5) * 4)  # 20 a class
-    findings = list(answers.never_predicted(evidence(predictions=many, metrics=long)))
+    findings = list(prediction_checks.never_predicted(evidence(predictions=many, metrics=long)))
     assert [f.severity for f in findings] == ["problem"]
     four = predictions(logits[:-1], [0, 1] * 5 + [2] * 4)
-    assert not list(answers.never_predicted(evidence(predictions=four, metrics=long)))
+    assert not list(prediction_checks.never_predicted(evidence(predictions=four, metrics=long)))
 
 
 def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
     logits = 12.0 * np.eye(3)[[0, 1, 2] * 10]
     labels = np.array([0, 1, 2] * 10)
-    assert not list(answers.suspicious_labels(evidence(predictions=predictions(logits, labels))))
+    assert not list(
+        prediction_checks.suspicious_labels(evidence(predictions=predictions(logits, labels)))
+    )
     labels[4] = 0  # the net is sure that it is 1
-    findings = list(answers.suspicious_labels(evidence(predictions=predictions(logits, labels))))
+    findings = list(
+        prediction_checks.suspicious_labels(evidence(predictions=predictions(logits, labels)))
+    )
     assert names(findings) == {"suspicious-labels"}
     assert "1 of 30" in findings[0].evidence
     assert "4.png, is labelled 'a' and taken for 'b'" in findings[0].evidence
@@ -367,14 +364,16 @@ def test_confidence_far_above_accuracy_is_named() -> None:
     labels = rng.integers(0, 3, 300)
     seen = np.where(rng.random(300) < 0.6, labels, (labels + 1) % 3)
     sure = predictions(10.0 * np.eye(3)[seen], labels)
-    assert [f.severity for f in answers.overconfident(evidence(predictions=sure))] == ["problem"]
+    assert [f.severity for f in prediction_checks.overconfident(evidence(predictions=sure))] == [
+        "problem"
+    ]
     modest = predictions(1.0 * np.eye(3)[seen], labels)
-    assert not list(answers.overconfident(evidence(predictions=modest)))
+    assert not list(prediction_checks.overconfident(evidence(predictions=modest)))
 
 
 def test_what_follows_from_not_learning_is_not_said_again() -> None:
     constant = predictions(np.tile([3.0, 0, 0], (30, 1)), [0, 1, 2] * 10)
-    found = checks.check(evidence(metrics=rows((1.1, 0.33, 0.33)), predictions=constant))
+    found = check(evidence(metrics=rows((1.1, 0.33, 0.33)), predictions=constant))
     assert "not-learning" in names(found)
     assert "never-predicted" not in names(found)
 
@@ -397,10 +396,10 @@ def test_running_statistics_that_do_not_fit_are_named() -> None:
             net(images)
         labels = net(images).argmax(1)  # right by the batch's statistics
     net.eval()
-    assert not list(probes.batch_norm(net, images, labels))
+    assert not list(net_checks.batch_norm(net, images, labels))
     before = {key: value.clone() for key, value in net.state_dict().items()}
     net.layer1.norm.running_mean += 3.0
-    findings = list(probes.batch_norm(net, images, labels))
+    findings = list(net_checks.batch_norm(net, images, labels))
     assert names(findings) == {"batch-norm-statistics"}
     net.layer1.norm.running_mean.copy_(before["layer1.norm.running_mean"])
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
@@ -409,13 +408,13 @@ def test_running_statistics_that_do_not_fit_are_named() -> None:
 def test_dead_channels_are_counted_in_the_layer_where_they_are() -> None:
     net = small_net(32)
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    assert not list(probes.dead_channels(net, images))
+    assert not list(net_checks.dead_channels(net, images))
     with torch.no_grad():
         net.layer2.norm.bias[:28] = -100.0  # of 32
-    assert not list(probes.dead_channels(net, images))
+    assert not list(net_checks.dead_channels(net, images))
     with torch.no_grad():
         net.layer2.norm.bias[28:30] = -100.0
-    findings = list(probes.dead_channels(net, images))
+    findings = list(net_checks.dead_channels(net, images))
     assert [(f.name, f.severity) for f in findings] == [("dead-channels", "note")]
     assert "94% of the channels after the ReLU in layer2.relu" in findings[0].evidence
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in net.modules())
@@ -423,14 +422,14 @@ def test_dead_channels_are_counted_in_the_layer_where_they_are() -> None:
         for layer in (net.prep, net.layer1, net.layer2, net.layer3):
             layer.norm.bias.fill_(-100.0)
         net.res2.norm1.bias.fill_(-100.0)
-    assert [f.severity for f in probes.dead_channels(net, images)] == ["problem"]
+    assert [f.severity for f in net_checks.dead_channels(net, images)] == ["problem"]
 
 
 def test_relus_that_are_functions_are_seen_too() -> None:
     net = build_net("resnet18-gn", classes=3, image_size=16, width=8).eval()
     with torch.no_grad():
         net.stem.norm.bias.fill_(-100.0)
-    findings = list(probes.dead_channels(net, torch.randn(4, 3, 16, 16)))
+    findings = list(net_checks.dead_channels(net, torch.randn(4, 3, 16, 16)))
     assert "100% of the channels after the ReLU in the net" in findings[0].evidence
 
 

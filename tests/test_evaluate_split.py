@@ -16,7 +16,7 @@ from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.look.evaluate import evaluate, reload_data
+from resight.look.evaluate import evaluate
 from resight.progress import Quiet
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
@@ -89,7 +89,7 @@ def test_each_split_is_measured_by_the_statistics_of_the_run(
 ) -> None:
     assert digits.train.images.mean() != load_data("digits", image_size=8).train.images.mean()
     np.testing.assert_allclose(with_val.resolved["data"]["mean"], digits.mean, rtol=1e-12)
-    np.testing.assert_allclose(reload_data(with_val).mean, digits.mean, rtol=1e-12)
+    np.testing.assert_allclose(with_val.images().mean, digits.mean, rtol=1e-12)
 
 
 def test_a_validation_folder_of_the_data_is_val(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_other_images_named_val_are_not_taken_for_the_split(tmp_path: Path) -> N
 
 
 def test_reloaded_images_are_those_of_the_training(with_val: Run, digits: ImageData) -> None:
-    loaded = reload_data(with_val)
+    loaded = with_val.images()
 
     assert loaded.val is not None
     assert digits.val is not None
@@ -157,8 +157,8 @@ def test_reloaded_images_are_those_of_the_training(with_val: Run, digits: ImageD
 def test_images_in_memory_are_taken_split_or_not(with_val: Run, digits: ImageData) -> None:
     whole = load_data("digits", image_size=8, split_seed=5)
 
-    assert reload_data(with_val, data=digits) is digits
-    again = reload_data(with_val, data=whole)
+    assert with_val.images(digits) is digits
+    again = with_val.images(whole)
     assert again.val is not None
     assert again.val.ids.tolist() == digits.val.ids.tolist()  # type: ignore[union-attr]
 
@@ -168,22 +168,24 @@ def test_images_that_have_moved_are_found_where_they_are_said_to_be(tmp_path: Pa
     shutil.move(tmp_path / "mine", tmp_path / "moved")
 
     with pytest.raises(ResightError, match="have moved"):
-        reload_data(run)
-    moved = reload_data(run, data=tmp_path / "moved")
+        run.images()
+    moved = run.images(tmp_path / "moved")
     assert (len(moved.train), len(moved.test)) == (40, 40)
 
 
 def test_other_images_than_those_of_the_training_are_refused(with_val: Run, tmp_path: Path) -> None:
     run = fit(folder(tmp_path / "mine", each=20), tmp_path / "run")
     picture(tmp_path / "mine" / "train" / "cat" / "0.png", 9999)
-    for call in (reload_data, lambda run: evaluate(run, split="train")):
-        with pytest.raises(ResightError, match=r"another fingerprint.*put those back") as caught:
+    for call in (Run.images, lambda run: evaluate(run, split="train")):
+        with pytest.raises(
+            ResightError, match=r"not those it was trained on.*put those back"
+        ) as caught:
             call(run)
         assert "\n" not in str(caught.value)
     with pytest.raises(ResightError, match="to measure on them all the same"):
         evaluate(run)
-    with pytest.raises(ResightError, match="another fingerprint"):
-        reload_data(with_val, data=tmp_path / "mine")
+    with pytest.raises(ResightError, match="not those it was trained on"):
+        with_val.images(tmp_path / "mine")
 
 
 def test_images_of_an_unfinished_run_are_reloaded_too(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_images_of_an_unfinished_run_are_reloaded_too(tmp_path: Path) -> None:
     options = {"reporter": StopAt(1, interrupt), "out": tmp_path / "cut"}
     with pytest.raises(resight.Interrupted):
         resight.train(tiny("digits", **{"data.val_fraction": 0.1}), images, **options)
-    loaded = reload_data(load_run(tmp_path / "cut"))
+    loaded = load_run(tmp_path / "cut").images()
 
     assert (len(loaded.train), len(loaded.val or ()), len(loaded.test)) == (36, 4, 40)
 
@@ -201,7 +203,7 @@ def test_a_run_that_has_not_begun_has_no_images(tmp_path: Path) -> None:
     run.write("recipe.json", tiny("digits").to_dict())
 
     with pytest.raises(ResightError, match="not begun"):
-        reload_data(run)
+        run.images()
 
 
 def test_images_in_memory_of_another_kind_are_refused(tmp_path: Path) -> None:
@@ -209,9 +211,9 @@ def test_images_in_memory_of_another_kind_are_refused(tmp_path: Path) -> None:
     grey = images_for(recipe, channels=1)
     run = fit(grey, tmp_path / "run")
 
-    assert reload_data(run, data=grey) is grey
-    with pytest.raises(ResightError, match="another fingerprint"):
-        reload_data(run, data=make_data(size=8, channels=3))
+    assert run.images(grey) is grey
+    with pytest.raises(ResightError, match="not those it was trained on"):
+        run.images(make_data(size=8, channels=3))
 
 
 def test_labels_of_a_split_follow_the_names_of_the_classes(tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ from torch.nn.functional import pad
 
 from conftest import make_data
 from resight.data.batches import DeviceSplit
-from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of
+from resight.engine import forward as passes
+from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of, predict
 from resight.engine.job import place
 from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning
-from resight.look import evaluate as evaluation
-from resight.look.evaluate import predict
 from resight.models import build_net
 from test_captured import CUDA, Replay
 
@@ -138,7 +137,7 @@ def test_replayed_passes_are_those_as_they_come(
     monkeypatch: pytest.MonkeyPatch, tta: Tta, n: int
 ) -> None:
     """Of each batch, the rest too."""
-    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CPU", 8 * 8**2)
+    monkeypatch.setattr(passes, "EVAL_PIXELS_CPU", 8 * 8**2)
     model, split, graphs = net(), split_of(n), Replay()
     forwards = Forwards(cpu(), graphs)
     expected = predict(model, split, cpu(), tta=tta)
@@ -198,7 +197,7 @@ def test_what_is_recorded_is_kept_alive() -> None:
 def test_where_no_recording_succeeds_passes_are_run_as_they_come(
     monkeypatch: pytest.MonkeyPatch, place: str, late: bool
 ) -> None:
-    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CPU", 8 * 8**2)
+    monkeypatch.setattr(passes, "EVAL_PIXELS_CPU", 8 * 8**2)
     graphs, calls = Replay(), []
     right = getattr(graphs, place)
 
@@ -235,7 +234,7 @@ def test_the_models_mode_is_given_back() -> None:
 def test_on_a_gpu_replayed_passes_are_those_as_they_come(
     monkeypatch: pytest.MonkeyPatch, tta: Tta, precision: str
 ) -> None:
-    monkeypatch.setattr(evaluation, "EVAL_PIXELS_CUDA", 16 * 8**2)
+    monkeypatch.setattr(passes, "EVAL_PIXELS_CUDA", 16 * 8**2)
     runtime = Runtime.choose("cuda", precision)
     model, split = net().to("cuda"), split_of(40, runtime)
     forwards = Forwards(runtime)

@@ -20,11 +20,9 @@ import resight
 from conftest import make_data
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.look import evaluate as evaluation
 from resight.recipe.recipe import Recipe
+from resight.render import charts, tiles
 from resight.render import html as notebook
-from resight.render import tiles
-from resight.runs import plots
 from resight.runs.lr_test import LrTest
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
@@ -145,13 +143,13 @@ def test_mistakes_are_shown_with_their_own_images_by_falling_loss(
 def test_mistakes_load_the_runs_images(
     finished: Run, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def reload_data(run: Run, *, data: Any) -> Any:
+    def images(run: Run, data: Any) -> Any:
         assert run is finished
         assert data == "elsewhere"
         return SimpleNamespace(test=own)
 
     own = data.test
-    monkeypatch.setattr(evaluation, "reload_data", reload_data)
+    monkeypatch.setattr(Run, "images", images)
     assert "✗" in words(finished.plot_mistakes(data="elsewhere"))
 
 
@@ -169,7 +167,7 @@ def test_a_run_without_mistakes_says_so(
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5])
 def test_a_limit_that_is_no_number_of_images_is_refused(finished: Run, limit: Any) -> None:
-    with pytest.raises(ResightError, match=f"^limit = {limit} must be a whole number"):
+    with pytest.raises(ResightError, match=f"^limit = {limit} must be an integer"):
         finished.plot_mistakes(limit)
 
 
@@ -232,7 +230,7 @@ def test_findings_are_shown_as_text(begun: Run) -> None:
 def test_a_damaged_run_shows_what_there_is(
     finished: Run, tmp_path: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plots, "curves", lambda run: Figure())
+    monkeypatch.setattr(charts, "curves", lambda metrics: Figure())
     shutil.copytree(finished.path, tmp_path / "run")
     (tmp_path / "run" / name).write_bytes(content)
     check(Run(tmp_path / "run")._repr_html_())
@@ -295,7 +293,7 @@ def test_a_part_that_fails_is_one_line_and_the_others_are_there() -> None:
     def broken() -> str:
         raise KeyError(NASTY)
 
-    html = notebook._joined(lambda: "before", broken, lambda: "after")
+    html = notebook.joined(lambda: "before", broken, lambda: "after")
     check(html)
     assert html.startswith("<div>before")
     assert html.endswith("after</div>")

@@ -25,7 +25,8 @@ from sklearn.metrics import (
 from torch.nn.functional import cross_entropy
 
 from resight.errors import ResightError
-from resight.runs.predictions import Predictions, wilson_interval
+from resight.intervals import wilson_interval
+from resight.runs.predictions import Predictions
 
 
 def make(n: int = 50, k: int = 4, seed: int = 0, *, scale: float = 3.0) -> Predictions:

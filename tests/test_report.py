@@ -26,7 +26,7 @@ from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
 from resight.findings import Finding
 from resight.look.cam import grad_cam
-from resight.look.open_run import Material
+from resight.look.open_run import OpenRun
 from resight.progress import Quiet, StepInfo
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
@@ -34,7 +34,6 @@ from resight.reporting.facts import base_facts, run_facts
 from resight.reporting.gallery import collect, select
 from resight.reporting.live import serve
 from resight.reporting.report import report
-from resight.runs.commands import find_lr_command, repeat_command
 from resight.runs.predictions import Predictions
 from resight.training import train as training
 from resight.training.interrupt import Interrupted
@@ -60,8 +59,8 @@ def train(out: Path, **options: Any) -> resight.Run:
     return resight.train(RECIPE, DATA, out=out, **options)
 
 
-def material(run: resight.Run) -> Material:
-    return Material(run, DATA, Runtime.choose("cpu", "fp32"))
+def opened(run: resight.Run) -> OpenRun:
+    return OpenRun(run, DATA, Runtime.choose("cpu", "fp32"))
 
 
 def embedded(page: str) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def test_a_report_that_fails_does_not_fail_the_training(
 def test_ctrl_c_while_the_report_is_made_leaves_a_complete_run(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(material: Any, progress: Any) -> None:
+    def interrupted(opened: Any, progress: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         progress(1, 2)
 
@@ -152,7 +151,7 @@ def test_ctrl_c_while_the_report_is_made_leaves_a_complete_run(
 
 
 def test_facts_are_plain_json_values_without_nan(run: resight.Run) -> None:
-    made = material(run)
+    made = opened(run)
     diagnosis = run.diagnosis
     assert diagnosis is not None
     facts = run_facts(made, diagnosis, collect(made, lambda done, total: None))
@@ -161,7 +160,7 @@ def test_facts_are_plain_json_values_without_nan(run: resight.Run) -> None:
 
 
 def test_the_validation_split_calibrates(run: resight.Run) -> None:
-    made = material(run)
+    made = opened(run)
     diagnosis = run.diagnosis
     assert diagnosis is not None
     fitted = run_facts(made, diagnosis, None)["calibration"]["temperature"]
@@ -170,7 +169,7 @@ def test_the_validation_split_calibrates(run: resight.Run) -> None:
 
 
 def test_maps_of_the_page_are_those_of_grad_cam(run: resight.Run) -> None:
-    made = material(run)
+    made = opened(run)
     gallery = collect(made, lambda done, total: None)
     assert gallery is not None
     diagnosis = run.diagnosis
@@ -186,7 +185,7 @@ def test_maps_of_the_page_are_those_of_grad_cam(run: resight.Run) -> None:
 
 
 def test_the_maps_may_be_of_another_layer_and_method(run: resight.Run) -> None:
-    made = material(run)
+    made = opened(run)
     gallery = collect(made, lambda done, total: None, layer="res2", method="hirescam")
     assert gallery is not None
     assert gallery.maps is not None
@@ -199,7 +198,7 @@ def test_augmented_samples_are_what_the_first_step_trained_on(run: resight.Run) 
     job = prepare(RECIPE, DATA, Runtime.choose("cpu", "fp32"), changes={})
     plan = job.plan(0)
     expected, labels = job.train.augmented(plan.order[:10], plan, RECIPE.augment)
-    images, shown = material(run).augmented(10)
+    images, shown = opened(run).augmented(10)
     assert torch.equal(images, expected)
     assert torch.equal(shown, labels)
 
@@ -288,7 +287,7 @@ def test_the_command_makes_the_same_recipe(
     run = resight.Run(out)
     run.write("recipe.json", recipe.to_dict())
     run.write("resolved.json", {"data": {"source": "digits"}})
-    command = repeat_command(run)
+    command = run.repeat_command()
     assert command is not None
     assert from_command(command, monkeypatch) == recipe
 
@@ -298,12 +297,12 @@ def test_a_recipe_without_a_name_is_read_from_the_run(out: Path) -> None:
     run = resight.Run(out)
     run.write("recipe.json", RECIPE.with_changes({"name": "mine"}).to_dict())
     run.write("resolved.json", {"data": {"source": "digits"}})
-    assert repeat_command(run) == f"resight train --recipe {out}/recipe.json --data digits"
+    assert run.repeat_command() == f"resight train --recipe {out}/recipe.json --data digits"
 
 
 def test_images_that_were_never_a_file_have_no_command(run: resight.Run) -> None:
-    assert repeat_command(run) is None
-    assert find_lr_command(run) is None
+    assert run.repeat_command() is None
+    assert run.find_lr_command() is None
 
 
 def test_the_lr_is_tested_on_the_runs_own_images(tmp_path: Path) -> None:
@@ -313,10 +312,10 @@ def test_the_lr_is_tested_on_the_runs_own_images(tmp_path: Path) -> None:
     run = resight.Run(out)
     run.write("recipe.json", RECIPE.to_dict())
     run.write("resolved.json", {"data": {"source": str(images), "bad": ["x.png"]}})
-    assert find_lr_command(run) == (
+    assert run.find_lr_command() == (
         f"resight find-lr --recipe '{out}/recipe.json' --data '{images}' --skip-bad"
     )
-    command = repeat_command(run)
+    command = run.repeat_command()
     assert command is not None
     assert command.endswith(f"--data '{images}' --skip-bad")
 

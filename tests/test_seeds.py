@@ -24,11 +24,12 @@ from resight.engine import job
 from resight.engine.step import Eager
 from resight.errors import ResightError
 from resight.files import exclusive
+from resight.intervals import t_interval
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.run import load_run
-from resight.runs.seeds import SeedsResult, t_interval
+from resight.runs.seeds import SeedsResult
 from resight.training import costs, seeds
 from resight.training import train as training
 from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, tiny
@@ -432,7 +433,7 @@ def test_the_command_fails_where_a_seed_did(
 def test_a_stop_in_the_look_into_a_run_keeps_it(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "examine", lambda material: interrupt())
+    monkeypatch.setattr(training, "examine", lambda opened: interrupt())
     with pytest.raises(resight.Interrupted, match="stopped at seed 0, 1 of 2 seeds are done; "):
         fit_seeds(tiny("digits"), data, out)
     monkeypatch.undo()

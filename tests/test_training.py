@@ -16,14 +16,15 @@ from torch.nn.functional import cross_entropy
 
 import resight
 from conftest import make_data
+from resight.comparison.page import write_page
 from resight.data.types import ImageData
-from resight.diagnosis import record_checks as checks
+from resight.diagnosis import record_checks
 from resight.diagnosis.diagnose import evidence_of
 from resight.engine.job import build_job, prepare
 from resight.engine.runtime import Runtime
 from resight.engine.step import Eager
 from resight.errors import ResightError
-from resight.look.open_run import Material
+from resight.look.open_run import OpenRun
 from resight.progress import Lines, Quiet, StepInfo
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
@@ -439,7 +440,7 @@ def test_measured_at_the_end_a_training_is_the_same_but_for_the_rows(
     assert np.array_equal(each.predictions.logits, end.predictions.logits)
     assert each.metrics[-1]["test_loss"] == end.metrics[-1]["test_loss"]
     compared = resight.compare([each, end])
-    page = compared.write_page(tmp_path / "compared.html")
+    page = write_page(compared, tmp_path / "compared.html")
     assert page.is_file()
     assert "| end" in compared.to_markdown()
 
@@ -456,10 +457,10 @@ def test_a_run_that_measures_at_the_end_can_be_looked_at_before(data: ImageData,
     assert [len(facts["metrics"]) for facts in seen] == [1, 2, 3]
     assert base_facts(run)["metrics"] == seen[-1]["metrics"]
 
-    evidence = evidence_of(Material(run, data, runtime()))
+    evidence = evidence_of(OpenRun(run, data, runtime()))
     now = dataclasses.replace(evidence, metrics=run.metrics[:2], finished=False, judged_from=0)
     assert now.settled
-    assert list(checks.gap(now)) == list(checks.improving(evidence)) == []
+    assert list(record_checks.gap(now)) == list(record_checks.improving(evidence)) == []
 
 
 @pytest.mark.parametrize("stop", [2, 4, 9])

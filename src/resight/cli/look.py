@@ -117,11 +117,12 @@ def compare(
 ) -> None:
     """Set runs beside each other: results, what differs in the recipes, whether it is chance."""
     from resight.comparison.compare import compare as set_beside
+    from resight.comparison.page import write_page
     from resight.runs.run import SEEDS
 
     comparison = set_beside([run for run in runs if run.name != SEEDS])  # SEEDS/* names it too
     if page is not None:
-        comparison.write_page(page)
+        write_page(comparison, page)
     if as_json:
         print(json.dumps(comparison.to_dict()))
     else:

@@ -82,8 +82,8 @@ def train(
     """Train a recipe on images and leave a run folder; custom-resnet on cifar10 unless told."""
     import time
 
-    from resight.engine.runtime import seconds_since_process_start
     from resight.runs.run import holds_seeds
+    from resight.training.timings import seconds_since_process_start
 
     started = time.perf_counter() - seconds_since_process_start()
     options: dict[str, Any] = {

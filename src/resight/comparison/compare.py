@@ -1,87 +1,22 @@
-"""`compare`: two or more runs beside one another, and which of them is better.
+"""`compare`: two or more runs side by side, and which of them is better.
 
-`comparison_tables.py` has what is shown of it, `comparison_text.py` and `compare_page.py` how.
+`result.py` is what comes out; `tables.py` has what is shown of it, `text.py` and `page.py` how.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resight.comparison.mcnemar import PairTest
-from resight.comparison.pairs import Answers, pair_tests
+from resight.comparison.pairs import Answers, PairTest, pair_tests
+from resight.comparison.result import Comparison
 from resight.comparison.rows import RunNumbers, short_names
 from resight.errors import ResightError
 from resight.runs.run import Run, load_run
 
-if TYPE_CHECKING:
-    from resight.data.types import ImageData
-
 MOST_TESTED = 10  # runs; of more the pairs are too many to read
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """differences: `section.field` → its value in each run (None where a run has no such setting)
-    of the fields that are not alike in all. tests: one for each pair of runs on the same images.
-    answers: None for a run without predictions."""
-
-    runs: tuple[Run, ...]
-    numbers: tuple[RunNumbers, ...]
-    differences: dict[str, tuple[Any, ...]]
-    tests: tuple[PairTest, ...]
-    notes: tuple[str, ...]
-    answers: tuple[Answers | None, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(row.name for row in self.numbers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for JSON."""
-        return {
-            "version": 1,
-            "runs": [asdict(row) for row in self.numbers],
-            "differences": {field: list(values) for field, values in self.differences.items()},
-            "tests": [test.to_dict() for test in self.tests],
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        """Tables and sentences, at most 100 columns wide."""
-        from resight.comparison.text import as_text
-
-        return as_text(self)
-
-    def to_markdown(self) -> str:
-        from resight.comparison.text import as_markdown
-
-        return as_markdown(self)
-
-    def _repr_html_(self) -> str:
-        from resight.comparison.text import as_html
-
-        return as_html(self)
-
-    def write_page(
-        self,
-        path: str | Path,
-        *,
-        images: ImageData | Callable[[Run], ImageData] | None = None,
-    ) -> Path:
-        """Write one self-contained HTML file: tables, overlaid curves, and the images on which two
-        runs disagree. Returns its path.
-
-        images: the data of the runs, or what loads the data of one; each run's own unless given.
-        Where they can't be loaded the page names the images without showing them, and says why.
-        Raises `ResightError` where `path` can't be written.
-        """
-        from resight.comparison.page import write
-
-        return write(self, Path(path), images)
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:

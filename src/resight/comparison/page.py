@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from resight.comparison.pairs import Answers, Pair
-from resight.comparison.tables import NOTES, first_line, sections
+from resight.comparison.result import Comparison
+from resight.comparison.tables import NOTES
+from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.files import write_atomically
 from resight.render.page import render_page
+from resight.render.sprites import sheet
+from resight.runs.run import Run
 from resight.version import __version__
 
-if TYPE_CHECKING:
-    from resight.comparison.compare import Comparison
-    from resight.data.types import ImageData
-    from resight.runs.run import Run
-
-    Images = ImageData | Callable[[Run], ImageData] | None
+Images = ImageData | Callable[[Run], ImageData] | None
 
 SCRIPTS = ("images.js", "compare.js")
 MOST_IMAGES = 400  # on which a pair disagrees
@@ -31,8 +30,15 @@ SHEET_BYTES = 2_700_000  # of all sheets, a third more as text: a page of 5 MB a
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
-def write(comparison: Comparison, path: Path, images: Images) -> Path:
-    """Write the page to `path`. Raises `ResightError` where that can't be."""
+def write_page(comparison: Comparison, path: str | Path, *, images: Images = None) -> Path:
+    """Write one self-contained HTML file: tables, overlaid curves, and the images on which two runs
+    disagree. Returns its path.
+
+    images: the data of the runs, or a function that loads a run's; each run's own unless given.
+    Where they can't be loaded the page names the images without showing them, and says why. Raises
+    `ResightError` where `path` can't be written.
+    """
+    path = Path(path)
     if not path.parent.is_dir():
         raise ResightError(f"page: there is no folder {path.parent}; make it first")
     page = render_page("compare.html", page_facts(comparison, images), SCRIPTS)
@@ -46,13 +52,13 @@ def page_facts(comparison: Comparison, images: Images) -> dict[str, Any]:
     return {
         "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} runs compared",
         "resight": __version__,
-        "about": first_line(comparison),
+        "about": comparison.first_line,
         "names": list(names),
         "verdict": [str(test) for test in comparison.tests] if len(comparison.tests) == 1 else [],
         "notes": list(comparison.notes),
         "sections": [
             asdict(section)
-            for section in sections(comparison, names)
+            for section in comparison.sections()
             if section.heading != NOTES  # they stand above all else
         ],
         "curves": [_curves(run) for run in comparison.runs],
@@ -99,10 +105,10 @@ def _group(
             rows = pair.rows_a[kind[: max(1, share // 3)]].tolist()
             shown.append([_numbered(answers[a], row, number, label) for row in rows])
         pairs.append({"a": a, "b": b, "totals": [len(kind) for kind in kinds], "shown": shown})
-    sheet, reason = _sheet(comparison.runs[members[0]], list(number), images, budget)
+    shown_sheet, reason = _sheet(comparison.runs[members[0]], list(number), images, budget)
     return {
         "classes": list(answers[members[0]].classes),
-        "sheet": sheet,
+        "sheet": shown_sheet,
         "reason": reason,
         "id": list(number),
         "true": label,
@@ -144,13 +150,10 @@ def _sheet(
     run: Run, ids: list[str], images: Images, budget: int
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The images as a sprite sheet, or why there is none."""
-    from resight.look.evaluate import reload_data
-    from resight.render.sprites import sheet
-
     if not ids:
         return None, None
     try:
-        data = images(run) if callable(images) else reload_data(run, data=images)
+        data = images(run) if callable(images) else run.images(images)
         pixels = _pixels(data, ids)
     except ResightError as error:
         return None, str(error)

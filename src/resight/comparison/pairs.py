@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from resight.comparison.mcnemar import PairTest, exact_p, holm
+from resight.intervals import difference_interval, exact_p, holm
 from resight.runs.run import Run
 
 Rows = npt.NDArray[np.int64]
+SURE = 0.05  # a smaller p says that there is a difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +87,84 @@ class Pair:
         return only_a, only_b, both
 
 
+@dataclass(frozen=True)
+class PairTest:
+    """Runs `a` and `b` (names) on the `images` that both were measured on.
+
+    only_a, only_b: images that only one gets right. both_wrong: those that both get wrong and take
+    for different classes. p: of `exact_p`; p_holm: corrected for the number of pairs.
+    """
+
+    a: str
+    b: str
+    images: int
+    only_a: int
+    only_b: int
+    both_wrong: int
+    p: float
+    p_holm: float
+
+    @property
+    def difference(self) -> float:
+        """A's accuracy less B's, in [-1, 1]."""
+        return (self.only_a - self.only_b) / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of `difference`, 95 %."""
+        return difference_interval(self.only_a, self.only_b, self.images)
+
+    @property
+    def better(self) -> str | None:
+        """Which run is, None where that can't be told."""
+        if self.p_holm >= SURE:
+            return None
+        return self.a if self.only_a > self.only_b else self.b
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "better": self.better,
+            "said": str(self),
+        }
+
+    def __str__(self) -> str:
+        """The verdict in a sentence."""
+        return self.said(self.a, self.b)
+
+    def said(self, a: str, b: str) -> str:
+        """The verdict in a sentence, the runs under these names."""
+        p = f"p {p_value(self.p)}"
+        if self.p_holm != self.p:
+            p += f", corrected {p_value(self.p_holm)}"
+        if self.only_a == self.only_b == 0:
+            return f"{a} and {b} are right on the very same images"
+        (low, high), points = self.interval, 100 * self.difference
+        if self.better is None:
+            return (
+                f"no difference between {a} and {b} can be told: {points:+.2f} points (95 %: "
+                f"{100 * low:+.2f} to {100 * high:+.2f}), {p}"
+            )
+        if self.better == self.b:
+            a, b, low, high = b, a, -high, -low
+        return (
+            f"{a} is better than {b} by {abs(points):.2f} points (95 %: {100 * low:.2f} to "
+            f"{100 * high:.2f}), {p}"
+        )
+
+
+def p_value(p: float) -> str:
+    """`= 0.0031`, `= 0.417`, `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.3g}"
+
+
 def pair_tests(
     names: Sequence[str], answers: Sequence[Answers | None]
 ) -> tuple[list[PairTest], list[str]]:
     """McNemar's test of each pair on the same data, and a note on each whose images differ."""
-    counts: list[tuple[str, str, int, int, int, int]] = []
+    counted: list[dict[str, Any]] = []
     notes = []
     for (i, a), (j, b) in itertools.combinations(enumerate(answers), 2):
         if a is None or b is None or not a.same_data(b):
@@ -104,7 +179,16 @@ def pair_tests(
             notes.append(f"{both} are not tested: the same images have other labels")
         elif len(pair):
             only_a, only_b, wrong = map(len, pair.disagreements())
-            counts.append((names[i], names[j], len(pair), only_a, only_b, wrong))
-    ps = [exact_p(only_a, only_b) for *_, only_a, only_b, _ in counts]
-    rows = zip(counts, ps, holm(ps), strict=True)
-    return [PairTest(*count, p, p_holm) for count, p, p_holm in rows], notes
+            counted.append(
+                {
+                    "a": names[i],
+                    "b": names[j],
+                    "images": len(pair),
+                    "only_a": only_a,
+                    "only_b": only_b,
+                    "both_wrong": wrong,
+                }
+            )
+    ps = [exact_p(counts["only_a"], counts["only_b"]) for counts in counted]
+    rows = zip(counted, ps, holm(ps), strict=True)
+    return [PairTest(**counts, p=p, p_holm=p_holm) for counts, p, p_holm in rows], notes

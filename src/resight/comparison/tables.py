@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resight.comparison.mcnemar import p_value
+from resight.comparison.pairs import PairTest, p_value
 from resight.comparison.rows import RunNumbers
-
-if TYPE_CHECKING:
-    from resight.comparison.compare import Comparison
 
 MOST_BESIDE = 6  # runs whose recipes stand beside one another; those of more are listed by value
 NONE = "–"
@@ -41,26 +38,12 @@ class Section:
     lines: list[str]
 
 
-def first_line(comparison: Comparison) -> str:
+def first_line(numbers: Sequence[RunNumbers]) -> str:
     """How many runs, and what is the same in all of them."""
     words = {"parameters": "{} parameters", "seed": "seed {}"}
-    same = _shared(comparison.numbers).items()
+    same = _shared(numbers).items()
     said = [words.get(heading, "{}").format(text) for heading, text in same]
-    return " · ".join([f"{len(comparison.numbers)} runs", *said])
-
-
-def sections(comparison: Comparison, labels: Sequence[str]) -> list[Section]:
-    """What is shown, in its order, the runs under these labels."""
-    parts = [
-        _accuracy(comparison.numbers, labels),
-        _training(comparison.numbers, labels),
-        _recipes(comparison.differences, labels),
-    ]
-    if comparison.tests:
-        parts.append(_tests(comparison, dict(zip(comparison.names, labels, strict=True))))
-    if comparison.notes:
-        parts.append(Section(NOTES, [], list(comparison.notes)))
-    return parts
+    return " · ".join([f"{len(numbers)} runs", *said])
 
 
 def setting(value: Any) -> str:
@@ -113,7 +96,7 @@ def _shared(numbers: Sequence[RunNumbers]) -> dict[str, str]:
     return {heading: text for heading, text in same.items() if text != NONE}
 
 
-def _accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
+def accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     again = all(row.test_last in (None, row.test_accuracy) for row in numbers)
     table = _table(
         {
@@ -130,7 +113,7 @@ def _accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     return Section("Accuracy in %", table, [*lines, *([TRAIN] if "train" in table[0] else [])])
 
 
-def _training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
+def training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     same = _shared(numbers)
     columns = {
         "run": list(labels),
@@ -156,7 +139,7 @@ def _table(columns: dict[str, list[str]]) -> list[list[str]]:
     return [list(kept), *(list(row) for row in zip(*kept.values(), strict=True))]
 
 
-def _recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> Section:
+def recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> Section:
     if not differences:
         return Section("Recipes", [], ["equal, the seed too"])
     lines = ["equal but for the seed"] if set(differences) == {"train.seed"} else []
@@ -172,10 +155,10 @@ def _recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> 
     return Section("Recipes", [], lines)
 
 
-def _tests(comparison: Comparison, labels: dict[str, str]) -> Section:
+def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
     """A sentence for one pair, a table for more."""
-    if len(comparison.tests) == 1:
-        test = comparison.tests[0]
+    if len(pairs) == 1:
+        test = pairs[0]
         a, b = labels[test.a], labels[test.b]
         counts = (
             f"of {test.images:,} images {test.only_a:,} are right only in {a} and {test.only_b:,} "
@@ -185,7 +168,7 @@ def _tests(comparison: Comparison, labels: dict[str, str]) -> Section:
     rows = [
         ["first", "second", "only first", "only second", "points (95 %)", "p", "Holm", "better"]
     ]
-    for test in comparison.tests:
+    for test in pairs:
         low, high = test.interval
         rows.append(
             [

@@ -5,35 +5,40 @@ from __future__ import annotations
 import html
 import io
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from resight.comparison.tables import first_line, sections
+from resight.comparison.tables import Section
 from resight.render.markdown import escaped
 
-if TYPE_CHECKING:
-    from resight.comparison.compare import Comparison
-
 COLUMNS = 100
-MOST_IN_NAMES = 56  # characters of all names that tables have room for; letters stand for more
+MAX_NAME_CHARACTERS = (
+    56  # characters of all names that tables have room for; letters stand for more
+)
 
 
-def as_text(comparison: Comparison) -> str:
-    """At most 100 columns wide; where the names are long, letters stand for them."""
-    labels = _labels(comparison.names)
-    lines = _wrapped(first_line(comparison))
-    if labels != comparison.names:
-        for label, name in zip(labels, comparison.names, strict=True):
-            lines += _wrapped(name, f"{label}  ")
-    for section in sections(comparison, labels):
+def labels(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands for the names in a table: they themselves, or letters where they are long."""
+    if sum(map(len, names)) <= MAX_NAME_CHARACTERS:
+        return names
+    few = len(names) <= 26
+    return tuple(chr(ord("A") + i) if few else str(i + 1) for i in range(len(names)))
+
+
+def as_text(first_line: str, sections: Sequence[Section], names: Mapping[str, str]) -> str:
+    """At most 100 columns wide. names: label → name, listed where a label is not the name."""
+    lines = _wrapped(first_line)
+    for label, name in names.items():
+        lines += [] if label == name else _wrapped(name, f"{label}  ")
+    for section in sections:
         lines += ["", section.heading, *(_aligned(section.table) if section.table else [])]
         lines += [line for text in section.lines for line in _wrapped(text, "- ")]
     return "\n".join(lines)
 
 
-def as_markdown(comparison: Comparison) -> str:
+def as_markdown(first_line: str, sections: Sequence[Section]) -> str:
     """GitHub's, each name in it as plain text."""
-    parts = [escaped(first_line(comparison))]
-    for section in sections(comparison, comparison.names):
+    parts = [escaped(first_line)]
+    for section in sections:
         parts.append(f"### {section.heading}")
         if section.table:
             first, *rows = [[escaped(cell) for cell in row] for row in section.table]
@@ -44,10 +49,10 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_html(comparison: Comparison) -> str:
+def as_html(first_line: str, sections: Sequence[Section]) -> str:
     """A fragment for a notebook."""
-    parts = [_tag("p", first_line(comparison))]
-    for section in sections(comparison, comparison.names):
+    parts = [_tag("p", first_line)]
+    for section in sections:
         parts.append(_tag("h4", section.heading))
         if section.table:
             first, *rows = section.table
@@ -57,13 +62,6 @@ def as_html(comparison: Comparison) -> str:
         if section.lines:
             parts.append(f"<ul>{''.join(_tag('li', line) for line in section.lines)}</ul>")
     return f"<div>{''.join(parts)}</div>"
-
-
-def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
-    if sum(map(len, names)) <= MOST_IN_NAMES:
-        return names
-    few = len(names) <= 26
-    return tuple(chr(ord("A") + i) if few else str(i + 1) for i in range(len(names)))
 
 
 def _numeric(table: list[list[str]]) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,3 +51,22 @@ class ImageData:
     @property
     def image_size(self) -> int:
         return int(self.train.images.shape[1])
+
+
+def data_facts(data: ImageData) -> dict[str, Any]:
+    """What a run records of its data, and how it finds it again."""
+    return {
+        "name": data.name,
+        "source": data.source,
+        "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "train": len(data.train),
+        "class_counts": np.bincount(data.train.labels, minlength=len(data.classes)).tolist(),
+        "val": len(data.val) if data.val is not None else 0,
+        "test": len(data.test),
+        "notes": list(data.notes),
+        "bad": list(data.bad),
+    }

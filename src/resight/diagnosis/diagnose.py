@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from resight.data.types import ImageData
-from resight.diagnosis import image_checks as inputs
-from resight.diagnosis import net_checks as probes
-from resight.diagnosis import record_checks as checks
+from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
 from resight.diagnosis.evidence import Evidence
 from resight.diagnosis.watch import judged_from
 from resight.errors import ResightError, ResightWarning
 from resight.findings import Diagnosis, Finding
-from resight.look.open_run import Material, gather
+from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter
-from resight.runs.commands import find_lr_command
 from resight.runs.run import Run
+
+CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    record_checks.not_learning,
+    record_checks.diverged,
+    record_checks.gap,
+    record_checks.improving,
+    record_checks.lr_against_curve,
+    record_checks.imbalance,
+    prediction_checks.never_predicted,
+    prediction_checks.suspicious_labels,
+    prediction_checks.overconfident,
+)
 
 
 def diagnose(
@@ -32,47 +42,55 @@ def diagnose(
 
     data: its images, where they have moved. Raises `ResightError` where there is no run.
     """
-    return examine(gather(run, data, device=device, reporter=reporter))
+    return examine(open_run(run, data, device=device, reporter=reporter))
 
 
-def examine(material: Material) -> Diagnosis:
-    """Every check that `material` allows; the result is written into the run's folder."""
+def examine(opened: OpenRun) -> Diagnosis:
+    """Every check that `opened` allows; the result is written into the run's folder."""
     skipped: list[str] = []
-    findings = checks.check(evidence_of(material))
-    if material.data is None:
-        skipped.append(f"the images: {material.missing}")
+    findings = check(evidence_of(opened))
+    if opened.data is None:
+        skipped.append(f"the images: {opened.missing}")
     else:
-        findings += inputs.split_statistics(material.data)
-        findings += inputs.leakage(material.duplicates, len(material.data.test))
-        if material.model is None:
+        findings += image_checks.split_statistics(opened.data)
+        findings += image_checks.leakage(opened.duplicates, len(opened.data.test))
+        if opened.model is None:
             skipped.append("the net: the run has not finished")
         else:
-            findings += _probe(material)
-    if material.predictions is None:
+            findings += _probe(opened)
+    if opened.predictions is None:
         skipped.append("predictions: the run has not finished")
     diagnosis = Diagnosis.of(findings, skipped)
     try:
-        material.run.write("diagnosis.json", diagnosis.to_dict())
+        opened.run.write("diagnosis.json", diagnosis.to_dict())
     except ResightError as error:  # the findings are there all the same
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return diagnosis
 
 
-def evidence_of(material: Material) -> Evidence:
+def check(evidence: Evidence) -> list[Finding]:
+    """Every finding of every check. What follows from not learning is not said again."""
+    found = [finding for each in CHECKS for finding in each(evidence)]
+    if any(f.name in ("not-learning", "diverged") for f in found):
+        found = [f for f in found if f.name not in ("never-predicted", "suspicious-labels")]
+    return found
+
+
+def evidence_of(opened: OpenRun) -> Evidence:
     """What the run's files say."""
-    run = material.run
+    run = opened.run
     resolved = run.resolved
     return Evidence(
         recipe=run.recipe,
         classes=tuple(resolved["data"]["classes"]),
-        class_counts=material.class_counts,
+        class_counts=opened.class_counts,
         metrics=run.metrics,
-        find_lr=find_lr_command(run),
+        find_lr=run.find_lr_command(),
         watched_images=resolved["data"]["val"] or resolved["data"]["test"],
         judged_from=_judged_from(run),
         lr_max=resolved.get("schedule", {}).get("lr_max"),
         lr_test=run.lr_test,
-        predictions=material.predictions,
+        predictions=opened.predictions,
         failure=run.failure or None,
         finished=run.finished,
     )
@@ -82,11 +100,11 @@ def _judged_from(run: Run) -> int:
     return judged_from(run.recipe.schedule, run.resolved["steps_per_epoch"])
 
 
-def _probe(material: Material) -> list[Finding]:
-    assert material.model is not None
-    images, labels = material.augmented(probes.PROBE_IMAGES)
-    with torch.no_grad(), material.runtime.autocast():
+def _probe(opened: OpenRun) -> list[Finding]:
+    assert opened.model is not None
+    images, labels = opened.augmented(net_checks.PROBE_IMAGES)
+    with torch.no_grad(), opened.runtime.autocast():
         return [
-            *probes.batch_norm(material.model, images, labels),
-            *probes.dead_channels(material.model, images),
+            *net_checks.batch_norm(opened.model, images, labels),
+            *net_checks.dead_channels(opened.model, images),
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resight.findings import THRESHOLDS
+from resight.diagnosis.thresholds import THRESHOLDS
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.predictions import Predictions
@@ -59,9 +59,3 @@ def chance_accuracy(class_counts: npt.NDArray[np.int64], images: float) -> float
     share = float(class_counts.max() / class_counts.sum())
     luck = 3 * math.sqrt(share * (1 - share) / max(images, 1))
     return share + max(THRESHOLDS.chance_accuracy_margin, luck)
-
-
-def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on `images` images, by Agresti and Coull: not 0 at 0 or 1."""
-    share = (accuracy * images + 2) / (images + 4)
-    return math.sqrt(share * (1 - share) / (images + 4))

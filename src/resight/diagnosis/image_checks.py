@@ -10,7 +10,8 @@ import numpy.typing as npt
 from resight.data.duplicates import Duplicate
 from resight.data.splits import channel_statistics, row_sums
 from resight.data.types import ImageData, Split
-from resight.findings import THRESHOLDS, Finding
+from resight.diagnosis.thresholds import THRESHOLDS
+from resight.findings import Finding
 
 SAMPLE = 10_000  # images of a split that are looked at
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from resight.findings import THRESHOLDS, Finding
+from resight.diagnosis.thresholds import THRESHOLDS
+from resight.findings import Finding
 
 PROBE_IMAGES = 1000
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from resight.diagnosis.evidence import Evidence, standard_error
-from resight.findings import THRESHOLDS, Finding, Severity
+from resight.diagnosis.evidence import Evidence
+from resight.diagnosis.thresholds import THRESHOLDS
+from resight.findings import Finding, Severity
+from resight.intervals import standard_error
 from resight.runs.predictions import Predictions
 
 

@@ -6,12 +6,13 @@ Each check takes `Evidence` and yields findings; it is pure, and silent where it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss, standard_error
-from resight.diagnosis.prediction_checks import never_predicted, overconfident, suspicious_labels
+from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
+from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
-from resight.findings import THRESHOLDS, Finding
+from resight.findings import Finding
+from resight.intervals import standard_error
 
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
@@ -196,24 +197,3 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
         f"{THRESHOLDS.imbalance_ratio:g} times as many",
         "read recall per class rather than the accuracy; add images of the rare classes",
     )
-
-
-CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
-    not_learning,
-    diverged,
-    gap,
-    improving,
-    lr_against_curve,
-    imbalance,
-    never_predicted,
-    suspicious_labels,
-    overconfident,
-)
-
-
-def check(evidence: Evidence) -> list[Finding]:
-    """Every finding of every check. What follows from not learning is not said again."""
-    found = [finding for each in CHECKS for finding in each(evidence)]
-    if any(f.name in ("not-learning", "diverged") for f in found):
-        found = [f for f in found if f.name not in ("never-predicted", "suspicious-labels")]
-    return found

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from resight.diagnosis import record_checks as checks
+from resight.diagnosis import record_checks
 from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
 from resight.diagnosis.record_checks import at_chance
-from resight.findings import THRESHOLDS, Finding
+from resight.diagnosis.thresholds import THRESHOLDS
+from resight.findings import Finding
 from resight.recipe.settings import OneCycle, Schedule
 
 
@@ -60,7 +61,7 @@ class Watch:
         if not self._settled():
             return
         rows = dataclasses.replace(self.evidence, metrics=metrics, finished=False)
-        found = [*checks.gap(rows), *checks.diverged(rows)]
+        found = [*record_checks.gap(rows), *record_checks.diverged(rows)]
         yield from self._new([f for f in found if f.severity == "problem"])
 
     def _settled(self) -> bool:

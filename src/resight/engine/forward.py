@@ -18,6 +18,8 @@ from resight.errors import ResightWarning
 
 Tta = Literal["none", "flip", "flip-shift"]
 SHIFT_PX = 1
+EVAL_PIXELS_CPU = 250 * 32**2  # what the caches hold of a layer
+EVAL_PIXELS_CUDA = 2000 * 32**2
 VIEWS: dict[Tta, int] = {"none": 1, "flip": 2, "flip-shift": 6}  # forward passes an image
 
 
@@ -57,6 +59,37 @@ def eager(
             return logits_of(model, images, tta)
 
     return forward
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    split: DeviceSplit,
+    runtime: Runtime,
+    *,
+    tta: Tta = "none",
+    between: Callable[[], None] = lambda: None,
+    forwards: Forwards | None = None,
+) -> Tensor:
+    """Logits of every image of `split` in its order: float32 (N, K) on the CPU; `tta` as in
+    `logits_of`. The model's mode is restored.
+
+    `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
+    to replay.
+    """
+    was_training = model.training
+    model.eval()
+    forward = forwards.of(model, split, tta) if forwards else eager(model, split, runtime, tta)
+    pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
+    batch = max(1, min(pixels // split.images.shape[1] ** 2, len(split)))
+    try:
+        chunks = []
+        for start in range(0, len(split), batch):
+            between()
+            chunks.append(forward(start, min(start + batch, len(split))))
+        return torch.cat(chunks).cpu()
+    finally:
+        model.train(was_training)
 
 
 class Forwards:

@@ -7,15 +7,15 @@ import functools
 import os
 import platform
 import threading
-import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Execution = Literal["eager", "captured"]
@@ -66,6 +66,51 @@ class Runtime:
             "executor": why_executor,
         }
         return cls(chosen, kind, count, deterministic, how, reasons=reasons)
+
+    @classmethod
+    def like(
+        cls,
+        stored: Mapping[str, Any] | None,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        executor: str = "auto",
+        deterministic: bool = False,
+        run: Path,
+    ) -> Runtime:
+        """The runtime that a run recorded (`to_dict`), where this machine has it and nothing else
+        was asked for; `choose` where it recorded none.
+
+        Warns of another one, under which the result is not the same bit for bit.
+        """
+        if not stored:
+            return cls.choose(device, precision, executor=executor, deterministic=deterministic)
+        if device == "auto" and (stored["device"] == "cpu" or torch.cuda.is_available()):
+            device = stored["device"]
+        if precision == "auto":
+            precision = stored["precision"]
+        if executor == "auto" and stored["device"] == device:
+            executor = stored["executor"]
+        runtime = cls.choose(
+            device,
+            precision,
+            threads=stored["threads"],
+            deterministic=deterministic or stored["deterministic"],
+            executor=executor,
+        )
+        now = runtime.to_dict()
+        keys = ("device", "device_name", "precision", "deterministic", "executor", "torch")
+        differ = [
+            f"{key}: {stored.get(key)} → {now[key]}" for key in keys if stored.get(key) != now[key]
+        ]
+        if differ:
+            warnings.warn(
+                f"{run}: this runtime differs from the run's ({'; '.join(differ)}): the result "
+                "will not be bit-identical",
+                ResightWarning,
+                stacklevel=3,
+            )
+        return runtime
 
     @property
     def on_cpu(self) -> bool:
@@ -156,15 +201,6 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
     return platform.processor() or platform.machine()
-
-
-def seconds_since_process_start() -> float:
-    """Wall seconds since this process began, interpreter and imports included."""
-    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
-        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds after boot
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    return time.process_time()
 
 
 def _device(name: str) -> tuple[torch.device, str]:

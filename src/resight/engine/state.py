@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -149,26 +148,6 @@ def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
         {key: v for key, v in g.items() if key not in HOW[1:]} for g in optimizer["param_groups"]
     ]
     return {**optimizer, "param_groups": groups}
-
-
-def all_finite(saved: dict[str, Any]) -> bool:
-    """Whether every tensor of a snapshot is finite: a checkpoint never holds one that is not."""
-    values = saved.values() if isinstance(saved, dict) else saved
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.is_floating_point() and not _finite(value):
-                return False
-        elif isinstance(value, dict | list) and not all_finite(value):  # type: ignore[arg-type]
-            return False
-    return True
-
-
-def _finite(tensor: Tensor) -> bool:
-    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        # numpy, not torch: this runs in the writer's thread, where torch would start a second
-        # OpenMP team; with more threads than cores every barrier of the training then sleeps
-        return bool(np.isfinite(tensor.numpy()).all())
-    return bool(torch.isfinite(tensor).all())
 
 
 def _clone(value: Any) -> Any:

@@ -1,69 +1,26 @@
-"""One forward pass over a split: the logits from which everything else follows.
-
-`predict` is the pass, `evaluate` the verb: a run measured on a split of its own or on other images;
-`reload_data` finds the run's own again.
-"""
+"""`evaluate`: a run measured on a split of its own images or on other images."""
 
 from __future__ import annotations
 
-import functools
 import unicodedata
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from resight.data.batches import DeviceSplit
-from resight.data.sources import load_data
-from resight.data.splits import with_validation
 from resight.data.types import ImageData, Split
-from resight.engine.forward import Forwards, Tta, eager
+from resight.engine.forward import predict
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning, did_you_mean
 from resight.progress import Quiet, Reporter
+from resight.runs.own_images import check_own, load_like, own_images
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
 from resight.runs.weights import load_model, read_about
-from resight.training.resume import same_runtime
 
-EVAL_PIXELS_CPU = 250 * 32**2  # what the caches hold of a layer
-EVAL_PIXELS_CUDA = 2000 * 32**2
 SPLITS = ("test", "val", "train")
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module,
-    split: DeviceSplit,
-    runtime: Runtime,
-    *,
-    tta: Tta = "none",
-    between: Callable[[], None] = lambda: None,
-    forwards: Forwards | None = None,
-) -> Tensor:
-    """Logits of every image of `split` in its order: float32 (N, K) on the CPU; `tta` as in
-    `forward.logits_of`. The model's mode is restored.
-
-    `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
-    to replay.
-    """
-    was_training = model.training
-    model.eval()
-    forward = forwards.of(model, split, tta) if forwards else eager(model, split, runtime, tta)
-    pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
-    batch = max(1, min(pixels // split.images.shape[1] ** 2, len(split)))
-    try:
-        chunks = []
-        for start in range(0, len(split), batch):
-            between()
-            chunks.append(forward(start, min(start + batch, len(split))))
-        return torch.cat(chunks).cpu()
-    finally:
-        model.train(was_training)
 
 
 def evaluate(
@@ -92,12 +49,21 @@ def evaluate(
     if isinstance(data, ImageData):
         loaded = data
     elif data is not None:
-        loaded = _load(run, data, about, reporter, held_out=False, skip_bad=skip_bad)
+        loaded = load_like(
+            data,
+            run.recipe.data,
+            channels=about["channels"],
+            held_out=False,
+            skip_bad=skip_bad,
+            reporter=reporter,
+        )
     elif split == "test":
-        loaded = _own_images(run, about, reporter, skip_bad=skip_bad)
-        _check_own(run, loaded, "name them with --data to measure on them all the same")
+        facts = run.resolved["data"]
+        loaded = own_images(facts, run.recipe.data, skip_bad=skip_bad, reporter=reporter)
+        advice = "name them with --data to measure on them anyway"
+        check_own(facts, loaded, run=run.path, advice=advice)
     else:
-        loaded = reload_data(run, skip_bad=skip_bad, reporter=reporter)
+        loaded = run.images(skip_bad=skip_bad, reporter=reporter)
     if (loaded.image_size, loaded.channels) != (about["image_size"], about["channels"]):
         raise ResightError(
             f"the images are {loaded.image_size} px with {loaded.channels} channels, and the run's "
@@ -107,7 +73,7 @@ def evaluate(
         for note in loaded.notes:
             reporter.say(f"note: {note}")
     images = _in_classes_of_run(loaded, split, tuple(about["classes"]))
-    runtime = same_runtime(run, device, precision, deterministic=False)
+    runtime = Runtime.like(run.environment.get("runtime"), device, precision, run=run.path)
     runtime.apply()
     placed = DeviceSplit.place(
         images,
@@ -125,79 +91,6 @@ def evaluate(
     except ResightError as error:  # the figures are there all the same
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions
-
-
-def reload_data(
-    run: Run,
-    *,
-    data: str | Path | ImageData | None = None,
-    skip_bad: bool = False,
-    reporter: Reporter | None = None,
-) -> ImageData:
-    """The images that `run` is trained on, finished or not, with its validation split.
-
-    data: where they lie now, or they themselves, where they are no longer where they were. Raises
-    `ResightError`, for other images too (by their fingerprint).
-    """
-    facts, wanted = run.resolved.get("data"), run.recipe.data
-    if facts is None:
-        raise ResightError(f"{run.path}: its training has not begun, so it has no images yet")
-    if not isinstance(data, ImageData):
-        about = {"image_size": wanted.image_size, "channels": facts["channels"]}
-        data = _own_images(run, about, reporter or Quiet(), at=data, skip_bad=skip_bad)
-    _check_own(run, data, "put those back or give the folder that holds them with --data")
-    if wanted.val_fraction and data.val is None:
-        data = with_validation(data, wanted.val_fraction, wanted.split_seed)
-    return data
-
-
-def _own_images(
-    run: Run,
-    about: dict[str, Any],
-    reporter: Reporter,
-    *,
-    at: str | Path | None = None,
-    skip_bad: bool,
-) -> ImageData:
-    """The images at the run's own source, or `at` another place, split as the source says."""
-    facts = run.resolved["data"]
-    source, skip_bad = facts["source"] if at is None else at, skip_bad or bool(facts["bad"])
-    try:
-        return _load(run, source, about, reporter, held_out=True, skip_bad=skip_bad)
-    except ResightError as error:
-        if at is not None:
-            raise
-        raise ResightError(f"{error} (if the images have moved: --data)") from None
-
-
-def _check_own(run: Run, data: ImageData, advice: str) -> None:
-    if data.fingerprint != run.resolved["data"]["fingerprint"]:
-        raise ResightError(
-            f"{run.path}: the images at {data.source} are not those of the training "
-            f"(another fingerprint); {advice}"
-        )
-
-
-def _load(
-    run: Run,
-    source: str | Path,
-    about: dict[str, Any],
-    reporter: Reporter,
-    *,
-    held_out: bool,
-    skip_bad: bool,
-) -> ImageData:
-    load = functools.partial(
-        load_data,
-        source,
-        image_size=about["image_size"],
-        split_seed=run.recipe.data.split_seed,
-        skip_bad=skip_bad,
-        held_out=held_out,
-        progress=reporter.counting("decoding images"),
-    )
-    loaded = load()  # as the training loaded it, so that the decoded cache serves
-    return loaded if loaded.channels == about["channels"] else load(channels=about["channels"])
 
 
 def _check_split(run: Run, split: str, *, other_data: bool) -> None:

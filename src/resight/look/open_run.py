@@ -1,4 +1,4 @@
-"""`Material`: a run with its images and its net, for those who look into it."""
+"""`OpenRun`: a run with its images, its net and its predictions, opened to be looked into."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from resight.data.plan import EpochPlan
 from resight.data.types import ImageData, Split
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
-from resight.look.evaluate import reload_data
-from resight.progress import Quiet, Reporter
+from resight.progress import Reporter
 from resight.runs.calibration import fit_temperature
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from resight.training.resume import same_runtime
 
 
 @dataclass(frozen=True)
-class Material:
+class OpenRun:
     """data is None where the images can't be had: `missing` says why, in one line.
 
     What is costly is made when asked for, and once.
@@ -110,27 +108,30 @@ class Material:
         return DeviceSplit.place(split, mean, std, self.runtime.device, resident=True)
 
 
-def gather(
+def open_run(
     run: str | Path | Run,
     data: str | Path | ImageData | None = None,
     *,
     device: str = "auto",
     reporter: Reporter | None = None,
-) -> Material:
-    """A run's material from its folder. Raises `ResightError` where there is no run yet to look at,
-    and for `data` that can't be loaded or is not the run's."""
+) -> OpenRun:
+    """Open a run's folder with its images and its net.
+
+    data: the images, if they have moved. Raises `ResightError` where there is no run yet to look
+    at, and for `data` that can't be loaded or is not the run's.
+    """
     run = run if isinstance(run, Run) else load_run(run)
     if "data" not in run.resolved:
         raise ResightError(
             f"{run.path}: its training has not begun, so there is nothing to look at; go on with "
             f"`resight train --resume {shlex.quote(str(run.path))}`"
         )
-    runtime = same_runtime(run, device, "auto", deterministic=False)
+    runtime = Runtime.like(run.environment.get("runtime"), device, run=run.path)
     runtime.apply()
     try:
-        loaded, missing = reload_data(run, data=data, reporter=reporter or Quiet()), None
+        loaded, missing = run.images(data, reporter=reporter), None
     except ResightError as error:
         if data is not None:
             raise
         loaded, missing = None, str(error)
-    return Material(run, loaded, runtime, missing)
+    return OpenRun(run, loaded, runtime, missing)

@@ -32,6 +32,7 @@ from resight.recipe.settings import (
     Sgd,
     Train,
 )
+from resight.render import html
 
 
 class Recipe(Part):
@@ -153,9 +154,14 @@ class Recipe(Part):
         return cls.parse(values, where=str(path))
 
     def _repr_html_(self) -> str:
-        from resight.render.html import recipe_html
-
-        return recipe_html(self)
+        """A row per section."""
+        values = self.to_dict()
+        name = values.pop("name")
+        rows = []
+        for section, settings in values.items():
+            kind_first = sorted(settings, key=lambda key: key not in ("name", "shape"))
+            rows.append((section, ", ".join(f"{key} = {settings[key]}" for key in kind_first)))
+        return html.joined(lambda: html.line(name, "b"), lambda: html.table((), rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""

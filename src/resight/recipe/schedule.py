@@ -7,7 +7,10 @@ Each shape equals torch's scheduler of that kind step by step, but never falls b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from resight.recipe.settings import (
     Constant,
@@ -21,6 +24,7 @@ from resight.recipe.settings import (
     Step,
 )
 
+MAX_POINTS = 400  # of a curve
 MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR; torch's OneCycleLR
 
 
@@ -94,6 +98,23 @@ def plateau_lr(schedule: Plateau, losses: Sequence[float]) -> float:
         if bad_epochs > schedule.patience:
             lr, bad_epochs = max(lr * schedule.factor, schedule.lr_end), 0
     return lr
+
+
+def lr_points(
+    schedule: Schedule, steps_per_epoch: int, metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What draws the LR over the epochs: epoch (from 0, fractions) and lr, as lists of at most
+    `MAX_POINTS`, and the shape. Plateau's are those that `metrics`, the rows of the finished
+    epochs, record; None where there are none yet."""
+    epochs: list[float]
+    if isinstance(schedule, Plateau):
+        epochs, lrs = [row["epoch"] for row in metrics], [row["lr"] for row in metrics]
+    else:
+        total = schedule.epochs * steps_per_epoch
+        steps = np.unique(np.linspace(0, total - 1, min(total, MAX_POINTS)).round().astype(int))
+        epochs = [round(int(step) / steps_per_epoch, 4) for step in steps]
+        lrs = [lr_at(schedule, int(step), steps_per_epoch) for step in steps]
+    return {"epoch": epochs, "lr": lrs, "shape": schedule.shape} if epochs else None
 
 
 def _one_cycle(

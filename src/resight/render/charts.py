@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from resight.intervals import wilson_interval
 from resight.render.drawing import (
     BLUE,
     GREEN,
@@ -25,7 +26,6 @@ from resight.render.drawing import (
     quiet,
     text,
 )
-from resight.runs.predictions import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

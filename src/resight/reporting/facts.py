@@ -15,41 +15,37 @@ import numpy.typing as npt
 from resight.diagnosis.prediction_checks import suspects
 from resight.errors import ResightError
 from resight.findings import Diagnosis
-from resight.look.open_run import Material
+from resight.look.open_run import OpenRun
 from resight.recipe.recipe import Recipe
-from resight.recipe.schedule import lr_at
-from resight.recipe.settings import Plateau
 from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
 from resight.runs.calibration import calibration, with_temperature
-from resight.runs.commands import repeat_command
 from resight.runs.lr_test import LrTest
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run
 from resight.version import __version__
 
 SHEET_BYTES = 2_500_000  # of the gallery's images: with the maps and words a page of 5 MB at most
-MOST_POINTS = 400  # of a curve
 MOST_CLASSES = 100  # of a confusion matrix that a person can read
 MOST_DUPLICATES = 100
 TOP = 5  # classes shown of each image
 AUGMENTED = 40
 
 
-def run_facts(material: Material, diagnosis: Diagnosis, gallery: Gallery | None) -> dict[str, Any]:
+def run_facts(opened: OpenRun, diagnosis: Diagnosis, gallery: Gallery | None) -> dict[str, Any]:
     """Of a run as it is now. All values are plain, none is NaN."""
-    facts = base_facts(material.run)
-    predictions = material.predictions
+    facts = base_facts(opened.run)
+    predictions = opened.predictions
     facts["findings"] = diagnosis.to_dict()["findings"]
     facts["diagnosed"] = True
     facts["notes"] += [f"not looked at: {reason}" for reason in diagnosis.skipped]
     if predictions is not None:
         facts |= _prediction_facts(predictions)
-        facts["calibration"] = _calibration(material, predictions)
-    if material.data is not None:
-        facts["augmented"] = _augmented(material)
-        names = (material.data.test, material.data.train)
-        kinds = [duplicate.kind for duplicate in material.duplicates]
+        facts["calibration"] = _calibration(opened, predictions)
+    if opened.data is not None:
+        facts["augmented"] = _augmented(opened)
+        names = (opened.data.test, opened.data.train)
+        kinds = [duplicate.kind for duplicate in opened.duplicates]
         facts["duplicates_total"] = {"exact": kinds.count("exact"), "near": kinds.count("near")}
         facts["duplicates"] = [
             {
@@ -60,7 +56,7 @@ def run_facts(material: Material, diagnosis: Diagnosis, gallery: Gallery | None)
                 "test_label": int(names[0].labels[d.test]),
                 "train_label": int(names[1].labels[d.train]),
             }
-            for d in material.duplicates[:MOST_DUPLICATES]
+            for d in opened.duplicates[:MOST_DUPLICATES]
         ]
     if gallery is not None:
         facts["gallery"] = _gallery(gallery)
@@ -89,7 +85,7 @@ def base_facts(run: Run) -> dict[str, Any]:
         "most_confused": [],
         "per_class": None,
         "metrics": metrics,
-        "schedule": _schedule(run, metrics),
+        "schedule": run.schedule_points(),
         "lr_test": _lr_test(run.lr_test, resolved),
         "calibration": None,
         "summary": None,
@@ -131,7 +127,7 @@ def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
         "images_per_second": result.get("images_per_second"),
         "device": runtime.get("device_name"),
         "precision": runtime.get("precision"),
-        "command": repeat_command(run),
+        "command": run.repeat_command(),
     }
 
 
@@ -148,14 +144,14 @@ def _prediction_facts(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _calibration(material: Material, predictions: Predictions) -> dict[str, Any]:
+def _calibration(opened: OpenRun, predictions: Predictions) -> dict[str, Any]:
     plain = calibration(predictions)
-    temperature, reason = material.temperature, None
+    temperature, reason = opened.temperature, None
     fitted = None
     if temperature is None:
         reason = "no validation split to fit it on: train with --val 0.1"
-        if material.run.resolved["data"]["val"]:
-            path = shlex.quote(str(material.run.path))
+        if opened.run.resolved["data"]["val"]:
+            path = shlex.quote(str(opened.run.path))
             reason = f"no predictions of validation: `resight evaluate {path} --split val`"
     else:
         after = calibration(with_temperature(predictions, temperature)).ece
@@ -166,23 +162,6 @@ def _calibration(material: Material, predictions: Predictions) -> dict[str, Any]
         "temperature": fitted,
         "temperature_reason": reason,
     }
-
-
-def _schedule(run: Run, metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
-    resolved = run.resolved
-    if "schedule" not in resolved:
-        return None
-    numbers = {f"schedule.{key}": value for key, value in resolved["schedule"].items()}
-    schedule, per_epoch = run.recipe.with_changes(numbers).schedule, resolved["steps_per_epoch"]
-    if isinstance(schedule, Plateau):  # it follows the losses: what was, not what will be
-        epochs: list[float] = [row["epoch"] for row in metrics]
-        lrs = [row["lr"] for row in metrics]
-    else:
-        total = schedule.epochs * per_epoch
-        steps = np.unique(np.linspace(0, total - 1, min(total, MOST_POINTS)).round().astype(int))
-        epochs = [round(int(step) / per_epoch, 4) for step in steps]
-        lrs = [lr_at(schedule, int(step), per_epoch) for step in steps]
-    return {"epoch": epochs, "lr": lrs, "shape": schedule.shape} if epochs else None
 
 
 def _lr_test(test: LrTest | None, resolved: dict[str, Any]) -> dict[str, Any] | None:
@@ -204,10 +183,10 @@ def _lr_test(test: LrTest | None, resolved: dict[str, Any]) -> dict[str, Any] | 
     }
 
 
-def _augmented(material: Material) -> dict[str, Any]:
+def _augmented(opened: OpenRun) -> dict[str, Any]:
     """Training images as the net saw them, turned back into pixels."""
-    images, labels = material.augmented(AUGMENTED)
-    facts = material.run.resolved["data"]
+    images, labels = opened.augmented(AUGMENTED)
+    facts = opened.run.resolved["data"]
     mean, std = np.array(facts["mean"]), np.array(facts["std"])
     pixels = images.cpu().permute(0, 2, 3, 1).double().numpy() * std + mean
     return {

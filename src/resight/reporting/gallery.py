@@ -12,7 +12,7 @@ import torch
 
 from resight.errors import ResightError
 from resight.look.cam import METHODS, CamMaps, Method, grad_cam
-from resight.look.open_run import Material
+from resight.look.open_run import OpenRun
 from resight.runs.predictions import Predictions
 
 MOST_MISTAKES = 2000
@@ -59,7 +59,7 @@ def select(predictions: Predictions) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def collect(
-    material: Material,
+    opened: OpenRun,
     progress: Callable[[int, int], None],
     *,
     layer: str | None = None,
@@ -70,13 +70,13 @@ def collect(
     layer, method: of the maps, as in `grad_cam`. Raises `ResightError` for a layer or method that
     was named and cannot be.
     """
-    predictions, data = material.predictions, material.data
-    if predictions is None or data is None or material.model is None:
+    predictions, data = opened.predictions, opened.data
+    if predictions is None or data is None or opened.model is None:
         return None
     rows, mistakes = select(predictions)
     images = np.ascontiguousarray(data.test.images[rows])
     try:
-        maps, reason = _maps(material, predictions, rows, images, progress, layer, method), None
+        maps, reason = _maps(opened, predictions, rows, images, progress, layer, method), None
     except ResightError as error:
         if layer is not None or method not in METHODS:
             raise
@@ -85,7 +85,7 @@ def collect(
 
 
 def _maps(
-    material: Material,
+    opened: OpenRun,
     predictions: Predictions,
     rows: npt.NDArray[np.int64],
     images: npt.NDArray[np.uint8],
@@ -93,14 +93,14 @@ def _maps(
     layer: str | None,
     method: Method,
 ) -> CamMaps | None:
-    assert material.model is not None
+    assert opened.model is not None
     pairs = torch.from_numpy(np.stack([predictions.predicted[rows], predictions.labels[rows]], 1))
     parts = []
     for start in range(0, len(rows), CAM_CHUNK):
         chunk = slice(start, start + CAM_CHUNK)
-        with material.runtime.autocast():
-            part = material.normalized(images[chunk])
-            parts.append(grad_cam(material.model, part, pairs[chunk], layer, method))
+        with opened.runtime.autocast():
+            part = opened.normalized(images[chunk])
+            parts.append(grad_cam(opened.model, part, pairs[chunk], layer, method))
         progress(min(start + CAM_CHUNK, len(rows)), len(rows))
     if not parts:
         return None

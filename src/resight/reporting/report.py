@@ -10,7 +10,7 @@ from resight.diagnosis.diagnose import examine
 from resight.files import make_folder, write_atomically
 from resight.findings import Diagnosis
 from resight.look.cam import Method
-from resight.look.open_run import Material, gather
+from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter, default_reporter
 from resight.render.page import render_run
 from resight.reporting.facts import run_facts, summary_facts
@@ -38,25 +38,25 @@ def report(
     """
     reporter = reporter or default_reporter()
     try:
-        material = gather(run, data, device=device, reporter=reporter)
+        opened = open_run(run, data, device=device, reporter=reporter)
         progress = reporter.counting("Grad-CAM")
-        gallery = collect(material, progress, layer=layer, method=method)
-        write_report(material, examine(material), gallery, reporter)
-        return material.run.path / PAGE
+        gallery = collect(opened, progress, layer=layer, method=method)
+        write_report(opened, examine(opened), gallery, reporter)
+        return opened.run.path / PAGE
     finally:
         reporter.close()
 
 
 def write_report(
-    material: Material,
+    opened: OpenRun,
     diagnosis: Diagnosis,
     gallery: Gallery | None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write the report of `material`, say where, and return its facts."""
-    facts = run_facts(material, diagnosis, gallery)
-    facts["summary"] = summary_facts(material.run)
-    page = material.run.path / PAGE
+    """Write the report of `opened`, say where, and return its facts."""
+    facts = run_facts(opened, diagnosis, gallery)
+    facts["summary"] = summary_facts(opened.run)
+    page = opened.run.path / PAGE
     make_folder(page.parent)
     write_atomically(page, render_run(facts).encode())
     write_readme(page.parent, facts, gallery)

@@ -7,10 +7,15 @@ import pickle
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from resight.errors import ResightError
 from resight.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -35,9 +40,6 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
     """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
-
-    from resight.engine.state import all_finite
-
     if not all_finite(snapshot):
         return False
     write_atomically(path, serialized(snapshot))
@@ -86,3 +88,27 @@ class Checkpointer:
     def _wait(self) -> bool:
         pending, self._pending = self._pending, None
         return pending.result() if pending else True
+
+
+def all_finite(saved: dict[str, Any]) -> bool:
+    """Whether every tensor of a snapshot is finite: a checkpoint never holds one that is not."""
+    import torch
+
+    values = saved.values() if isinstance(saved, dict) else saved
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point() and not _finite(value):
+                return False
+        elif isinstance(value, dict | list) and not all_finite(value):  # type: ignore[arg-type]
+            return False
+    return True
+
+
+def _finite(tensor: Tensor) -> bool:
+    import torch
+
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        # numpy, not torch: this runs in the writer's thread, where torch would start a second
+        # OpenMP team; with more threads than cores every barrier of the training then sleeps
+        return bool(np.isfinite(tensor.numpy()).all())
+    return bool(torch.isfinite(tensor).all())

@@ -7,40 +7,55 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from resight.recipe.catalog import RECIPES, find_recipe
 from resight.data.sources import NAMES
 from resight.errors import ResightError
+from resight.recipe.catalog import RECIPES, find_recipe
 from resight.recipe.recipe import Recipe
-from resight.runs.run import Run
 
 
-def repeat_command(run: Run) -> str | None:
-    """A shell line that trains the same recipe on the same data; None for images that were never a
-    file. A named recipe is named, with what was changed; another is read from the run's folder."""
-    recipe, data = run.recipe, _data_words(run)
+def repeat_command(
+    path: Path, recipe: Recipe, facts: dict[str, Any], *, deterministic: bool = False
+) -> str | None:
+    """A shell line that trains the same recipe on the same data as the run at `path`; None for
+    images that were never a file.
+
+    A named recipe is named, with what was changed; any other is read from the run's folder. facts:
+    of the run's data, as in its `resolved.json`; {} before they are known.
+    """
+    data = _data_words(recipe, facts)
     if data is None:
         return None
     words = ["resight", "train", "--recipe"]
-    changes = _changes(run) if recipe.name in RECIPES else None
-    words += [str(run.path / "recipe.json")] if changes is None else [recipe.name, *changes]
+    changes = _changes(recipe) if recipe.name in RECIPES else None
+    words += [str(path / "recipe.json")] if changes is None else [recipe.name, *changes]
     named = changes is not None and data == ["--data", recipe.data.source]
     words += [] if named else data
-    if run.environment.get("runtime", {}).get("deterministic"):
+    if deterministic:
         words.append("--deterministic")
     return shlex.join(words)
 
 
-def find_lr_command(run: Run) -> str | None:
-    """A shell line that tests the LR of a run's recipe on its data; None as in `repeat_command`."""
-    data = _data_words(run)
-    recipe = str(run.path / "recipe.json")
-    return None if data is None else shlex.join(["resight", "find-lr", "--recipe", recipe, *data])
+def find_lr_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str | None:
+    """A shell line that tests the LR of the run at `path` on its data; None as in
+    `repeat_command`."""
+    data = _data_words(recipe, facts)
+    words = ["resight", "find-lr", "--recipe", str(path / "recipe.json")]
+    return None if data is None else shlex.join([*words, *data])
 
 
-def _data_words(run: Run) -> list[str] | None:
+def resume_command(path: Path) -> str:
+    """The shell line that continues the run, or the seeds, at `path`."""
+    return shlex.join(["resight", "train", "--resume", str(path)])
+
+
+def report_command(path: Path) -> str:
+    """The shell line that writes the report of the run at `path`."""
+    return shlex.join(["resight", "report", str(path)])
+
+
+def _data_words(recipe: Recipe, facts: dict[str, Any]) -> list[str] | None:
     """The options that find a run's images; None where no options do."""
-    facts = run.resolved.get("data", {})
-    source = facts.get("source", run.recipe.data.source)
+    source = facts.get("source", recipe.data.source)
     if source not in NAMES and not Path(source).exists():
         return None
     return ["--data", source, *(["--skip-bad"] if facts.get("bad") else [])]
@@ -54,10 +69,9 @@ OPTIONS = {
 }
 
 
-def _changes(run: Run) -> list[str] | None:
-    """The words that make the named recipe the run's: options of their own where there are, `--set`
-    for the rest; None where they would not do."""
-    wanted = run.recipe
+def _changes(wanted: Recipe) -> list[str] | None:
+    """The words that turn the recipe of that name into `wanted`: options of their own where there
+    are any, `--set` for the rest; None where they would not do."""
     recipe, words = find_recipe(wanted.name), list[str]()
     try:
         for option, field in OPTIONS.items():

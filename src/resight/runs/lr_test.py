@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from resight.errors import ResightError, did_you_mean
 from resight.recipe.settings import Cyclic, ExpRange, OneCycle, Schedule
+from resight.render import html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,9 +109,24 @@ class LrTest:
         return lr_test({**self.to_dict(), **read})
 
     def _repr_html_(self) -> str:
-        from resight.render.html import lr_test_html
+        """The plot, which says why where nothing can be read off it, and the suggestions."""
+        return html.joined(
+            lambda: html.image(self.plot(), "loss against learning rate"),
+            lambda: self._suggestions_html(),
+        )
 
-        return lr_test_html(self)
+    def _suggestions_html(self) -> str:
+        try:
+            suggestions = self.suggestions()
+        except ResightError:
+            return ""  # the plot's title says why
+        return html.table(
+            ("method", "LR"),
+            [
+                (f"{method} (the recipe's)" if method == self.method else method, f"{lr:.3g}")
+                for method, lr in suggestions.items()
+            ],
+        )
 
     def _start(self) -> int:
         """Where reading begins: past the mean's first steps and past the fall to chance.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,10 @@ import numpy.typing as npt
 
 from resight.errors import ResightError
 from resight.files import write_atomically
+from resight.intervals import wilson_interval
+from resight.render import html
 
+MAX_CLASSES_SHOWN = 100  # in a notebook
 COLUMNS = ("id", "true", "predicted", "correct", "confidence", "probability_true", "loss")
 
 
@@ -212,9 +214,26 @@ class Predictions:
         return self.probabilities[np.arange(len(self)), classes].astype(np.float64)
 
     def _repr_html_(self) -> str:
-        from resight.render.html import predictions_html
+        """Accuracy with its interval, and each class."""
+        return html.joined(lambda: html.line(self.headline, "b"), lambda: self._classes_html())
 
-        return predictions_html(self)
+    def _classes_html(self) -> str:
+        rows, note = self.per_class(), ""
+        if len(rows) > MAX_CLASSES_SHOWN:
+            note = html.line(f"the {MAX_CLASSES_SHOWN} weakest of {len(rows)} classes")
+            rows.sort(key=lambda row: 2.0 if row["accuracy"] is None else row["accuracy"])
+        shares = ("precision", "recall", "f1")
+        return note + html.table(
+            ("class", "images", *shares),
+            [
+                (
+                    row["class"],
+                    f"{row['support']:,}",
+                    *("–" if row[share] is None else f"{row[share]:.1%}" for share in shares),
+                )
+                for row in rows[:MAX_CLASSES_SHOWN]
+            ],
+        )
 
     def save(self, path: Path) -> None:
         """Write an .npz that loads without pickle."""
@@ -251,14 +270,3 @@ class Predictions:
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval for `correct` of `n`; 95 % at the default z."""
-    if n == 0:
-        return 0.0, 1.0
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
-import re
-import shlex
-import sys
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resight.runs.checkpoints import read_checkpoint, serialized
+from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.files import append_line, exclusive, write_atomically, write_json
-from resight.runs.predictions import Predictions
+from resight.findings import Diagnosis
+from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import lr_points
+from resight.recipe.settings import Schedule
+from resight.render import html
+from resight.runs import commands
+from resight.runs.calibration import calibration
+from resight.runs.checkpoints import read_checkpoint, serialized
+from resight.runs.lr_test import LrTest
+from resight.runs.own_images import reload_data
+from resight.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from resight.data.types import ImageData
-    from resight.findings import Diagnosis
-    from resight.runs.lr_test import LrTest
-
+MAX_FINDINGS_SHOWN = 20  # in a notebook
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
 
@@ -70,8 +72,6 @@ class Run:
     @property
     def lr_test(self) -> LrTest | None:
         """The curve that the LR was found on; None where none was run."""
-        from resight.runs.lr_test import LrTest
-
         values = self._json("lr_test.json")
         return LrTest.from_dict(values) if values else None
 
@@ -83,10 +83,24 @@ class Run:
     @property
     def diagnosis(self) -> Diagnosis | None:
         """What `diagnose` found last; None where nobody has looked yet."""
-        from resight.findings import Diagnosis
-
         values = self._json("diagnosis.json")
         return Diagnosis.from_dict(values) if values else None
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """In numbers, the found LRs in it; None before they are found."""
+        numbers = self.resolved.get("schedule")
+        if numbers is None:
+            return None
+        changes = {f"schedule.{key}": value for key, value in numbers.items()}
+        return self.recipe.with_changes(changes).schedule
+
+    def schedule_points(self) -> dict[str, Any] | None:
+        """`schedule.lr_points` of the run: None before its LRs are known."""
+        schedule = self.schedule
+        if schedule is None:
+            return None
+        return lr_points(schedule, self.resolved["steps_per_epoch"], self.metrics)
 
     @property
     def predictions(self) -> Predictions:
@@ -103,55 +117,173 @@ class Run:
 
         return load_model(self.path / "model.safetensors")
 
+    def images(
+        self,
+        data: str | Path | ImageData | None = None,
+        *,
+        skip_bad: bool = False,
+        reporter: Reporter | None = None,
+    ) -> ImageData:
+        """The images that it is trained on, finished or not, with its validation split.
+
+        data: where they are now, or they themselves, if they have moved. Raises `ResightError`, for
+        other images too (by their fingerprint).
+        """
+        return reload_data(
+            self.resolved.get("data"),
+            self.recipe.data,
+            run=self.path,
+            data=data,
+            skip_bad=skip_bad,
+            reporter=reporter,
+        )
+
+    def repeat_command(self) -> str | None:
+        """The shell line that trains the same again: see `commands.repeat_command`."""
+        facts, runtime = self.resolved.get("data", {}), self.environment.get("runtime", {})
+        deterministic = bool(runtime.get("deterministic"))
+        return commands.repeat_command(self.path, self.recipe, facts, deterministic=deterministic)
+
+    def find_lr_command(self) -> str | None:
+        """The shell line that tests its LR again: see `commands.find_lr_command`."""
+        return commands.find_lr_command(self.path, self.recipe, self.resolved.get("data", {}))
+
     def plot_curves(self) -> Figure:
         """Loss and accuracy by epoch. Raises `ResightError` before the first one is done."""
-        from resight.runs import plots
+        from resight.render import charts
 
-        return plots.curves(self)
+        metrics = self.metrics
+        if not metrics:
+            raise ResightError(
+                f"{self.path}: no epoch is done yet, so there are no curves; {self._wait_or_resume}"
+            )
+        return charts.curves(metrics)
 
     def plot_schedule(self) -> Figure:
         """The learning rate by epoch. Raises `ResightError` before it is found."""
-        from resight.runs import plots
+        from resight.render import charts
 
-        return plots.schedule(self)
+        points = self.schedule_points()
+        if points is None:  # the LR is not found, or plateau's follows losses that are not there
+            raise ResightError(
+                f"{self.path}: its learning rates are not known yet; {self._wait_or_resume}"
+            )
+        return charts.lr_schedule(points)
 
     def plot_lr_test(self) -> Figure:
         """The curve that the LR was found on. Raises `ResightError` where none was run."""
-        from resight.runs import plots
-
-        return plots.lr_test(self)
+        test = self.lr_test
+        if test is None:
+            command = self.find_lr_command()
+            hint = f"; `{command}` shows one" if command else ""
+            raise ResightError(f"{self.path}: no LR test was made for it, its LR was given{hint}")
+        return test.plot()
 
     def plot_confusion(self) -> Figure:
         """Predicted against true class, test split. Raises `ResightError` before the end."""
-        from resight.runs import plots
+        from resight.render import charts
 
-        return plots.confusion(self)
+        predictions = self._measured()
+        return charts.confusion(predictions.confusion.tolist(), predictions.classes)
 
     def plot_per_class(self) -> Figure:
         """The accuracy of each class, test split. Raises `ResightError` before the end."""
-        from resight.runs import plots
+        from resight.render import charts
 
-        return plots.per_class(self)
+        return charts.per_class(self._measured().per_class())
 
     def plot_reliability(self) -> Figure:
         """Accuracy by confidence, test split. Raises `ResightError` before the end."""
-        from resight.runs import plots
+        from resight.render import charts
 
-        return plots.reliability(self)
+        measured = calibration(self._measured())
+        return charts.reliability({"bins": measured.rows, "ece": measured.ece})
 
     def plot_mistakes(
         self, limit: int = 20, *, data: str | Path | ImageData | None = None
     ) -> Figure:
         """The misclassified test images with the highest losses. data: the run's images, where they
         have moved. Raises `ResightError` before the end, and where the images can't be had."""
-        from resight.runs import plots
+        from resight.render import tiles
 
-        return plots.mistakes(self, limit, data)
+        if not isinstance(limit, int) or limit < 1:
+            raise ResightError(f"limit = {limit!r} must be an integer ≥ 1")
+        predictions = self._measured()
+        rows = predictions.mistakes(limit)
+        if not len(rows):
+            raise ResightError(
+                f"{self.path}: no test image is misclassified, so there is none to show"
+            )
+        images, classes = self.images(data).test.images, predictions.classes
+        return tiles.mistakes(
+            images[rows],
+            [classes[label] for label in predictions.labels[rows]],
+            [classes[label] for label in predictions.predicted[rows]],
+            predictions.confidence[rows].tolist(),
+            predictions.ids[rows].tolist(),
+        )
 
     def _repr_html_(self) -> str:
-        from resight.render.html import run_html
+        """Headline, numbers, findings and curves, as far as they are there."""
+        return html.joined(
+            lambda: html.line(f"{self.recipe.name} · {self.path}", "b"),
+            lambda: html.line(self.state),
+            lambda: self._numbers_html(),
+            lambda: self._findings_html(),
+            lambda: (
+                html.image(self.plot_curves(), "loss and accuracy by epoch") if self.metrics else ""
+            ),
+        )
 
-        return run_html(self)
+    @property
+    def state(self) -> str:
+        """The result's headline, or how far the training is, in a line."""
+        result, epochs = self.result, self.recipe.schedule.epochs
+        if not result:
+            return f"not finished: {len(self.metrics)} of {epochs} epochs are done"
+        low, high = result["test_accuracy_95"]
+        return (
+            f"test accuracy {result['test_accuracy']:.2%} (95 %: {low:.2%} to {high:.2%}, "
+            f"{result['test_images']:,} images)"
+        )
+
+    def _numbers_html(self) -> str:
+        result = self.result
+        if not result:
+            return ""
+        return html.table(
+            (),
+            [
+                ("data", result["data"]),
+                ("epochs", result["epochs"]),
+                ("weights", result["weights"]),
+                ("test loss", f"{result['test_loss']:.4f}"),
+                ("train accuracy", f"{result['train_accuracy']:.2%}"),
+                ("lr_max", f"{result['lr_max']:.3g}"),
+                ("seed", result["seed"]),
+                ("parameters", f"{result['parameters']:,}"),
+                ("training", f"{duration(result['train_seconds'])} on {result['device']}"),
+            ],
+        )
+
+    def _findings_html(self) -> str:
+        if self.diagnosis is None:
+            return ""
+        found = self.diagnosis.findings
+        lines = [f"{finding.severity}: {finding.title}: {finding.evidence}" for finding in found]
+        return "".join(map(html.line, lines[:MAX_FINDINGS_SHOWN])) or html.line("no problem found")
+
+    def _measured(self) -> Predictions:
+        if not self.finished:
+            raise ResightError(
+                f"{self.path}: not finished, so nothing is measured yet; {self._wait_or_resume}"
+            )
+        return self.predictions
+
+    @property
+    def _wait_or_resume(self) -> str:
+        command = commands.resume_command(self.path)
+        return f"wait for it, or, if it has stopped, resume it with `{command}`"
 
     def forget_failure(self) -> None:
         (self.path / "failure.json").unlink(missing_ok=True)
@@ -222,75 +354,3 @@ def load_run(path: str | Path) -> Run:
 def holds_seeds(path: str | Path) -> bool:
     """Whether a folder is what `train_seeds` made: one run folder a seed in it."""
     return (Path(path) / SEEDS).is_file()
-
-
-def check_out(out: str | Path | None) -> None:
-    """Raise `ResightError` where a run can't be made at `out`, before anything costly is done."""
-    if out is None:
-        return
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
-    if (path / "recipe.json").is_file() or holds_seeds(path):
-        what = "the runs of several seeds" if holds_seeds(path) else "a run"
-        raise ResightError(
-            f"out: {path} holds {what} already; go on with `resight train --resume "
-            f"{shlex.quote(str(path))}`, or pick another --out"
-        )
-    if path.is_dir() and any(path.iterdir()):
-        raise ResightError(f"out: {path} is not empty; pick another --out")
-
-
-def create_run(out: str | Path | None, recipe: Recipe) -> Run:
-    """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
-
-    Raises `ResightError` where `out` exists and is not empty, or can't be made.
-    """
-    run = Run(new_folder(out, recipe.name))
-    run.write("recipe.json", recipe.to_dict())
-    return run
-
-
-def new_folder(out: str | Path | None, name: str) -> Path:
-    """`out`, made and empty, or `runs/NAME-1`, `-2` … Raises `ResightError`."""
-    try:
-        return _next_folder(name) if out is None else _empty_folder(Path(out))
-    except OSError as error:
-        raise ResightError(
-            f"out: can't write to {error.filename or out}: {error.strerror}; pick another --out"
-        ) from None
-
-
-def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
-    """Versions, machine and command."""
-    from resight.version import __version__
-
-    return {
-        "resight": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "runtime": runtime,
-        "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _next_folder(name: str) -> Path:
-    base = Path("runs")
-    base.mkdir(exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"  # a recipe's name is any text
-    number = 1
-    while True:
-        path = base / f"{name}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
-def _empty_folder(path: Path) -> Path:
-    check_out(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -6,7 +6,6 @@ Both are in the folder's `seeds.json`.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from resight.errors import ResightError
 from resight.files import write_json
+from resight.intervals import standard_deviation, t_interval
 from resight.progress import duration
 from resight.recipe.recipe import Recipe
 from resight.runs.run import SEEDS, Run, holds_seeds
@@ -71,7 +71,7 @@ class SeedsResult:
     @property
     def std(self) -> float | None:
         """Sample standard deviation (n - 1) of the accuracies; None for fewer than two."""
-        return _std(self.accuracies)
+        return standard_deviation(self.accuracies)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -112,7 +112,7 @@ class SeedsResult:
             else:
                 lines.append(f"{seed:>{width}}  {self.failures.get(seed, 'not trained yet')}")
         if self.n:
-            spread = _std(self.train_seconds)
+            spread = standard_deviation(self.train_seconds)
             took = f"train seconds {statistics.fmean(self.train_seconds):.2f}"
             lines.append(took + ("" if spread is None else f" ± {spread:.2f}"))
         return "\n".join([*lines, self.headline])
@@ -130,7 +130,7 @@ class SeedsResult:
                 "std": self.std,
                 "mean_95": None if self.interval is None else list(self.interval),
             },
-            "train_seconds": {"mean": seconds, "std": _std(self.train_seconds)},
+            "train_seconds": {"mean": seconds, "std": standard_deviation(self.train_seconds)},
             "runs": [
                 {
                     "seed": run.recipe.train.seed,
@@ -209,23 +209,3 @@ def read_summary(path: Path) -> tuple[Plan, SeedsResult, bool]:
 def seed_folder(path: Path, seed: int) -> Path:
     """Where a seed's run is."""
     return path / f"seed-{seed}"
-
-
-def _std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None for fewer than two values."""
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of normally distributed values; None for fewer than two.
-
-    Student's t: mean ± t(0.975, n - 1) · std / √n.
-    """
-    if len(values) < 2:
-        return None
-    from scipy.special import stdtrit  # scipy comes with scikit-learn
-
-    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values)
-    half /= math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - half, mean + half

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from resight.diagnosis.watch import Watch
+from resight.engine.forward import predict
 from resight.engine.job import Job
 from resight.engine.rates import Rates, epoch_rates
 from resight.errors import ResightError
-from resight.look.evaluate import predict
 from resight.progress import Reporter, StepInfo
 from resight.recipe.schedule import plateau_lr
 from resight.recipe.settings import Plateau, Schedule

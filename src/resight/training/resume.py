@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job, open_data
 from resight.engine.runtime import Runtime
-from resight.errors import ResightError, ResightWarning
+from resight.errors import ResightError
 from resight.progress import Reporter
 from resight.recipe.catalog import find_recipe
 from resight.recipe.overrides import changed
@@ -69,60 +65,3 @@ def reopen(
         + ("" if saved else ": it had no checkpoint yet")
     )
     return job, saved
-
-
-def data_facts(data: ImageData) -> dict[str, Any]:
-    """What a run records of its data, and how it finds it again."""
-    return {
-        "name": data.name,
-        "source": data.source,
-        "fingerprint": data.fingerprint,
-        "classes": list(data.classes),
-        "channels": data.channels,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
-        "train": len(data.train),
-        "class_counts": np.bincount(data.train.labels, minlength=len(data.classes)).tolist(),
-        "val": len(data.val) if data.val is not None else 0,
-        "test": len(data.test),
-        "notes": list(data.notes),
-        "bad": list(data.bad),
-    }
-
-
-def same_runtime(
-    run: Run, device: str, precision: str, *, executor: str = "auto", deterministic: bool
-) -> Runtime:
-    """The run's own runtime where this machine has it and nothing else was asked for.
-
-    Warns of another one, under which the result is not bit for bit the same.
-    """
-    stored = run.environment.get("runtime")
-    if not stored:
-        return Runtime.choose(device, precision, executor=executor, deterministic=deterministic)
-    if device == "auto" and (stored["device"] == "cpu" or torch.cuda.is_available()):
-        device = stored["device"]
-    if precision == "auto":
-        precision = stored["precision"]
-    if executor == "auto" and stored["device"] == device:
-        executor = stored["executor"]
-    runtime = Runtime.choose(
-        device,
-        precision,
-        threads=stored["threads"],
-        deterministic=deterministic or stored["deterministic"],
-        executor=executor,
-    )
-    now = runtime.to_dict()
-    keys = ("device", "device_name", "precision", "deterministic", "executor", "torch")
-    differ = [
-        f"{key}: {stored.get(key)} → {now[key]}" for key in keys if stored.get(key) != now[key]
-    ]
-    if differ:
-        warnings.warn(
-            f"{run.path}: another runtime than the run's ({'; '.join(differ)}): the result will "
-            "not be bit for bit what it would have been",
-            ResightWarning,
-            stacklevel=3,
-        )
-    return runtime

@@ -20,7 +20,8 @@ from resight.progress import Reporter, default_reporter, duration
 from resight.recipe.catalog import find_recipe
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
-from resight.runs.run import Run, check_out, new_folder
+from resight.runs.folders import check_out, new_folder
+from resight.runs.run import Run
 from resight.runs.seeds import Plan, SeedsResult, read_summary, seed_folder, write_summary
 from resight.training import costs
 from resight.training.epochs import NonFiniteLoss

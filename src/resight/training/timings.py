@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resight.errors import ResightError
@@ -105,6 +107,15 @@ def count_report(run: Run, started: float) -> None:
     result["timings"]["report"] = time.perf_counter() - started - result["wall_seconds"]
     with suppress(ResightError):  # the result is there without it
         run.write("result.json", result)
+
+
+def seconds_since_process_start() -> float:
+    """Wall seconds since this process began, interpreter and imports included."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds after boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    return time.process_time()
 
 
 def table(parts: Mapping[str, float]) -> list[str]:

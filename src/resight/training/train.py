@@ -14,14 +14,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from resight.data.types import ImageData
+from resight.data.types import ImageData, data_facts
 from resight.diagnosis.diagnose import evidence_of, examine
 from resight.diagnosis.image_checks import split_statistics
 from resight.diagnosis.watch import Watch
 from resight.engine.job import Job, build_job, needs_lr_test, open_data
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
-from resight.look.open_run import Material
+from resight.look.open_run import OpenRun
 from resight.progress import Reporter, default_reporter, duration
 from resight.recipe.catalog import find_recipe
 from resight.recipe.overrides import changed
@@ -31,8 +31,9 @@ from resight.reporting.facts import base_facts
 from resight.reporting.gallery import collect
 from resight.reporting.live import LiveReport, serve
 from resight.reporting.report import write_report
+from resight.runs.folders import check_out, create_run, describe_environment
 from resight.runs.predictions import Predictions
-from resight.runs.run import Run, check_out, create_run, describe_environment, load_run
+from resight.runs.run import Run, load_run
 from resight.runs.weights import save_model
 from resight.training import costs
 from resight.training import resume as resuming
@@ -99,8 +100,13 @@ def train(
                     reporter.say(f"{run.path} has finished already: nothing to do")
                     return run
                 held.enter_context(run.lock())
-                runtime = resuming.same_runtime(
-                    run, device, precision, executor=executor, deterministic=deterministic
+                runtime = Runtime.like(
+                    run.environment.get("runtime"),
+                    device,
+                    precision,
+                    executor=executor,
+                    deterministic=deterministic,
+                    run=run.path,
                 )
                 with timings("data"):
                     job, saved = resuming.reopen(run, data, runtime, reporter, decoding)
@@ -121,7 +127,7 @@ def train(
                         job = costs.say(job, minutes, reporter)
                 run, saved = create_run(out, job.recipe), None
                 held.enter_context(run.lock())
-                facts = resuming.data_facts(job.data)
+                facts = data_facts(job.data)
                 run.write("resolved.json", {"data": facts, "steps_per_epoch": job.steps_per_epoch})
             run.write("environment.json", describe_environment(job.runtime.to_dict()))
             if live:
@@ -202,19 +208,19 @@ def _watch(job: Job, run: Run, reporter: Reporter) -> Watch:
     run.forget_failure()
     for finding in split_statistics(job.data):
         reporter.finding(finding)
-    return Watch(evidence_of(Material(run, job.data, job.runtime)))
+    return Watch(evidence_of(OpenRun(run, job.data, job.runtime)))
 
 
 def _look_into(job: Job, run: Run, reporter: Reporter, stop: StopSignals, *, report: bool) -> None:
     """Look for what went wrong and write the report. Nothing here fails the training."""
     began = time.perf_counter()
     try:
-        material = Material(run, job.data, job.runtime)
-        diagnosis = examine(material)
+        opened = OpenRun(run, job.data, job.runtime)
+        diagnosis = examine(opened)
         stop.check()
         if report:
-            gallery = collect(material, stop.checking(reporter.counting("Grad-CAM")))
-            facts = write_report(material, diagnosis, gallery, reporter)
+            gallery = collect(opened, stop.checking(reporter.counting("Grad-CAM")))
+            facts = write_report(opened, diagnosis, gallery, reporter)
             seconds = time.perf_counter() - began
             reporter.say(f"looked into in {duration(seconds)}")
         else:

@@ -1,0 +1,86 @@
+"""A new run's folder: where it may be, how it is made, and what it says of the machine."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from resight.errors import ResightError
+from resight.recipe.recipe import Recipe
+from resight.runs.run import Run, holds_seeds
+from resight.version import __version__
+
+
+def check_out(out: str | Path | None) -> None:
+    """Raise `ResightError` where a run can't be made at `out`, before anything costly is done."""
+    if out is None:
+        return
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
+    if (path / "recipe.json").is_file() or holds_seeds(path):
+        what = "the runs of several seeds" if holds_seeds(path) else "a run"
+        raise ResightError(
+            f"out: {path} holds {what} already; go on with `resight train --resume "
+            f"{shlex.quote(str(path))}`, or pick another --out"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ResightError(f"out: {path} is not empty; pick another --out")
+
+
+def create_run(out: str | Path | None, recipe: Recipe) -> Run:
+    """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
+
+    Raises `ResightError` where `out` exists and is not empty, or can't be made.
+    """
+    run = Run(new_folder(out, recipe.name))
+    run.write("recipe.json", recipe.to_dict())
+    return run
+
+
+def new_folder(out: str | Path | None, name: str) -> Path:
+    """`out`, made and empty, or `runs/NAME-1`, `-2` … Raises `ResightError`."""
+    try:
+        return _next_folder(name) if out is None else _empty_folder(Path(out))
+    except OSError as error:
+        raise ResightError(
+            f"out: can't write to {error.filename or out}: {error.strerror}; pick another --out"
+        ) from None
+
+
+def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
+    """Versions, machine and command."""
+    return {
+        "resight": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "runtime": runtime,
+        "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _next_folder(name: str) -> Path:
+    base = Path("runs")
+    base.mkdir(exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"  # a recipe's name is any text
+    number = 1
+    while True:
+        path = base / f"{name}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _empty_folder(path: Path) -> Path:
+    check_out(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,101 @@
+"""A run's own images, found again: where they were, split as they were, known by fingerprint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resight.data.sources import load_data
+from resight.data.splits import with_validation
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.progress import Quiet, Reporter
+from resight.recipe.settings import Data
+
+MOVED = "(if the images have moved: --data)"
+
+
+def reload_data(
+    facts: Mapping[str, Any] | None,
+    settings: Data,
+    *,
+    run: Path,
+    data: str | Path | ImageData | None = None,
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+) -> ImageData:
+    """The images that a run is trained on, finished or not, with its validation split.
+
+    facts: what the run recorded of them (`data_facts`); None where its training has not begun.
+    settings: its recipe's. data: where they are now, or they themselves, if they have moved. Raises
+    `ResightError`, for other images too (by their fingerprint).
+    """
+    if facts is None:
+        raise ResightError(f"{run}: its training has not begun, so it has no images yet")
+    if not isinstance(data, ImageData):
+        data = own_images(facts, settings, at=data, skip_bad=skip_bad, reporter=reporter or Quiet())
+    check_own(
+        facts,
+        data,
+        run=run,
+        advice="put those back or give the folder that holds them with --data",
+    )
+    if settings.val_fraction and data.val is None:
+        data = with_validation(data, settings.val_fraction, settings.split_seed)
+    return data
+
+
+def own_images(
+    facts: Mapping[str, Any],
+    settings: Data,
+    *,
+    at: str | Path | None = None,
+    skip_bad: bool = False,
+    reporter: Reporter,
+) -> ImageData:
+    """The images at the run's own source, or at another place `at`, split as the source says,
+    without the validation split. They may have changed: see `check_own`."""
+    source, skip_bad = facts["source"] if at is None else at, skip_bad or bool(facts["bad"])
+    try:
+        return load_like(
+            source, settings, channels=facts["channels"], skip_bad=skip_bad, reporter=reporter
+        )
+    except ResightError as error:
+        if at is not None:
+            raise
+        raise ResightError(f"{error} {MOVED}") from None
+
+
+def load_like(
+    source: str | Path,
+    settings: Data,
+    *,
+    channels: int,
+    held_out: bool = True,
+    skip_bad: bool = False,
+    reporter: Reporter,
+) -> ImageData:
+    """Images loaded as a training with `settings` loads them, with that many channels."""
+    load = functools.partial(
+        load_data,
+        source,
+        image_size=settings.image_size,
+        split_seed=settings.split_seed,
+        skip_bad=skip_bad,
+        held_out=held_out,
+        progress=reporter.counting("decoding images"),
+    )
+    loaded = load()  # as the training loaded it, so that the decoded cache serves
+    return loaded if loaded.channels == channels else load(channels=channels)
+
+
+def check_own(facts: Mapping[str, Any], data: ImageData, *, run: Path, advice: str) -> None:
+    """Raise `ResightError` where `data` are not the images that the run was trained on."""
+    mine, theirs = facts["fingerprint"], data.fingerprint
+    if theirs != mine:
+        raise ResightError(
+            f"{run}: the images at {data.source} are not those it was trained on "
+            f"(fingerprint {theirs[:12]}, not {mine[:12]}); {advice}"
+        )
