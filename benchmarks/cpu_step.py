@@ -93,7 +93,7 @@ def plain_step(job: Job) -> Work:
 
 def augmentation(job: Job) -> Work:
     plan = job.plan(0)
-    index = next(iter(job.batches(plan)))
+    index = plan.batch(0, job.recipe.train.batch_size)
     return lambda: job.train.augmented(index, plan, job.recipe.augment)
 
 

@@ -42,7 +42,8 @@ def drawn_batches(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels as the job's own steps see them, epoch after epoch from the first."""
     for epoch in itertools.count():
         plan = job.plan(epoch)
-        for index in job.batches(plan):
+        for position in range(job.steps_per_epoch):
+            index = plan.batch(position, job.recipe.train.batch_size)
             yield job.train.augmented(index, plan, job.recipe.augment)
 
 

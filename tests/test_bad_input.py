@@ -229,7 +229,7 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (a_damaged_checkpoint, ["last.pt", "damaged"]),
     (no_such_net, ["resnet-18", "did you mean 'resnet18'"]),
     (too_few_minutes, ["minutes = 0.0001", "--minutes"]),
-    (too_narrow_a_net, ["model.width = 4", "8 or more", "custom-resnet"]),
+    (too_narrow_a_net, ["model.width = 4", "at least 8", "custom-resnet"]),
     (a_report_of_no_run, ["nothing", "not a run", "resight train"]),
     (diagnosing_no_run, ["not a run", "resight train"]),
     (comparing_one_run, ["two"]),

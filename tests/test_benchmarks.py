@@ -20,12 +20,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 import resight
+from helpers import batches, make_net
 from resight.cli.app import app
 from resight.data.batches import DeviceSplit
 from resight.data.types import Split
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
-from resight.models import build_net
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Augment
 
@@ -126,7 +126,7 @@ def test_help_says_what_is_measured(name: str, capsys: pytest.CaptureFixture[str
 
 
 def test_flops_count_each_pass_that_is_made() -> None:
-    net = build_net("custom-resnet", classes=10)
+    net = make_net("custom-resnet", classes=10)
     prep = 64 * 3 * 9 * 32 * 32  # nothing before it is trained: no gradient of its input
     macs = 379_261_952  # of the docs
     assert workload.training_flop(net, (3, 32, 32)) == 2 * (3 * macs - prep)
@@ -171,7 +171,7 @@ def test_cpu_step_follows_from_its_seconds(
         assert_spread(
             found["fraction_of_product"][kind], ours, [2 * 64**3 / value for value in seconds[kind]]
         )
-    net = build_net("custom-resnet", classes=10, width=4)
+    net = make_net("custom-resnet", classes=10, width=4)
     assert flop == 16 * workload.training_flop(net, (3, 32, 32))
     assert f"ratio resight/plain {found['ratio']['median']:.3g}" in capsys.readouterr().out
 
@@ -240,7 +240,7 @@ def test_both_sides_of_an_epoch_see_as_many_images(
     loader = loaders.make_loader(data, transform, recipe.train, 0)
     assert [len(labels) for _, labels in loader] == sizes
     job = cpu_step.build_job(recipe, data, Runtime.choose("cpu", "fp32"))
-    assert [len(index) for index in job.batches(job.plan(0))] == sizes
+    assert [len(index) for index in batches(job, job.plan(0))] == sizes
     assert job.epoch_images() == sum(sizes)
 
 
@@ -287,7 +287,7 @@ def test_gpu_step_follows_from_its_seconds(tmp_path: Path, monkeypatch: pytest.M
     argv = [*NARROW, "--device", "cpu", "--images", "40", "--matrix", "32"]
     found = figures(gpu_step.main, argv, tmp_path)
     seconds, flop = found["seconds"], found["flop_per_epoch"]
-    net = build_net("custom-resnet", classes=10, width=4)
+    net = make_net("custom-resnet", classes=10, width=4)
     assert flop == 40 * workload.training_flop(net, (3, 32, 32))
     assert found["steps"] == 3
     peak = [gpu_step.PRODUCTS * 2 * 32**3 / value for value in seconds["bf16 product"]]

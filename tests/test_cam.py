@@ -17,10 +17,10 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import make_net
 from resight.errors import ResightError
 from resight.look.cam import METHODS, CamMaps, Method, grad_cam
 from resight.look.cam_layers import cam_layers, default_layer
-from resight.models import build_net
 
 NETS: dict[str, dict[str, Any]] = {
     "custom-resnet": {"name": "custom-resnet"},
@@ -56,7 +56,7 @@ def lively(net: nn.Module, seed: int = 0) -> nn.Module:
 
 def small_net(name: str = "custom-resnet", **changes: Any) -> nn.Module:
     torch.manual_seed(0)
-    return lively(build_net(**{"classes": 5, "width": 8, **NETS[name], **changes})).eval()
+    return lively(make_net(**{"classes": 5, "width": 8, **NETS[name], **changes})).eval()
 
 
 def images(n: int = 6, size: int = 32, channels: int = 3) -> Tensor:

@@ -159,10 +159,7 @@ def job_of(recipe: Recipe, graphs: Any = None, *, n: int = 70) -> Job:
 
 
 def with_graphs(job: Job, graphs: Any) -> Job:
-    executor = Captured(
-        job.state, job.recipe, job.runtime, job.train, job.steps_per_epoch, graphs=graphs
-    )
-    return dataclasses.replace(job, executor=executor)
+    return dataclasses.replace(job, executor=Captured(job.context, graphs))
 
 
 def run(job: Job, steps: int) -> list[tuple[float, int]]:
@@ -533,10 +530,7 @@ def test_at_another_schedule_a_job_is_captured_anew(captures: list[Replay]) -> N
     run(job, 2)
     shorter = with_recipe(job, recipe.with_changes({"schedule.lr_max": 2.0**-8}))
     eager = job_of(shorter.recipe)
-    eager = dataclasses.replace(
-        eager,
-        executor=Eager(eager.state, eager.recipe, eager.runtime, eager.train, 3),
-    )
+    eager = dataclasses.replace(eager, executor=Eager(eager.context))
     eager.state.restore(job.state.snapshot())
     assert run(shorter, 3) == run(eager, 3)
     assert [graphs.replayed for graphs in captures] == [2, 0, 3, 0, 0]  # Captured, Forwards, …

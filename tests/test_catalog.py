@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from helpers import make_net
 from resight.data.batches import steps_per_epoch as steps_per_epoch_of
 from resight.engine.forward import VIEWS
 from resight.engine.optim import group_rates, make_optimizer
 from resight.errors import ResightError
-from resight.models import build_net
 from resight.recipe.catalog import RECIPES, find_recipe, promise
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_at, stem_lr_at
@@ -199,7 +199,7 @@ def rates_of(name: str, steps_per_epoch: int) -> Rates:
     recipe = RECIPES[name]()
     schedule, batch = recipe.schedule, recipe.train.batch_size
     assert steps_per_epoch_of(50_000, batch, recipe.train.last_batch) == steps_per_epoch
-    net = build_net(recipe.model.net, classes=10, width=8)
+    net = make_net(recipe.model.net, classes=10, width=8)
     optimizer = make_optimizer(net, recipe.optimizer)
     rows = []
     for step in range(schedule.epochs * steps_per_epoch):

@@ -16,6 +16,7 @@ from torch import nn
 
 import resight
 from conftest import make_data
+from helpers import make_net
 from resight.data.types import ImageData, Split
 from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
 from resight.diagnosis.diagnose import check
@@ -24,7 +25,6 @@ from resight.diagnosis.watch import Watch, judged_from
 from resight.errors import ResightError
 from resight.findings import Diagnosis, Finding
 from resight.intervals import standard_error
-from resight.models import build_net
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import OneCycle, Plateau
@@ -384,7 +384,7 @@ def test_what_follows_from_not_learning_is_not_said_again() -> None:
 def small_net(image_size: int = 8) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_net("custom-resnet", classes=3, image_size=image_size, width=8).eval()
+        return make_net("custom-resnet", classes=3, image_size=image_size, width=8).eval()
 
 
 def test_running_statistics_that_do_not_fit_are_named() -> None:
@@ -426,7 +426,7 @@ def test_dead_channels_are_counted_in_the_layer_where_they_are() -> None:
 
 
 def test_relus_that_are_functions_are_seen_too() -> None:
-    net = build_net("resnet18-gn", classes=3, image_size=16, width=8).eval()
+    net = make_net("resnet18-gn", classes=3, image_size=16, width=8).eval()
     with torch.no_grad():
         net.stem.norm.bias.fill_(-100.0)
     findings = list(net_checks.dead_channels(net, torch.randn(4, 3, 16, 16)))

@@ -182,7 +182,7 @@ def test_other_images_than_those_of_the_training_are_refused(with_val: Run, tmp_
         ) as caught:
             call(run)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ResightError, match="to measure on them all the same"):
+    with pytest.raises(ResightError, match="to measure on them anyway"):
         evaluate(run)
     with pytest.raises(ResightError, match="not those it was trained on"):
         with_val.images(tmp_path / "mine")

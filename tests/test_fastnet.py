@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conftest import make_data
+from helpers import make_net
 from resight.data.types import ImageData, Split
 from resight.engine import job
 from resight.engine.job import Job, build_job
 from resight.engine.rates import epoch_rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import TrainState
-from resight.models import blocks, build_net
+from resight.models import blocks
 from resight.models.fastnet import FastNet, whitening_filters
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
@@ -32,7 +33,7 @@ CPU = Runtime(torch.device("cpu"), "fp32", 1)
 
 def fastnet(name: str = "fastnet", **changes: Any) -> FastNet:
     torch.manual_seed(0)
-    net = build_net(name, **{"classes": 5, "width": 6, **changes})
+    net = make_net(name, **{"classes": 5, "width": 6, **changes})
     assert isinstance(net, FastNet)
     return net
 
@@ -76,7 +77,7 @@ def correlated(n: int, size: int, channels: int, *, height: int | None = None) -
     ],
 )
 def test_parameter_count(name: str, options: dict[str, int], expected: int) -> None:
-    net = build_net(name, **{"classes": 10, **options})
+    net = make_net(name, **{"classes": 10, **options})
     assert sum(p.numel() for p in net.parameters()) == expected
 
 
@@ -259,7 +260,7 @@ def test_whitened_patches_have_a_diagonal_covariance(channels: int, n: int) -> N
     whitened = flat @ covariance @ flat.T
     torch.testing.assert_close(whitened, (values / (values + 5e-4)).diag(), rtol=0, atol=1e-4)
 
-    net = build_net("fastnet", classes=2, channels=channels, width=2)
+    net = make_net("fastnet", classes=2, channels=channels, width=2)
     assert isinstance(net, FastNet)
     net.whiten_(images)
     assert net.whiten.bias is not None

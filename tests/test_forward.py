@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from conftest import make_data
+from helpers import make_net
 from resight.data.batches import DeviceSplit
 from resight.engine import forward as passes
 from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of, predict
 from resight.engine.job import place
 from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning
-from resight.models import build_net
 from test_captured import CUDA, Replay
 
 TTAS = get_args(Tta)
@@ -33,7 +33,7 @@ def cpu(precision: str = "fp32") -> Runtime:
 def net(seed: int = 0) -> nn.Module:
     """custom-resnet with statistics and scales as if it had been trained."""
     torch.manual_seed(seed)
-    model = build_net("custom-resnet", classes=3, channels=3, image_size=8, width=8)
+    model = make_net("custom-resnet", classes=3, channels=3, image_size=8, width=8)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

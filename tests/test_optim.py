@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers import make_net
 from resight.engine.optim import (
     group_rates,
     make_optimizer,
@@ -16,7 +17,6 @@ from resight.engine.optim import (
     set_tensor_rates,
     use_tensor_rates,
 )
-from resight.models import build_net
 from resight.recipe.settings import Adam, Muon, Optimizer, Sgd
 
 ALL = [
@@ -219,7 +219,7 @@ def test_decay_all_takes_everything(kind: Optimizer) -> None:
 
 @pytest.mark.parametrize("kind", [Sgd, Adam])
 def test_decay_weights_spares_biases_and_norms(kind: type[Sgd] | type[Adam]) -> None:
-    model = build_net("custom-resnet", classes=3, image_size=8, width=8, conv_bias=True)
+    model = make_net("custom-resnet", classes=3, image_size=8, width=8, conv_bias=True)
     groups = make_optimizer(model, kind(weight_decay=0.1, decay="weights")).param_groups
     kinds = (nn.Conv2d, nn.Linear)
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
@@ -347,7 +347,7 @@ def test_muon_has_convolutions_head_biases_and_stem_apart() -> None:
 
 def test_fastnets_groups_are_airbenchs() -> None:
     """Six convolutions by Muon, one matrix, six norms' biases and the stem's by SGD."""
-    model = build_net("fastnet", classes=10, width=8)
+    model = make_net("fastnet", classes=10, width=8)
     groups = make_optimizer(model, Muon(name="muon")).param_groups
 
     assert [len(group["params"]) for group in groups] == [6, 1, 6, 1]

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from conftest import make_data
+from helpers import batches
 from resight.engine.job import Job, build_job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
@@ -637,15 +638,15 @@ def test_the_progress_counts_the_steps() -> None:
 def test_the_losses_are_those_of_torch_lr_finder(mine: Optimizer, theirs: Any) -> None:
     job = make_job(small(optimizer=mine, augment=Augment(crop_pad_px=0, flip="none", cutout_px=0)))
     net = copy.deepcopy(job.state.model)
-    batches = [
+    drawn = [
         job.train.augmented(index, plan, job.recipe.augment)
         for epoch in range(-(-50 // job.steps_per_epoch))
         for plan in [job.plan(epoch)]
-        for index in job.batches(plan)
+        for index in batches(job, plan)
     ]
     test = run_range_test(job)
     finder = torch_lr_finder.LRFinder(net, theirs(net.parameters()), torch.nn.CrossEntropyLoss())
-    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    loader = DataLoader(drawn, batch_size=None)  # type: ignore[arg-type]
     finder.range_test(
         loader, start_lr=1e-5, end_lr=10, num_iter=50, smooth_f=0, diverge_th=math.inf
     )

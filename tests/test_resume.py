@@ -265,7 +265,7 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(tmp_path: Path) -
         resume(tmp_path / "cut", data, batch_size=16)
     with pytest.raises(ResightError, match=r"schedule\.epochs: 3 → 5"):
         resume(tmp_path / "cut", data, epochs=5)
-    with pytest.raises(ResightError, match="another recipe"):
+    with pytest.raises(ResightError, match="the request differs"):
         resight.train("resnet18", data, resume=tmp_path / "cut", reporter=Quiet())
 
 

@@ -83,7 +83,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, seed: int, step: int = 4) -> None:
 
     def poisoned(self: Eager, *args: Any, **kwargs: Any) -> Any:
         loss, correct = original(self, *args, **kwargs)
-        bad = self.recipe.train.seed == seed and self.state.step == step + 1
+        bad = self.context.recipe.train.seed == seed and self.context.state.step == step + 1
         return (loss * float("nan") if bad else loss), correct
 
     monkeypatch.setattr(Eager, "step", poisoned)
@@ -208,7 +208,7 @@ def test_what_ctrl_c_cut_goes_on_bit_for_bit(step: int, whole: SeedsResult, tmp_
     done = int(step > 9)
     assert str(stopped.value) == (
         f"stopped at seed {done}, {done} of 2 seeds are done; "
-        f"go on with: resight train --resume {cut}"
+        f"resume with: resight train --resume {cut}"
     )
     assert summary(cut)["n"] == done
     kept = {path: path.read_bytes() for path in (cut / "seed-0").iterdir()} if done else {}
@@ -230,7 +230,7 @@ def test_seeds_that_are_done_are_left_as_they_are(
     listener = Listener()
     again = resume_seeds(out, data, reporter=listener)
     assert again == result
-    assert listener.lines == [f"{out} has finished already: nothing to do"]
+    assert listener.lines == [f"{out} is finished: nothing to do"]
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -305,7 +305,7 @@ def test_a_seed_without_an_lr_is_named(
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     result = fit_seeds(recipe, make_data(256), out)
     assert list(result.failures) == [0]
-    assert f"{out / 'seed-0'} holds the curve only" in result.failures[0]
+    assert f"{out / 'seed-0'} holds only the curve" in result.failures[0]
     assert result.n == 1
 
 
@@ -325,7 +325,7 @@ def test_what_the_user_can_mend_ends_all_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, r"seeds = 0 must be a whole number of 1 or more"),
+        ({"seeds": 0}, r"seeds = 0 must be an integer ≥ 1"),
         ({"seeds": -3}, r"seeds = -3 must be"),
         ({"seeds": 2.5}, r"seeds = 2\.5 must be"),
         ({"seed": 2**63 - 1}, r"train\.seed"),
@@ -351,8 +351,8 @@ def test_resume_takes_what_was_begun_and_nothing_else(data: ImageData, out: Path
         ({"seeds": 3}, "seeds: 2 → 3"),
         ({"epochs": 4}, "schedule.epochs: 3 → 4"),
         ({"seed": 1}, "train.seed: 0 → 1"),
-        ({"minutes": 2.0}, "keep their own --minutes"),
-        ({"data": make_data(80)}, "are not those that its runs are trained on"),
+        ({"minutes": 2.0}, "keeps its own --minutes"),
+        ({"data": make_data(80)}, "are not those it was trained on"),
     ):
         with pytest.raises(ResightError, match=message):
             resume_seeds(out, **{"data": data, **options})
@@ -443,7 +443,7 @@ def test_a_stop_in_the_look_into_a_run_keeps_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seeds 0", "error: seeds = 0 must be a whole number of 1 or more"),
+        ("--seeds 0", "error: seeds = 0 must be an integer ≥ 1"),
         ("--seeds 2 --live", "error: live: it shows one run; leave out --live or --seeds"),
         ("--seeds 2 --resume nowhere", "error: nowhere has no seeds.json"),
     ],

@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from conftest import make_data
 from resight.data.augment import shrink
+from resight.engine.fitting import piece_size
 from resight.engine.job import Job, build_job, with_recipe
 from resight.engine.rates import epoch_rates
 from resight.engine.runtime import LOSS_SCALE_FP16, Runtime
-from resight.engine.step import learn, piece_size
+from resight.engine.step import Eager, learn
 from resight.errors import ResightError
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
@@ -72,7 +73,7 @@ def step_of(
     """Loss, hits and what a step at `lr` takes from each weight; the job after it."""
     job = job_of(recipe)
     if chosen:
-        job.executor.runtime = chosen  # type: ignore[attr-defined]
+        job.executor = Eager(dataclasses.replace(job.context, runtime=chosen))
     for group in job.state.optimizer.param_groups:
         group["lr"] = lr
     before, plan = weights(job.state.model), job.plan(0)
@@ -210,9 +211,8 @@ def test_the_backward_pass_alone_sees_the_loss_scale(monkeypatch: pytest.MonkeyP
         chosen = runtime(precision)
         assert chosen.loss_scale == scale
         before = job.state.snapshot()
-        loss, _ = learn(
-            job.state, job.recipe, chosen, job.train, plan.order[:32], plan, small=False
-        )
+        context = dataclasses.replace(job.context, runtime=chosen)
+        loss, _ = learn(context, plan.order[:32], plan, small=False)
         job.state.restore(before)
         assert seen.pop() == pytest.approx(float(loss) * scale)
     assert LOSS_SCALE_FP16 == 1024.0

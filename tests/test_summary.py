@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import make_net
 from resight.errors import ResightError
 from resight.look.summary import summary as summary_of
-from resight.models import NETS, build_net
 from resight.models.summary import ModelSummary, Row, summarize
+from resight.recipe.nets import NETS
 
 CUSTOM_RESNET_TABLE = """\
 Layer (type)    Path         Output shape          Params  RF px        MACs
@@ -62,7 +63,7 @@ Estimated total size (MB): 31.53"""
 
 
 def test_the_table_of_custom_resnet() -> None:
-    net = build_net("custom-resnet", classes=10)
+    net = make_net("custom-resnet", classes=10)
     assert str(summarize(net, (3, 32, 32))) == CUSTOM_RESNET_TABLE
 
 
@@ -78,7 +79,7 @@ def test_the_table_of_custom_resnet() -> None:
 def test_totals_of_the_write_ups(
     name: str, blocks: bool, rows: int, megabytes: tuple[str, ...]
 ) -> None:
-    net = build_net(name, classes=10)
+    net = make_net(name, classes=10)
     summary = summarize(net, (3, 32, 32), blocks=blocks)
     sizes = (summary.input_mb, summary.forward_backward_mb, summary.params_mb, summary.total_mb)
     assert tuple(f"{size:.2f}" for size in sizes) == megabytes
@@ -91,7 +92,7 @@ def test_multiply_accumulates_by_hand() -> None:
     stem = 32 * 32 * 9 * 3 * 64
     layers = 9 * (32 * 32 * 64 * 128 + 16 * 16 * 128 * 256 + 8 * 8 * 256 * 512)
     blocks = 9 * (2 * 16 * 16 * 128 * 128 + 2 * 4 * 4 * 512 * 512)
-    summary = summarize(build_net("custom-resnet", classes=10), (3, 32, 32))
+    summary = summarize(make_net("custom-resnet", classes=10), (3, 32, 32))
     assert summary.total_macs == stem + layers + blocks + 512 * 10 == 379_261_952
 
 
@@ -115,7 +116,7 @@ def test_multiply_accumulates_are_half_of_torchs_flops() -> None:
 def test_every_nets_multiply_accumulates_are_half_of_torchs_flops(name: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = build_net(name, classes=10, width=8).eval()
+    net = make_net(name, classes=10, width=8).eval()
     with FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, 32, 32))
     assert 2 * summarize(net, (3, 32, 32)).total_macs == counter.get_total_flops()
@@ -148,7 +149,7 @@ def test_what_fastnets_keep_as_it_began_does_not_train() -> None:
 
 
 def test_blocks_stand_after_their_children_and_containers_nowhere() -> None:
-    net = build_net("resnet18", classes=10)
+    net = make_net("resnet18", classes=10)
     labels = [row.label for row in summarize(net, (3, 32, 32), blocks=True).rows]
     assert labels[:14] == [
         "Conv2d-1",
@@ -173,7 +174,7 @@ def test_blocks_stand_after_their_children_and_containers_nowhere() -> None:
 
 
 def test_the_group_norm_nets_stem_relu_has_no_row() -> None:
-    summary = summarize(build_net("resnet18-gn", classes=10), (3, 32, 32), blocks=True)
+    summary = summarize(make_net("resnet18-gn", classes=10), (3, 32, 32), blocks=True)
     assert "ReLU" not in {row.type for row in summary.rows}
     assert [row.type for row in summary.rows[:3]] == ["Conv2d", "GroupNorm", "Conv2d"]
 
@@ -182,7 +183,7 @@ def test_the_group_norm_nets_stem_relu_has_no_row() -> None:
 @pytest.mark.parametrize("image_size", [28, 33, 64])
 @pytest.mark.parametrize("name", NETS)
 def test_other_images(name: str, image_size: int, channels: int) -> None:
-    net = build_net(name, classes=7, channels=channels, image_size=image_size, width=2)
+    net = make_net(name, classes=7, channels=channels, image_size=image_size, width=2)
     summary = summarize(net, (channels, image_size, image_size))
     stem = (2, image_size) if "resnet" in name else (2 * channels * 4, image_size - 1)
     assert summary.rows[0].output_shape == (-1, stem[0], stem[1], stem[1])
@@ -243,7 +244,7 @@ def seen_by_centre_cells(net: nn.Module, image_size: int) -> dict[str, int]:
     ],
 )
 def test_receptive_fields_are_what_gradients_show(name: str, image_size: int, last_px: int) -> None:
-    net = build_net(name, classes=2, width=1)
+    net = make_net(name, classes=2, width=1)
     rows = summarize(net, (3, 32, 32), blocks=True).rows
     shown = {row.name: row.receptive_field for row in rows}
     assert shown.pop("head") is None
@@ -385,7 +386,7 @@ def test_the_table_keeps_to_100_columns() -> None:
 
 
 def test_to_dict_is_json_and_complete() -> None:
-    net = build_net("resnet18", classes=3, width=2)
+    net = make_net("resnet18", classes=3, width=2)
     summary = summarize(net, (3, 32, 32), blocks=True)
     told = json.loads(json.dumps(summary.to_dict()))
     rows = tuple(
@@ -436,7 +437,7 @@ class DrawsInForward(nn.Module):
 
 
 def test_nothing_of_the_model_or_the_random_state_changes() -> None:
-    net = build_net("custom-resnet", classes=3, width=2)
+    net = make_net("custom-resnet", classes=3, width=2)
     net.prep.add_module("noise", DrawsInForward())
     net.prep.add_module("dropout", nn.Dropout(0.5))
     net.train()
@@ -461,7 +462,7 @@ def test_nothing_of_the_model_or_the_random_state_changes() -> None:
 
 
 def test_an_image_the_model_cannot_take() -> None:
-    net = build_net("custom-resnet", classes=3, width=2).train()
+    net = make_net("custom-resnet", classes=3, width=2).train()
     before = state_of(net)
     with pytest.raises(ResightError, match=r"input_shape = \(1, 32, 32\): the model cannot") as e:
         summarize(net, (1, 32, 32))

@@ -20,7 +20,7 @@ from resight.cli.output import print_timings
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.runs.run import Run, load_run
-from resight.training import costs
+from resight.training import costs, request, session
 from resight.training import train as training
 from resight.training.timings import PARTS, Timings, table
 from test_resume import StopAt, fit, images_for, interrupt, resume, tiny
@@ -105,7 +105,7 @@ def test_a_part_that_no_table_knows_is_a_mistake() -> None:
 def test_the_table_has_seconds_and_shares() -> None:
     timings = Timings(started=95.0, clock=Clock())
     timings.add({"steps": 1200.0})
-    first, second, third = timings.lines(2410.0)
+    first, second, third = table(timings.parts(2410.0))
     assert re.fullmatch(rf"  {re.escape(PARTS['start'])} +5\.00 s +0\.2%", first)
     assert re.fullmatch(rf"  {re.escape(PARTS['steps'])} +1,200\.00 s +49\.8%", second)
     assert re.fullmatch(rf"  {re.escape(PARTS['rest'])} +1,205\.00 s +50\.0%", third)
@@ -117,17 +117,17 @@ def test_each_second_of_a_training_goes_to_what_took_it(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(training, "Timings", partial(Timings, clock=clock))
-    for seconds, name in (
-        (1, "find_recipe"),
-        (2, "open_data"),
-        (4, "build_job"),
-        (16, "run_range_test"),
-        (32, "_watch"),
-        (64, "measure"),
-        (128, "save_model"),
+    monkeypatch.setattr(session, "Timings", partial(Timings, clock=clock))
+    for seconds, module, name in (
+        (1, request, "find_recipe"),
+        (2, session, "open_data"),
+        (4, session, "build_job"),
+        (16, training, "run_range_test"),
+        (32, training, "_watch"),
+        (64, training, "measure"),
+        (128, training, "save_model"),
     ):
-        monkeypatch.setattr(training, name, clock.moving(seconds, getattr(training, name)))
+        monkeypatch.setattr(module, name, clock.moving(seconds, getattr(module, name)))
     monkeypatch.setattr(costs, "say", clock.moving(8, costs.say))
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     run = fit(recipe, make_data(256, val=12), out, started=clock.now)

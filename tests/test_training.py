@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import resight
 from conftest import make_data
+from helpers import batches
 from resight.comparison.page import write_page
 from resight.data.types import ImageData
 from resight.diagnosis import record_checks
@@ -126,7 +127,7 @@ def test_train_loss_is_a_mean_over_images(data: ImageData, out: Path) -> None:
     job = build_job(recipe, data, runtime())
     losses, hits = 0.0, 0
     plan = job.plan(0)
-    for index in job.batches(plan):
+    for index in batches(job, plan):
         images, labels = job.train.augmented(index, plan, recipe.augment)
         with torch.no_grad():
             logits = job.state.model.train()(images)
@@ -215,7 +216,7 @@ def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
 
     def poisoned(self: Eager, *args: Any, **kwargs: Any) -> Any:
         loss, correct = original(self, *args, **kwargs)
-        return (loss * float("nan") if self.state.step == 5 else loss), correct
+        return (loss * float("nan") if self.context.state.step == 5 else loss), correct
 
     monkeypatch.setattr(Eager, "step", poisoned)
     monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(1e-3, 1e-3))
@@ -386,7 +387,7 @@ def test_cuda_sees_the_same_augmented_images_as_the_cpu(data: ImageData) -> None
     images = []
     for job in jobs:
         plan = job.plan(1)
-        index = next(iter(job.batches(plan)))
+        index = next(iter(batches(job, plan)))
         images.append(job.train.augmented(index, plan, recipe.augment)[0].cpu())
     assert torch.allclose(images[0], images[1], atol=1e-6)
 

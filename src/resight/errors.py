@@ -1,4 +1,4 @@
-"""What a user can mend: one clear line each, with the nearest right name where there is one."""
+"""What a user can fix: one clear line each, with the nearest right name where there is one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class ResightError(ValueError):
-    """Something the user can mend, said in one line: what, where, what is allowed, what to do."""
+    """Something the user can fix, said in one line: what, where, what is allowed, what to do."""
 
     def __init__(self, message: str) -> None:
         # a name that the message repeats may hold a line break
@@ -16,6 +16,11 @@ class ResightError(ValueError):
 
 class ResightWarning(UserWarning):
     """A setting that has no effect, or a difference that matters to the result."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

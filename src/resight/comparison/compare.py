@@ -73,13 +73,8 @@ def recipe_differences(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
 
 
 def _flat(run: Run) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for section, settings in run.recipe.to_dict().items():
-        if isinstance(settings, dict):
-            flat |= {f"{section}.{key}": value for key, value in settings.items()}
-        else:
-            flat[section] = settings
     source = run.resolved.get("data", {}).get("source")
+    flat = run.recipe.flat()
     return flat if source is None else {**flat, "data.source": source}
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from resight.records import best_epoch
 from resight.runs.run import Run
 
 
@@ -55,8 +55,8 @@ class RunNumbers:
         interval = result.get("test_accuracy_95")
         runtime = run.environment.get("runtime", {})
         so_far = math.fsum(row["train_seconds"] for row in metrics) if metrics else None
-        test_best, test_best_epoch = _best(metrics, "test_accuracy")
-        val_best, val_best_epoch = _best(metrics, "val_accuracy")
+        best_test = best_epoch(metrics, "test_accuracy") or {}
+        best_val = best_epoch(metrics, "val_accuracy") or {}
         return cls(
             name=name,
             path=str(run.path),
@@ -73,11 +73,11 @@ class RunNumbers:
             test_accuracy_95=(interval[0], interval[1]) if interval else None,
             test_images=result.get("test_images"),
             test_last=last.get("test_accuracy"),
-            test_best=test_best,
-            test_best_epoch=test_best_epoch,
+            test_best=best_test.get("test_accuracy"),
+            test_best_epoch=best_test.get("epoch"),
             val_last=last.get("val_accuracy"),
-            val_best=val_best,
-            val_best_epoch=val_best_epoch,
+            val_best=best_val.get("val_accuracy"),
+            val_best_epoch=best_val.get("epoch"),
             train_accuracy=last.get("train_accuracy"),
             train_seconds=result.get("train_seconds", so_far),
             wall_seconds=result.get("wall_seconds"),
@@ -98,12 +98,3 @@ def short_names(places: Sequence[Path]) -> list[str]:
         )
         names.append(str(Path(*place.parts[-fewest:])))
     return names
-
-
-def _best(metrics: list[dict[str, Any]], key: str) -> tuple[float | None, int | None]:
-    """The highest value and the first epoch that had it."""
-    rows = [row for row in metrics if key in row]
-    if not rows:
-        return None, None
-    best = max(rows, key=lambda row: float(row[key]))
-    return best[key], best["epoch"]

@@ -13,6 +13,7 @@ from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
 from resight.intervals import standard_error
+from resight.records import watched_split
 
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
@@ -100,7 +101,7 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
     if not evidence.metrics or not evidence.settled:
         return
     last = evidence.metrics[-1]
-    split = "val" if "val_accuracy" in last else "test"
+    split = watched_split(last)
     if f"{split}_accuracy" not in last:  # measured at the end alone
         return
     train, other = last["train_accuracy"], last[f"{split}_accuracy"]
@@ -125,7 +126,7 @@ def improving(evidence: Evidence) -> Iterator[Finding]:
     """The accuracy still rose at the end, and train is not ahead: more epochs would help."""
     if not evidence.metrics or not evidence.finished:
         return
-    split = "val" if "val_accuracy" in evidence.metrics[-1] else "test"
+    split = watched_split(evidence.metrics[-1])
     rows = [row for row in evidence.metrics if f"{split}_accuracy" in row]
     if len(rows) < 2:
         return

@@ -16,7 +16,7 @@ from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
 from resight.diagnosis.record_checks import at_chance
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
-from resight.recipe.settings import OneCycle, Schedule
+from resight.recipe.settings import Schedule
 
 
 def judged_from(schedule: Schedule, steps_per_epoch: int) -> int:
@@ -25,8 +25,9 @@ def judged_from(schedule: Schedule, steps_per_epoch: int) -> int:
     That ends at a one-cycle's peak, and for any shape not before `watch_steps`: fresh weights start
     above the loss of knowing nothing, and lose that first.
     """
-    peak = schedule.peak_epoch if isinstance(schedule, OneCycle) else 0.0
-    return max(round(peak * steps_per_epoch), THRESHOLDS.watch_steps) + THRESHOLDS.watch_steps
+    return (
+        max(round(schedule.peak * steps_per_epoch), THRESHOLDS.watch_steps) + THRESHOLDS.watch_steps
+    )
 
 
 @dataclass

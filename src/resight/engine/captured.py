@@ -18,17 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.engine.graphs import CudaGraphs, Graphs
 from resight.engine.optim import set_tensor_rates, use_tensor_rates
 from resight.engine.rates import Rates
-from resight.engine.runtime import Runtime
-from resight.engine.state import TrainState
-from resight.engine.step import Eager, learn
-from resight.errors import ResightWarning
-from resight.recipe.recipe import Recipe
-from resight.recipe.schedule import small_at
+from resight.engine.step import Eager, StepContext, learn
+from resight.errors import ResightWarning, first_line
 
 
 @dataclass(frozen=True)
@@ -47,23 +42,14 @@ class Captured:
     recordings apart; what changes from step to step is read from tables by `_counter`.
     """
 
-    def __init__(
-        self,
-        state: TrainState,
-        recipe: Recipe,
-        runtime: Runtime,
-        split: DeviceSplit,
-        steps: int,
-        graphs: Graphs | None = None,
-    ) -> None:
-        """steps: of an epoch. graphs: CUDA's own unless given."""
-        self.state, self.recipe, self.runtime, self.split = state, recipe, runtime, split
-        self.steps = steps
-        self._graphs = graphs or CudaGraphs(runtime.device)
+    def __init__(self, context: StepContext, graphs: Graphs | None = None) -> None:
+        """graphs: CUDA's own unless given."""
+        self.context = context
+        state, device, steps = context.state, context.runtime.device, context.steps
+        self._graphs = graphs or CudaGraphs(device)
         self.recording_seconds = 0.0
         self._replays: dict[_Kind, Callable[[], None]] = {}
-        use_tensor_rates(state.optimizer, runtime.device)
-        device = runtime.device
+        use_tensor_rates(state.optimizer, device)
         columns = len(state.optimizer.param_groups)
         self._table = torch.zeros(steps, columns + 1, device=device)  # LRs, then the average's
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
@@ -81,7 +67,8 @@ class Captured:
             return
         assert rates.momenta is None, "momentum is a number of Python's: Eager cycles it"
         self._average = rates.average
-        self._table[: len(rates)].copy_(rates.table(self.state.optimizer))
+        state = self.context.state
+        self._table[: len(rates)].copy_(rates.table(state.optimizer))
         if self._plan is None:
             self._plan = _own(plan)
         else:
@@ -89,20 +76,19 @@ class Captured:
         began = time.perf_counter()
         try:
             for position in range(first, len(rates)):
-                kind = self._kind(position, self.state.step + position - first)
+                kind = self._kind(position, state.step + position - first)
                 if kind not in self._replays:
                     self._replays[kind] = self._record(kind, position)
         except RuntimeError as error:  # also of out of memory, which Eager will then say
             self._replays.clear()  # and the memory that they hold
-            self.state.optimizer.zero_grad(set_to_none=True)  # left where the recording broke off
-            first_line = (str(error).splitlines() or [""])[0]
+            state.optimizer.zero_grad(set_to_none=True)  # left where the recording broke off
             warnings.warn(
-                f"the step could not be captured as a CUDA graph ({first_line}): each operation "
-                "is run as it comes, with the same result; --executor eager says so at once",
+                f"the step could not be captured as a CUDA graph ({first_line(error)}): falling "
+                "back to eager execution, same results; --executor eager silences this",
                 ResightWarning,
                 stacklevel=2,
             )
-            self._instead = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
+            self._instead = Eager(self.context)
             self._instead.begin(plan, rates, first)
             return
         finally:
@@ -114,27 +100,27 @@ class Captured:
         if self._instead:
             return self._instead.step(position)
         assert position == self._next, (position, self._next)
-        self._replays[self._kind(position, self.state.step)]()
-        self.state.step += 1
+        state = self.context.state
+        self._replays[self._kind(position, state.step)]()
+        state.step += 1
         self._next += 1
         return self._loss, self._correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         """A step on any images, as it comes: what `Eager.train_on` does."""
-        eager = Eager(self.state, self.recipe, self.runtime, self.split, self.steps)
-        return eager.train_on(index, plan)
+        return Eager(self.context).train_on(index, plan)
 
     def _kind(self, position: int, step: int) -> _Kind:
-        batch = self.recipe.train.batch_size
+        batch = self.context.recipe.train.batch_size
         return _Kind(
-            images=min(batch, len(self.split) - position * batch),
-            small=small_at(self.recipe.schedule, step, self.steps),
-            averages=bool(self.state.average and self._average[position]),
+            images=min(batch, len(self.context.split) - position * batch),
+            small=self.context.small_at(step),
+            averages=bool(self.context.state.average and self._average[position]),
         )
 
     def _record(self, kind: _Kind, position: int) -> Callable[[], None]:
         """Warm up and record the step of `kind` at `position`; the state is as before."""
-        before = self.state.snapshot()
+        before = self.context.state.snapshot()
 
         def body() -> None:
             self._body(kind)
@@ -146,21 +132,19 @@ class Captured:
         try:
             self._graphs.warm_up(warm)
         finally:
-            self.state.restore(before)
+            self.context.state.restore(before)
         self._counter.fill_(position)  # a row that exists, if `record` looks
         return self._graphs.record(body)
 
     def _body(self, kind: _Kind) -> None:
         """One step, from tables and buffers alone."""
         assert self._plan is not None
-        state, batch = self.state, self.recipe.train.batch_size
+        state, batch = self.context.state, self.context.recipe.train.batch_size
         row = self._table.index_select(0, self._counter)[0]
         set_tensor_rates(state.optimizer, row[:-1])
         places = self._counter * batch + torch.arange(kind.images, device=self._counter.device)
         index = self._plan.order.index_select(0, places)
-        loss, correct = learn(
-            state, self.recipe, self.runtime, self.split, index, self._plan, small=kind.small
-        )
+        loss, correct = learn(self.context, index, self._plan, small=kind.small)
         if kind.averages:
             assert state.average is not None
             state.average.update(state.model, row[-1])

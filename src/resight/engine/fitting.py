@@ -1,11 +1,22 @@
-"""What a recipe can't be trained with here: refused before the first step, in words."""
+"""A recipe and a runtime fitted to each other: what is refused, and how large batches are run."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import warnings
+
+from torch import nn
+
+from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData
 from resight.engine.runtime import Runtime
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.recipe.recipe import Recipe
+
+PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
+LARGE_BATCH = 512
+FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
 
 
 def check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
@@ -13,9 +24,9 @@ def check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
 
     piece: images that go through the net at a time; 0 for the whole batch.
     """
-    net, batch, n = recipe.model.net, recipe.train.batch_size, len(data.train)
+    net, batch, n = recipe.model.facts, recipe.train.batch_size, len(data.train)
     size = recipe.schedule.small_px or recipe.data.image_size  # at first
-    if net == "resnet18-gn" or _last_map(net, size) > 1:
+    if not net.batch_norm or net.last_map(size) > 1:
         return
     piece = piece or batch
     batches = {min(batch, n)} | ({n % batch} if recipe.train.last_batch == "keep" else set())
@@ -26,13 +37,6 @@ def check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
             f"{what} of one image of {n}, and batch norm needs two at {size} px; change it or "
             "--set train.last_batch=drop"
         )
-
-
-def _last_map(net: str, size: int) -> int:
-    """Side of the last map that is normed, of images of `size` px."""
-    if net == "custom-resnet":
-        return size // 8
-    return (size - 1) // 8 if net.startswith("fastnet") else -(-size // 8)
 
 
 def check_lookahead(recipe: Recipe, steps: int) -> None:
@@ -46,14 +50,68 @@ def check_lookahead(recipe: Recipe, steps: int) -> None:
 
 
 def check_width(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse a ResNet-18 that would corrupt the process's memory.
-
-    Below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last
-    memory writes past its end on a CPU, and the process dies of it sooner or later.
-    """
-    if runtime.on_cpu and recipe.model.net.startswith("resnet18") and recipe.model.width < 8:
+    """Refuse a net so narrow that it would corrupt the process's memory on a CPU (see `NETS`)."""
+    least = recipe.model.facts.narrowest_on_cpu
+    if runtime.on_cpu and recipe.model.width < least:
         raise ResightError(
-            f"model.width = {recipe.model.width} with {recipe.model.net} on a CPU: allowed is 8 or "
-            "more (with fewer channels torch's convolutions write past their memory); take "
+            f"model.width = {recipe.model.width} must be at least {least} for {recipe.model.net} "
+            "on a CPU (with fewer channels torch's convolutions write past their memory); use "
             "custom-resnet for a narrower net"
         )
+
+
+def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
+    """`runtime` fitted to what is trained: pieces of the batch that a CPU's caches hold; on a GPU
+    fused kernels where the training is long enough to earn their compiling, and the eager executor
+    where a step can't be captured."""
+    if runtime.on_cpu:
+        return _in_pieces(recipe, runtime)
+    runtime = dataclasses.replace(runtime, fused=fuses(total_steps))
+    if runtime.executor != "captured":
+        return runtime
+    if not train.resident:
+        why = "the images are streamed from the disk"
+    elif recipe.optimizer.cycle_momentum:
+        why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
+    else:
+        return runtime
+    if runtime.reasons.get("executor") == "asked for":
+        warnings.warn(
+            f"--executor captured is ignored: {why}; each operation is run as it comes",
+            ResightWarning,
+            stacklevel=2,
+        )
+    reasons = {**runtime.reasons, "executor": why}
+    return dataclasses.replace(runtime, executor="eager", reasons=reasons)
+
+
+def fuses(total_steps: int) -> bool:
+    return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
+
+
+def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
+    """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
+
+    With group norm that changes nothing but the rounding. Batch norm's statistics are then a
+    piece's, so that the usual batches, up to 512 images, stay whole.
+    """
+    batch, has_batch_norm = recipe.train.batch_size, recipe.model.facts.batch_norm
+    if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
+        return runtime
+    size = -(-batch // -(-batch // PIECE_IMAGES))
+    why = f"a batch of {batch} goes through in pieces of {size}, which the caches hold"
+    why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
+    reasons = {**runtime.reasons, "micro_batch": why}
+    return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
+
+
+def slow_norms(model: nn.Module, share: float) -> None:
+    """Let running statistics move as far in all pieces of a batch as they would in the whole."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** share
+
+
+def piece_size(recipe: Recipe, runtime: Runtime) -> int:
+    """Images that go through the net at a time; 0 for the whole batch."""
+    return recipe.train.norm_batch or runtime.micro_batch

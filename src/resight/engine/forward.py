@@ -14,7 +14,7 @@ from resight.data.augment import normalize
 from resight.data.batches import DeviceSplit
 from resight.engine.graphs import CudaGraphs, Graphs
 from resight.engine.runtime import Runtime
-from resight.errors import ResightWarning
+from resight.errors import ResightWarning, first_line
 
 Tta = Literal["none", "flip", "flip-shift"]
 SHIFT_PX = 1
@@ -130,10 +130,9 @@ class Forwards:
     def _refuse(self, error: RuntimeError) -> None:
         self._refused = True
         self._kept.clear()  # and the memory that they hold
-        first_line = (str(error).splitlines() or [""])[0]
         warnings.warn(
-            f"the evaluation could not be captured as a CUDA graph ({first_line}): each operation "
-            "is run as it comes, with the same result",
+            f"the evaluation could not be captured as a CUDA graph ({first_line(error)}): falling "
+            "back to eager execution, same results",
             ResightWarning,
             stacklevel=2,
         )

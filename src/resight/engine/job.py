@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resight.data.augment import normalize
 from resight.data.batches import DeviceSplit, steps_per_epoch
@@ -20,13 +18,22 @@ from resight.data.plan import EpochPlan
 from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
-from resight.engine.fitting import check_batches, check_lookahead, check_width
+from resight.engine.captured import Captured
+from resight.engine.fitting import (
+    check_batches,
+    check_lookahead,
+    check_width,
+    fitted,
+    fuses,
+    piece_size,
+    slow_norms,
+)
 from resight.engine.forward import Forwards
 from resight.engine.rates import given_rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import TrainState
-from resight.engine.step import Eager, Executor, piece_size
-from resight.errors import ResightError, ResightWarning
+from resight.engine.step import Eager, Executor, StepContext
+from resight.errors import ResightError
 from resight.models.blocks import fuse
 from resight.recipe.catalog import find_recipe
 from resight.recipe.overrides import changed
@@ -35,9 +42,6 @@ from resight.recipe.recipe import Recipe
 CUDA_LOG_STEPS = 32
 LR_TEST_STEPS = 200
 WHITENING_PIXELS = 5000 * 32**2  # airbench's images
-PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
-LARGE_BATCH = 512
-FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
 FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
 
 
@@ -55,6 +59,11 @@ class Job:
     test: DeviceSplit
     steps_per_epoch: int
     forwards: Forwards | None = None  # recorded passes, where steps are recorded too
+
+    @property
+    def context(self) -> StepContext:
+        """What its steps work with."""
+        return StepContext(self.state, self.recipe, self.runtime, self.train, self.steps_per_epoch)
 
     @property
     def total_steps(self) -> int:
@@ -86,11 +95,6 @@ class Job:
             epoch=epoch,
         )
         return plan.to(self.runtime.device)
-
-    def batches(self, plan: EpochPlan) -> Iterator[Tensor]:
-        """The images of each step of an epoch: int64 (B,)."""
-        size = self.recipe.train.batch_size
-        return (plan.batch(position, size) for position in range(self.steps_per_epoch))
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
         """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""
@@ -128,7 +132,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     check_width(recipe, runtime)
     check_lookahead(recipe, steps)
     train = place(data, "train", runtime)
-    runtime = _fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
+    runtime = fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
     check_batches(recipe, data, piece_size(recipe, runtime))
     state = TrainState.build(
         recipe,
@@ -136,15 +140,15 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
         channels=data.channels,
         steps_per_epoch=steps,
         device=runtime.device,
-        sample=_sample(train) if recipe.model.net.startswith("fastnet") else None,
+        sample=_sample(train) if recipe.model.facts.whitening_stem else None,
     )
     test = place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)
     fuse(state.model, fused=runtime.fused)
     piece = piece_size(recipe, runtime)
     if 0 < piece < recipe.train.batch_size:
-        _slow_norms(state.model, piece / recipe.train.batch_size)
-    executor = _executor(state, recipe, runtime, train, steps)
+        slow_norms(state.model, piece / recipe.train.batch_size)
+    executor = _executor(StepContext(state, recipe, runtime, train, steps))
     recorded = runtime.executor == "captured" and monitor.resident and test.resident
     recorded &= recipe.evaluate.when == "each-epoch"  # a recording pays for itself by replays
     forwards = Forwards(runtime) if recorded else None
@@ -160,72 +164,14 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
     runtime = job.runtime
     if not runtime.on_cpu:
         total = recipe.schedule.epochs * job.steps_per_epoch
-        runtime = dataclasses.replace(runtime, fused=_fuses(total))
+        runtime = dataclasses.replace(runtime, fused=fuses(total))
         fuse(job.state.model, fused=runtime.fused)
-    executor = _executor(job.state, recipe, runtime, job.train, job.steps_per_epoch)
+    executor = _executor(StepContext(job.state, recipe, runtime, job.train, job.steps_per_epoch))
     return dataclasses.replace(job, recipe=recipe, runtime=runtime, executor=executor)
 
 
-def _executor(
-    state: TrainState, recipe: Recipe, runtime: Runtime, train: DeviceSplit, steps: int
-) -> Executor:
-    if runtime.executor == "captured":
-        from resight.engine.captured import Captured
-
-        return Captured(state, recipe, runtime, train, steps)
-    return Eager(state, recipe, runtime, train, steps)
-
-
-def _fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
-    """`runtime` fitted to what is trained: pieces of the batch that a CPU's caches hold; on a GPU
-    fused kernels where the training is long enough to earn their compiling, and the eager executor
-    where a step can't be captured."""
-    if runtime.on_cpu:
-        return _in_pieces(recipe, runtime)
-    runtime = dataclasses.replace(runtime, fused=_fuses(total_steps))
-    if runtime.executor != "captured":
-        return runtime
-    if not train.resident:
-        why = "the images are streamed from the disk"
-    elif recipe.optimizer.cycle_momentum:
-        why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
-    else:
-        return runtime
-    if runtime.reasons.get("executor") == "asked for":
-        warnings.warn(
-            f"--executor captured is ignored: {why}; each operation is run as it comes",
-            ResightWarning,
-            stacklevel=2,
-        )
-    reasons = {**runtime.reasons, "executor": why}
-    return dataclasses.replace(runtime, executor="eager", reasons=reasons)
-
-
-def _fuses(total_steps: int) -> bool:
-    return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
-
-
-def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
-    """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
-
-    With group norm that changes nothing but the rounding. Batch norm's statistics are then a
-    piece's, so that the usual batches, up to 512 images, stay whole.
-    """
-    batch, has_batch_norm = recipe.train.batch_size, recipe.model.net != "resnet18-gn"
-    if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
-        return runtime
-    size = -(-batch // -(-batch // PIECE_IMAGES))
-    why = f"a batch of {batch} goes through in pieces of {size}, which the caches hold"
-    why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
-    reasons = {**runtime.reasons, "micro_batch": why}
-    return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
-
-
-def _slow_norms(model: nn.Module, share: float) -> None:
-    """Let running statistics move as far in all pieces of a batch as they would in the whole."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
-            module.momentum = 1 - (1 - module.momentum) ** share
+def _executor(context: StepContext) -> Executor:
+    return Captured(context) if context.runtime.executor == "captured" else Eager(context)
 
 
 def _sample(train: DeviceSplit) -> Tensor:
@@ -273,9 +219,3 @@ def open_data(
     if recipe.data.val_fraction:
         data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)
     return data
-
-
-def needs_lr_test(recipe: Recipe) -> bool:
-    """Whether some LR of the schedule is to be found."""
-    schedule = recipe.schedule
-    return "find" in (schedule.lr_max, getattr(schedule, "lr_min", None))

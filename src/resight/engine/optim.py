@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     """torch's own optimizer, fused, or `muon.Muon`; its state made at once: zeros.
 
     State that exists from the start makes a snapshot complete at any step. The LR is 0 until a step
-    sets it. Which parameters are in which group: `_parts`.
+    sets it. Which parameters are in which group: `_split`.
     """
     groups = _groups(model, settings)
     if isinstance(settings, Muon):
@@ -100,7 +100,7 @@ def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     """The parts that hold a parameter. A scaled part's decay is divided by its scale, so that
     LR · decay is the recipe's; `decay = "weights"`: none for parameters of one dimension."""
     groups = []
-    for parameters, scale, keys in _parts(model, settings):
+    for parameters, scale, keys in _split(model, settings):
         if not parameters:
             continue
         decayed = settings.decay == "all" or parameters[0].ndim > 1
@@ -110,10 +110,10 @@ def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     return groups
 
 
-Part = tuple[list[nn.Parameter], float, dict[str, Any]]  # parameters, LR scale, further keys
+Group = tuple[list[nn.Parameter], float, dict[str, Any]]  # parameters, LR scale, further keys
 
 
-def _parts(model: nn.Module, settings: Optimizer) -> list[Part]:
+def _split(model: nn.Module, settings: Optimizer) -> list[Group]:
     """What is trained, cut up: always in this order, each parameter once.
 
     Muon: 4-D weights, other weights, 1-D parameters, the stem's; all but the first by SGD.
@@ -145,7 +145,7 @@ def _parts(model: nn.Module, settings: Optimizer) -> list[Part]:
     biases = _norm_biases(model) if scale != 1.0 else []
     bias_ids = {id(p) for p in biases}
     rest = [p for p in rest if id(p) not in bias_ids]
-    parts: list[Part] = [(rest, 1.0, {})]
+    parts: list[Group] = [(rest, 1.0, {})]
     if settings.decay == "weights":
         weights, others = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
         parts = [(weights, 1.0, {}), (others, 1.0, {})]

@@ -27,6 +27,30 @@ BENCHMARK_LIMIT = 4
 
 
 @dataclass(frozen=True)
+class RuntimeOptions:
+    """What a call asks of the runtime; "auto" leaves it to `Runtime.choose`."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    executor: str = "auto"
+    deterministic: bool = False
+
+    def choose(self) -> Runtime:
+        """Raises `ResightError` for what this machine does not have."""
+        return Runtime.choose(
+            self.device,
+            self.precision,
+            executor=self.executor,
+            deterministic=self.deterministic,
+        )
+
+    @property
+    def given(self) -> dict[str, str | bool]:
+        """What was asked for, without what was left open."""
+        return {key: value for key, value in vars(self).items() if value not in ("auto", False)}
+
+
+@dataclass(frozen=True)
 class Runtime:
     """device, precision, threads and executor of a run; `reasons` says why each, in words.
 
@@ -69,22 +93,16 @@ class Runtime:
 
     @classmethod
     def like(
-        cls,
-        stored: Mapping[str, Any] | None,
-        device: str = "auto",
-        precision: str = "auto",
-        *,
-        executor: str = "auto",
-        deterministic: bool = False,
-        run: Path,
+        cls, stored: Mapping[str, Any] | None, options: RuntimeOptions, *, run: Path
     ) -> Runtime:
         """The runtime that a run recorded (`to_dict`), where this machine has it and nothing else
-        was asked for; `choose` where it recorded none.
+        was asked for; a new one where it recorded none.
 
-        Warns of another one, under which the result is not the same bit for bit.
+        Warns of a different one, under which the result is not the same bit for bit.
         """
         if not stored:
-            return cls.choose(device, precision, executor=executor, deterministic=deterministic)
+            return options.choose()
+        device, precision, executor = options.device, options.precision, options.executor
         if device == "auto" and (stored["device"] == "cpu" or torch.cuda.is_available()):
             device = stored["device"]
         if precision == "auto":
@@ -95,7 +113,7 @@ class Runtime:
             device,
             precision,
             threads=stored["threads"],
-            deterministic=deterministic or stored["deterministic"],
+            deterministic=options.deterministic or stored["deterministic"],
             executor=executor,
         )
         now = runtime.to_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from resight.data.plan import generator
 from resight.engine.averages import Averages, make_averages
 from resight.engine.optim import make_optimizer
-from resight.models import build_net
-from resight.models.fastnet import FastNet
+from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 
-HOW = ("params", "lr", "capturable")  # keys of a parameter group that its executor owns
+EXECUTOR_KEYS = ("params", "lr", "capturable")  # of a parameter group
+
+
+class _Whitened(Protocol):
+    """A net whose stem is set by training images (`Net.whitening_stem`)."""
+
+    def whiten_(self, images: Tensor) -> None: ...
 
 
 @dataclass
@@ -65,8 +70,8 @@ class TrainState:
         sample: float (n, C, H, W), normalised images that a whitening stem is set by.
         """
         model = init_net(recipe, classes=classes, channels=channels)
-        if isinstance(model, FastNet) and sample is not None:
-            model.whiten_(sample)
+        if sample is not None:
+            cast(_Whitened, model).whiten_(sample)
         model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = make_averages(model, recipe.train)  # of the whitened net
         optimizer = make_optimizer(model, recipe.optimizer)
@@ -114,7 +119,7 @@ class TrainState:
             self.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True
         ):
             # how a group is run stays as it is; a step writes its LR anyway
-            group.update({key: value for key, value in old.items() if key not in HOW})
+            group.update({key: value for key, value in old.items() if key not in EXECUTOR_KEYS})
             if "betas" in group:
                 group["betas"] = tuple(group["betas"])
         self.trace.losses.copy_(saved["trace"]["losses"])
@@ -131,21 +136,15 @@ def init_net(recipe: Recipe, *, classes: int, channels: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key)
         return build_net(
-            settings.net,
-            classes=classes,
-            channels=channels,
-            image_size=recipe.data.image_size,
-            width=settings.width,
-            norm=settings.norm,
-            conv_bias=settings.conv_bias,
-            logit_scale=settings.logit_scale,
+            settings, classes=classes, channels=channels, image_size=recipe.data.image_size
         )
 
 
 def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state without what an executor owns: any other goes on with it."""
     groups = [
-        {key: v for key, v in g.items() if key not in HOW[1:]} for g in optimizer["param_groups"]
+        {key: v for key, v in g.items() if key not in EXECUTOR_KEYS[1:]}
+        for g in optimizer["param_groups"]
     ]
     return {**optimizer, "param_groups": groups}
 

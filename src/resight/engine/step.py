@@ -1,4 +1,4 @@
-"""One training step, and the executor that runs it as it comes.
+"""One training step, and the executor that runs it operation by operation.
 
 The LR test and the time estimate run this very step on a snapshot; nothing else trains a net here.
 `captured.py` has the executor that replays it as a CUDA graph.
@@ -6,6 +6,7 @@ The LR test and the time estimate run this very step on a snapshot; nothing else
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from resight.data import augment
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
+from resight.engine.fitting import piece_size
 from resight.engine.optim import group_rates, set_rates
 from resight.engine.rates import Rates
 from resight.engine.runtime import Runtime
@@ -43,61 +45,64 @@ class Executor(Protocol):
         """A step on the images at `index` (int64 (B,)), at the optimizer's rates; averages stay."""
 
 
-class Eager:
-    """The reference executor: each operation as it comes."""
+@dataclass(frozen=True)
+class StepContext:
+    """What every step works with; only `state` changes. split: of training. steps: of an epoch."""
 
-    def __init__(
-        self, state: TrainState, recipe: Recipe, runtime: Runtime, split: DeviceSplit, steps: int
-    ) -> None:
-        """steps: of an epoch."""
-        self.state, self.recipe, self.runtime, self.split = state, recipe, runtime, split
-        self.steps = steps
+    state: TrainState
+    recipe: Recipe
+    runtime: Runtime
+    split: DeviceSplit
+    steps: int
+
+    def small_at(self, step: int) -> bool:
+        """Whether the images of `step` (over the whole training) are scaled down."""
+        return small_at(self.recipe.schedule, step, self.steps)
+
+
+class Eager:
+    """The reference executor: one operation after the other."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
         self.recording_seconds = 0.0
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         self._plan, self._rates = plan, rates
 
     def step(self, position: int) -> tuple[Tensor, Tensor]:
-        rates, optimizer = self._rates, self.state.optimizer
+        rates, state = self._rates, self.context.state
         momentum = rates.momenta[position] if rates.momenta else None
-        lrs = group_rates(optimizer, rates.lr[position], rates.stem[position])
-        set_rates(optimizer, lrs, momentum)
-        index = self._plan.batch(position, self.recipe.train.batch_size)
+        lrs = group_rates(state.optimizer, rates.lr[position], rates.stem[position])
+        set_rates(state.optimizer, lrs, momentum)
+        index = self._plan.batch(position, self.context.recipe.train.batch_size)
         loss, correct = self.train_on(index, self._plan)
-        if rates.average[position] and self.state.average:
-            self.state.average.update(self.state.model, rates.average[position])
+        if rates.average[position] and state.average:
+            state.average.update(state.model, rates.average[position])
         return loss, correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        small = small_at(self.recipe.schedule, self.state.step, self.steps)
-        loss, correct = learn(
-            self.state, self.recipe, self.runtime, self.split, index, plan, small=small
-        )
-        self.state.step += 1
+        small = self.context.small_at(self.context.state.step)
+        loss, correct = learn(self.context, index, plan, small=small)
+        self.context.state.step += 1
         return loss, correct
 
 
 def learn(
-    state: TrainState,
-    recipe: Recipe,
-    runtime: Runtime,
-    split: DeviceSplit,
-    index: Tensor,
-    plan: EpochPlan,
-    *,
-    small: bool,
+    context: StepContext, index: Tensor, plan: EpochPlan, *, small: bool
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward and the optimizer's step on the images at `index`; see `Executor.step`.
 
     In pieces where the recipe or the runtime wants that: their gradients are summed, each piece's
-    loss weighted by its images, so that the update is of the whole batch. Statistics of batch norm
-    are a piece's.
+    loss weighted by its images, so that the update is that of the whole batch. Statistics of batch
+    norm are a piece's.
     """
+    state, recipe, runtime = context.state, context.recipe, context.runtime
     model, optimizer = state.model.train(), state.optimizer
     size, scale = piece_size(recipe, runtime), runtime.loss_scale
     losses, corrects = [], []
     for piece in torch.split(index, size or len(index)):
-        images, labels = split.augmented(piece, plan, recipe.augment)
+        images, labels = context.split.augmented(piece, plan, recipe.augment)
         if small:
             images = augment.shrink(images, recipe.schedule.small_px)
         with runtime.autocast():
@@ -118,8 +123,3 @@ def learn(
     if len(losses) == 1:
         return losses[0], corrects[0]
     return torch.stack(losses).sum(), torch.stack(corrects).sum()
-
-
-def piece_size(recipe: Recipe, runtime: Runtime) -> int:
-    """Images that go through the net at a time; 0 for the whole batch."""
-    return recipe.train.norm_batch or runtime.micro_batch

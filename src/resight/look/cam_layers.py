@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resight.errors import ResightError, did_you_mean
+from resight.errors import ResightError, did_you_mean, first_line
 
 MOST_NAMES = 12  # of layers, in an error
 
@@ -72,10 +72,9 @@ def probe_model(
     try:
         logits = model(at_home(model, torch.zeros(2, *input_shape, device=device)))
     except Exception as error:  # a stranger's model raises of any kind
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ResightError(
-            f"the model cannot take images of shape {tuple(input_shape)} ({reason}); give the "
-            "channels, height and width it was built for"
+            f"the model cannot take images of shape {tuple(input_shape)} ({first_line(error)}); "
+            "give the channels, height and width it was built for"
         ) from error
     finally:
         for hook in hooks:

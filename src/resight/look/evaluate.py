@@ -12,7 +12,7 @@ import torch
 from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData, Split
 from resight.engine.forward import predict
-from resight.engine.runtime import Runtime
+from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError, ResightWarning, did_you_mean
 from resight.progress import Quiet, Reporter
 from resight.runs.own_images import check_own, load_like, own_images
@@ -73,7 +73,9 @@ def evaluate(
         for note in loaded.notes:
             reporter.say(f"note: {note}")
     images = _in_classes_of_run(loaded, split, tuple(about["classes"]))
-    runtime = Runtime.like(run.environment.get("runtime"), device, precision, run=run.path)
+    runtime = Runtime.like(
+        run.environment.get("runtime"), RuntimeOptions(device, precision), run=run.path
+    )
     runtime.apply()
     placed = DeviceSplit.place(
         images,

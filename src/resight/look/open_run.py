@@ -16,7 +16,7 @@ from resight.data.batches import DeviceSplit
 from resight.data.duplicates import Duplicate, find_duplicates
 from resight.data.plan import EpochPlan
 from resight.data.types import ImageData, Split
-from resight.engine.runtime import Runtime
+from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError
 from resight.progress import Reporter
 from resight.runs.calibration import fit_temperature
@@ -126,7 +126,7 @@ def open_run(
             f"{run.path}: its training has not begun, so there is nothing to look at; go on with "
             f"`resight train --resume {shlex.quote(str(run.path))}`"
         )
-    runtime = Runtime.like(run.environment.get("runtime"), device, run=run.path)
+    runtime = Runtime.like(run.environment.get("runtime"), RuntimeOptions(device), run=run.path)
     runtime.apply()
     try:
         loaded, missing = run.images(data, reporter=reporter), None

@@ -14,7 +14,8 @@ from resight.models.blocks import (
     norm_layer,
     pool_norm_activation,
 )
-from resight.recipe.nets import NormName
+from resight.recipe.nets import NETS, NormName
+from resight.recipe.settings import Model
 
 
 class CustomResNet(nn.Module):
@@ -31,8 +32,7 @@ class CustomResNet(nn.Module):
     6,574,090 with `conv_bias`.
     """
 
-    # To make maps of, first to last: the last of each size (see `cam_probe.default_layer`).
-    cam_layers: ClassVar[tuple[str, ...]] = ("res1", "layer2", "res2")
+    cam_layers: ClassVar[tuple[str, ...]] = NETS["custom-resnet"].cam_layers
 
     def __init__(
         self,
@@ -63,6 +63,19 @@ class CustomResNet(nn.Module):
         x = self.res2(self.layer3(x))
         logits: Tensor = self.head(self.pool(x).flatten(1))
         return logits * self.logit_scale if self.logit_scale != 1.0 else logits
+
+
+def custom_resnet(settings: Model, *, classes: int, channels: int, image_size: int) -> CustomResNet:
+    """The net as its settings have it."""
+    return CustomResNet(
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        width=settings.width,
+        norm=settings.norm,
+        conv_bias=settings.conv_bias,
+        logit_scale=settings.logit_scale,
+    )
 
 
 def _prep(in_channels: int, out_channels: int, *, conv_bias: bool) -> nn.Sequential:

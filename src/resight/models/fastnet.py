@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from resight.models.blocks import Fusable, conv3x3, pool_norm_activation
+from resight.recipe.nets import FASTNET_LAYERS
+from resight.recipe.settings import Model
 
 PATCH_PX = 2
 WHITENING_EPS = 5e-4
@@ -63,8 +65,7 @@ class FastNet(nn.Module):
     parameters at 64/256/256 for CIFAR-10, and 9,918,776 at 128/384/512 with `deep`.
     """
 
-    # Not group1: a cell of it has seen 9 pixels.
-    cam_layers: ClassVar[tuple[str, ...]] = ("group2", "group3")
+    cam_layers: ClassVar[tuple[str, ...]] = FASTNET_LAYERS
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class FastNet(nn.Module):
         return logits * self.logit_scale
 
 
-def fastnet(*, classes: int, channels: int, width: int, logit_scale: float) -> FastNet:
+def fastnet(settings: Model, *, classes: int, channels: int, image_size: int) -> FastNet:
     """Groups of 1, 4 and 4 times `width` channels; a head whose weights begin with a spread of 1.
 
     So `logit_scale` alone says how large the first logits are: airbench94_muon's is 1/256.
@@ -112,17 +113,17 @@ def fastnet(*, classes: int, channels: int, width: int, logit_scale: float) -> F
     net = FastNet(
         classes=classes,
         channels=channels,
-        widths=(width, 4 * width, 4 * width),
+        widths=(settings.width, 4 * settings.width, 4 * settings.width),
         deep=False,
         norm_momentum=0.4,
-        logit_scale=logit_scale,
+        logit_scale=settings.logit_scale,
     )
     with torch.no_grad():
         net.head.weight.div_(net.head.weight.std())
     return net
 
 
-def fastnet_deep(*, classes: int, channels: int, width: int, logit_scale: float) -> FastNet:
+def fastnet_deep(settings: Model, *, classes: int, channels: int, image_size: int) -> FastNet:
     """Groups of three convolutions with 1, 3 and 4 times `width` channels, torch's own head.
 
     airbench96's `width` is 128, its `logit_scale` 1/9. The stem's bias begins at 0.
@@ -130,10 +131,10 @@ def fastnet_deep(*, classes: int, channels: int, width: int, logit_scale: float)
     net = FastNet(
         classes=classes,
         channels=channels,
-        widths=(width, 3 * width, 4 * width),
+        widths=(settings.width, 3 * settings.width, 4 * settings.width),
         deep=True,
         norm_momentum=0.1,
-        logit_scale=logit_scale,
+        logit_scale=settings.logit_scale,
     )
     assert net.whiten.bias is not None
     nn.init.zeros_(net.whiten.bias)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.models.blocks import BasicBlock, conv3x3, norm_layer
-from resight.recipe.nets import NormName
+from resight.recipe.nets import RESNET18_LAYERS, NormName
+from resight.recipe.settings import Model
 
 
 class ResNet18(nn.Module):
@@ -22,8 +23,7 @@ class ResNet18(nn.Module):
     function; it makes no difference to what the net computes.
     """
 
-    # To make maps of, first to last (see `cam_probe.default_layer`).
-    cam_layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
+    cam_layers: ClassVar[tuple[str, ...]] = RESNET18_LAYERS
 
     def __init__(
         self,
@@ -66,27 +66,27 @@ def _stage(in_channels: int, out_channels: int, stride: int, norm: NormName) -> 
     )
 
 
-def resnet18(*, classes: int, channels: int, width: int, logit_scale: float) -> ResNet18:
+def resnet18(settings: Model, *, classes: int, channels: int, image_size: int) -> ResNet18:
     """The net with batch norm; strides 1, 2, 2, 2, so 32 px end in a 4×4 map."""
     return ResNet18(
         classes=classes,
         channels=channels,
-        width=width,
+        width=settings.width,
         norm="batch",
         strides=(1, 2, 2, 2),
         stem_relu_module=True,
-        logit_scale=logit_scale,
+        logit_scale=settings.logit_scale,
     )
 
 
-def resnet18_gn(*, classes: int, channels: int, width: int, logit_scale: float) -> ResNet18:
+def resnet18_gn(settings: Model, *, classes: int, channels: int, image_size: int) -> ResNet18:
     """The net with `GroupNorm(1, C)` throughout; strides 1, 2, 2, 1, so 32 px end in an 8×8 map."""
     return ResNet18(
         classes=classes,
         channels=channels,
-        width=width,
+        width=settings.width,
         norm="layer",
         strides=(1, 2, 2, 1),
         stem_relu_module=False,
-        logit_scale=logit_scale,
+        logit_scale=settings.logit_scale,
     )

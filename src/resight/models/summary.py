@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from resight.errors import ResightError
+from resight.errors import ResightError, first_line
 from resight.models.receptive_field import ReceptiveFields
 
 _BYTES_PER_NUMBER = 4
@@ -197,10 +197,9 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
         with _eval_mode(model), torch.random.fork_rng(gpus), torch.no_grad(), fields:
             model(images)
     except RuntimeError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ResightError(
             f"input_shape = {tuple(input_shape)!r}: the model cannot take an image of these "
-            f"channels, height and width ({reason}); give the shape it was built for"
+            f"channels, height and width ({first_line(error)}); give the shape it was built for"
         ) from error
     finally:
         for handle in hooks:

@@ -1,31 +1,89 @@
-"""The nets by name, and what recipes and the CLI must know of them without importing torch."""
+"""The table of nets: what is known of each without building it, and without importing torch.
+
+A new net is a file in `models/` and a row here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
-
-from resight.errors import ResightError, did_you_mean
 
 NormName = Literal["batch", "layer"]
 
-NETS: tuple[str, ...] = ("custom-resnet", "resnet18", "resnet18-gn", "fastnet", "fastnet-deep")
-NORMS: tuple[NormName, ...] = ("batch", "layer")
 
-# custom-resnet halves three times and rounds down; ResNet-18's strided convolutions round up.
-_SMALLEST_IMAGE_SIZE_PX = {
-    "custom-resnet": 8,
-    "resnet18": 1,
-    "resnet18-gn": 1,
-    "fastnet": 9,
-    "fastnet-deep": 9,
+@dataclass(frozen=True)
+class Net:
+    """build: `module.function` in `resight.models`; it takes the recipe's model settings, classes,
+    channels and image_size, and returns a module.
+
+    smallest_px: the smallest side of an image. last_map: the side of the last normalised map, of
+    the image's side. cam_layers: the modules to make maps of, first to last. batch_norm: whether it
+    normalises by batches. whitening_stem: whether its first layer is set by the images (`whiten_`).
+    any_size: whether its images may be smaller during the first epochs (`small_px`). variants:
+    whether `model.norm` and `model.conv_bias` are settings of it. narrowest_on_cpu: the smallest
+    `model.width` that a CPU trains.
+    """
+
+    build: str
+    smallest_px: int
+    last_map: Callable[[int], int]
+    cam_layers: tuple[str, ...]
+    batch_norm: bool = True
+    whitening_stem: bool = False
+    any_size: bool = True
+    variants: bool = False
+    narrowest_on_cpu: int = 1
+
+
+RESNET18_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+FASTNET_LAYERS = ("group2", "group3")  # not group1: a cell of it sees 9 pixels
+# below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last memory
+# writes past its end on a CPU, and the process dies of it sooner or later
+RESNET18_NARROWEST = 8
+
+NETS: dict[str, Net] = {
+    "custom-resnet": Net(
+        build="custom_resnet.custom_resnet",
+        smallest_px=8,  # it halves three times and rounds down
+        last_map=lambda px: px // 8,
+        cam_layers=("res1", "layer2", "res2"),
+        any_size=False,  # its last pool is of one size
+        variants=True,
+    ),
+    "resnet18": Net(
+        build="resnet18.resnet18",
+        smallest_px=1,  # its strided convolutions round up
+        last_map=lambda px: -(-px // 8),
+        cam_layers=RESNET18_LAYERS,
+        narrowest_on_cpu=RESNET18_NARROWEST,
+    ),
+    "resnet18-gn": Net(
+        build="resnet18.resnet18_gn",
+        smallest_px=1,
+        last_map=lambda px: -(-px // 4),
+        cam_layers=RESNET18_LAYERS,
+        batch_norm=False,
+        narrowest_on_cpu=RESNET18_NARROWEST,
+    ),
+    "fastnet": Net(
+        build="fastnet.fastnet",
+        smallest_px=9,
+        last_map=lambda px: (px - 1) // 8,
+        cam_layers=FASTNET_LAYERS,
+        whitening_stem=True,
+    ),
+    "fastnet-deep": Net(
+        build="fastnet.fastnet_deep",
+        smallest_px=9,
+        last_map=lambda px: (px - 1) // 8,
+        cam_layers=FASTNET_LAYERS,
+        whitening_stem=True,
+    ),
 }
 
 
-def smallest_image_size(name: str) -> int:
-    """The smallest side of a square image, in pixels, that the net can take.
-
-    Raises `ResightError` where no net has this name.
-    """
-    if name not in NETS:
-        raise ResightError(f"net {name!r} is not known{did_you_mean(name, NETS)}")
-    return _SMALLEST_IMAGE_SIZE_PX[name]
+def nets_with(fact: str) -> str:
+    """The names of the nets of which `fact` (a field of `Net`) holds, as words."""
+    *names, last = [name for name, net in NETS.items() if getattr(net, fact)]
+    return f"{', '.join(names)} and {last}" if names else last

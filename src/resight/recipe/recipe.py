@@ -14,8 +14,9 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from resight.errors import ResightError, did_you_mean
-from resight.recipe.nets import smallest_image_size
+from resight.recipe.nets import nets_with
 from resight.recipe.settings import (
+    KIND_KEYS,
     KINDS,
     Adam,
     Augment,
@@ -23,19 +24,17 @@ from resight.recipe.settings import (
     Evaluate,
     Loss,
     Model,
-    Muon,
     OneCycle,
     Optimizer,
-    Part,
     Plateau,
     Schedule,
-    Sgd,
+    Settings,
     Train,
 )
 from resight.render import html
 
 
-class Recipe(Part):
+class Recipe(Settings):
     """What is trained. `Recipe()` is custom-resnet; every field has a place in the TOML."""
 
     name: str = "custom-resnet"
@@ -60,33 +59,32 @@ class Recipe(Part):
                 f"augment.crop_pad_px = {augment.crop_pad_px} must be less than "
                 f"data.image_size = {size}"
             )
-        if isinstance(optimizer, Sgd) and optimizer.nesterov and optimizer.momentum == 0:
-            raise ValueError("optimizer.nesterov = true needs optimizer.momentum > 0")
-        if optimizer.cycle_momentum and not isinstance(self.schedule, OneCycle):
+        if optimizer.cycle_momentum and not self.schedule.can_cycle_momentum:
             raise ValueError(
                 f"optimizer.cycle_momentum = true needs schedule.shape = 'one-cycle', not "
                 f"'{self.schedule.shape}'"
             )
-        if optimizer.cycle_momentum and isinstance(optimizer, Muon):
+        if optimizer.cycle_momentum and not optimizer.can_cycle_momentum:
             raise ValueError(
                 "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta: "
                 "set it to false"
             )
         self._small_images_agree()
-        if self.schedule.stem_epochs and not self.model.net.startswith("fastnet"):
+        if self.schedule.stem_epochs and not self.model.facts.whitening_stem:
             raise ValueError(
                 f"schedule.stem_epochs = {self.schedule.stem_epochs:g} needs a net with a "
-                f"whitening stem, fastnet or fastnet-deep; {self.model.net} has none: set it to 0"
+                f"whitening stem: {nets_with('whitening_stem')} have one, {self.model.net} has "
+                "none; set it to 0"
             )
         if self.schedule.stem_epochs > self.schedule.epochs:
             raise ValueError(
                 f"schedule.stem_epochs = {self.schedule.stem_epochs:g} must be at most "
                 f"schedule.epochs = {self.schedule.epochs}"
             )
-        if self.train.norm_batch and self.model.net == "resnet18-gn":
+        if self.train.norm_batch and not self.model.facts.batch_norm:
             raise ValueError(
-                f"train.norm_batch = {self.train.norm_batch} is of batch norm, which resnet18-gn "
-                "does not have: set it to 0"
+                f"train.norm_batch = {self.train.norm_batch} is for batch norm, which "
+                f"{self.model.net} does not have: set it to 0"
             )
         at_end = self.evaluate.when == "end"
         if at_end and self.data.val_fraction and isinstance(self.schedule, Plateau):
@@ -117,12 +115,12 @@ class Recipe(Part):
                 f"schedule.small_epochs = {epochs:g} must be at most schedule.epochs = "
                 f"{self.schedule.epochs}"
             )
-        if size and net == "custom-resnet":
+        if size and not self.model.facts.any_size:
             raise ValueError(
-                f"schedule.small_px = {size}: the last pool of custom-resnet is of one size; "
-                "fastnet, resnet18 and resnet18-gn take smaller images at first"
+                f"schedule.small_px = {size}: {net} takes images of one size only; smaller ones at "
+                f"first are for {nets_with('any_size')}"
             )
-        least = smallest_image_size(net)
+        least = self.model.facts.smallest_px
         if size and not least <= size < full:
             raise ValueError(
                 f"schedule.small_px = {size} must be at least {least} for {net} and less than "
@@ -159,7 +157,7 @@ class Recipe(Part):
         name = values.pop("name")
         rows = []
         for section, settings in values.items():
-            kind_first = sorted(settings, key=lambda key: key not in ("name", "shape"))
+            kind_first = sorted(settings, key=lambda key: key not in KIND_KEYS.values())
             rows.append((section, ", ".join(f"{key} = {settings[key]}" for key in kind_first)))
         return html.joined(lambda: html.line(name, "b"), lambda: html.table((), rows))
 
@@ -167,13 +165,23 @@ class Recipe(Part):
         """Nested plain values, ready for JSON."""
         return self.model_dump(mode="json")
 
+    def flat(self) -> dict[str, Any]:
+        """`section.field` → its value, and the name."""
+        flat: dict[str, Any] = {}
+        for section, settings in self.to_dict().items():
+            if isinstance(settings, dict):
+                flat |= {f"{section}.{key}": value for key, value in settings.items()}
+            else:
+                flat[section] = settings
+        return flat
+
     def to_toml(self) -> str:
         """TOML that `Recipe.load` reads back as an equal recipe."""
         values = self.to_dict()
         lines = [f"name = {_toml(values.pop('name'))}"]
         for section, settings in values.items():
             lines += ["", f"[{section}]"]
-            first = {"optimizer": "name", "schedule": "shape"}.get(section)
+            first = KIND_KEYS.get(section)
             for key in sorted(settings, key=lambda k: k != first):
                 lines.append(f"{key} = {_toml(settings[key])}")
         return "\n".join(lines) + "\n"
@@ -185,7 +193,7 @@ class Recipe(Part):
         Raises `ResightError` for an unknown field or a value that is not allowed.
         """
         values = self.to_dict()
-        for section, key in (("schedule", "shape"), ("optimizer", "name")):
+        for section, key in KIND_KEYS.items():
             kind = changes.get(f"{section}.{key}")
             if kind is not None and kind != values[section][key]:
                 values[section] = _shared_settings(section, key, values[section], kind)
@@ -220,7 +228,7 @@ class Recipe(Part):
 
     def differences(self, other: Recipe) -> list[str]:
         """`section.field: mine → theirs` for each field that differs; name and source apart."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = self.flat(), other.flat()
         return [
             f"{key}: {mine.get(key, 'unset')} → {theirs.get(key, 'unset')}"
             for key in sorted(mine.keys() | theirs.keys())
@@ -236,16 +244,6 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{k}": v for k, v in value.items()})
-        else:
-            flat[key] = value
-    return flat
-
-
 def _shared_settings(
     section: str, key: str, settings: dict[str, Any], kind: object
 ) -> dict[str, Any]:
@@ -254,10 +252,8 @@ def _shared_settings(
     if known is None:
         raise ResightError(f"{section}.{key} = '{kind}'{did_you_mean(str(kind), KINDS[section])}")
     kept = {k: v for k, v in settings.items() if k in known.model_fields}
-    kept.pop("gamma", None)  # a step's and an epoch range's: not the same thing
-    if "muon" in (kind, settings[key]):  # whose LR is of another kind than SGD's and Adam's
-        for setting in ("weight_decay", "momentum", "bias_lr_scale"):
-            kept.pop(setting, None)
+    for setting in known.own_meaning | KINDS[section][settings[key]].own_meaning:
+        kept.pop(setting, None)
     if kept.get("lr_end") == "lr_min" and "lr_min" not in known.model_fields:
         del kept["lr_end"]
     return {**kept, key: kind}
@@ -300,5 +296,5 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         return list(KINDS[section][str(location[1])].model_fields)
     kind = Recipe.model_fields[section].annotation
     assert isinstance(kind, type)
-    assert issubclass(kind, Part)
+    assert issubclass(kind, Settings)
     return list(kind.model_fields)

@@ -7,12 +7,12 @@ ignored; a section refuses a key it does not know.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from resight.errors import did_you_mean
-from resight.recipe.nets import NETS
+from resight.recipe.nets import NETS, Net, nets_with
 
 
 def _number_or(word: str, *, above_zero: bool) -> BeforeValidator:
@@ -42,13 +42,13 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Scale = Annotated[float, Field(gt=0)]
 
 
-class Part(BaseModel):
+class Settings(BaseModel):
     """A section of a recipe: frozen, no unknown keys, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
-class Model(Part):
+class Model(Settings):
     """The net. `norm` and `conv_bias` belong to custom-resnet. The logits are the head's output
     times `logit_scale`."""
 
@@ -61,16 +61,21 @@ class Model(Part):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.net not in NETS:
-            raise ValueError(f"model.net = '{self.net}' is no net{did_you_mean(self.net, NETS)}")
-        if self.net != "custom-resnet" and (self.norm != "batch" or self.conv_bias):
+            raise ValueError(f"model.net = '{self.net}': unknown net{did_you_mean(self.net, NETS)}")
+        if not NETS[self.net].variants and (self.norm != "batch" or self.conv_bias):
             raise ValueError(
-                f"model.norm and model.conv_bias belong to custom-resnet, not to {self.net} "
-                "(resnet18-gn is the one with group norm)"
+                f"model.norm and model.conv_bias are settings of {nets_with('variants')}, not of "
+                f"{self.net} (resnet18-gn is the one with group norm)"
             )
         return self
 
+    @property
+    def facts(self) -> Net:
+        """What is known of the net."""
+        return NETS[self.net]
 
-class Data(Part):
+
+class Data(Settings):
     """Where images come from when `--data` does not say, and how they are cut."""
 
     source: str = "cifar10"
@@ -79,7 +84,7 @@ class Data(Part):
     split_seed: Annotated[int, Field(ge=0)] = 0  # apart from train.seed: seeds share their splits
 
 
-class Augment(Part):
+class Augment(Settings):
     """Drawn anew per image and epoch, applied in this order."""
 
     crop_pad_px: Annotated[int, Field(ge=0)] = 4
@@ -88,7 +93,14 @@ class Augment(Part):
     cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square wholly inside; 0 for none
 
 
-class _Optimizer(Part):
+class _Optimizer(Settings):
+    """can_cycle_momentum: whether it has one momentum (or beta1) for `cycle_momentum`. own_meaning:
+    settings that mean something else in other optimizers, so that a change of optimizer drops
+    them."""
+
+    can_cycle_momentum: ClassVar[bool] = True
+    own_meaning: ClassVar[frozenset[str]] = frozenset()
+
     weight_decay: NotNegative = 0.0
     decay: Literal["all", "weights"] = "all"  # weights: neither biases nor norms
     clip_grad_norm: NotNegative = 0.0  # 0 for none
@@ -102,6 +114,12 @@ class Sgd(_Optimizer):
     momentum: Share = 0.9
     nesterov: bool = False
     bias_lr_scale: Scale = 1.0
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("optimizer.nesterov = true needs optimizer.momentum > 0")
+        return self
 
 
 class Adam(_Optimizer):
@@ -121,6 +139,10 @@ class Muon(_Optimizer):
     their scale. A convolution's norm is set to √(its outputs) before each step instead.
     """
 
+    can_cycle_momentum: ClassVar[bool] = False  # it has two momenta
+    # its LR is of another kind than SGD's and Adam's
+    own_meaning: ClassVar[frozenset[str]] = frozenset({"weight_decay", "momentum", "bias_lr_scale"})
+
     name: Literal["muon"]
     momentum: Share = 0.6  # Nesterov's
     newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 3
@@ -132,16 +154,22 @@ class Muon(_Optimizer):
 Optimizer = Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
 
 
-DURATIONS = ("peak_epoch", "cycle_epochs", "step_epochs", "stem_epochs", "small_epochs")
-
-
-class _Schedule(Part):
+class _Schedule(Settings):
     """What changes from epoch to epoch: the LR, and for the nets that can, what else trains how.
 
     stem_epochs: the bias of fastnet's whitening stem learns this long, at an LR that falls from
     its maximum to 0 on a line; 0: as long as everything else. small_epochs: images are scaled down
     to `small_px` this long.
+
+    warms_up: whether the LR rises to `lr_max` from below. can_cycle_momentum: whether the momentum
+    can follow it. durations: the settings in epochs that stretch along with `epochs`. own_meaning:
+    settings that mean something else in other shapes, so that a change of shape drops them.
     """
+
+    warms_up: ClassVar[bool] = False
+    can_cycle_momentum: ClassVar[bool] = False
+    durations: ClassVar[tuple[str, ...]] = ("stem_epochs", "small_epochs")
+    own_meaning: ClassVar[frozenset[str]] = frozenset()
 
     epochs: Epochs = 24
     lr_max: Found = "find"
@@ -151,16 +179,26 @@ class _Schedule(Part):
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The settings that change when the whole is stretched to `epochs`."""
-        durations: dict[str, float | int] = {
-            key: getattr(self, key) * epochs / self.epochs
-            for key in DURATIONS
-            if key in type(self).model_fields
-        }
-        return {"epochs": epochs, **durations}
+        stretched = {key: getattr(self, key) * epochs / self.epochs for key in self.durations}
+        return {"epochs": epochs, **stretched}
+
+    @property
+    def needs_lr_test(self) -> bool:
+        """Whether some LR is to be found."""
+        return "find" in (self.lr_max, getattr(self, "lr_min", None))
+
+    @property
+    def peak(self) -> float:
+        """The epoch at which a single warm-up ends; 0 without one."""
+        return 0.0
 
 
 class OneCycle(_Schedule):
     """Up to `lr_max` at `peak_epoch`, down to `lr_end` at the last step (torch's OneCycleLR)."""
+
+    warms_up: ClassVar[bool] = True
+    can_cycle_momentum: ClassVar[bool] = True
+    durations: ClassVar[tuple[str, ...]] = ("peak_epoch", "stem_epochs", "small_epochs")
 
     shape: Literal["one-cycle"] = "one-cycle"
     peak_epoch: Duration = 5.0
@@ -177,9 +215,16 @@ class OneCycle(_Schedule):
             )
         return self
 
+    @property
+    def peak(self) -> float:
+        return self.peak_epoch
+
 
 class Cyclic(_Schedule):
     """Between `lr_min` and `lr_max`, halved a cycle by triangular2 (torch's CyclicLR)."""
+
+    warms_up: ClassVar[bool] = True
+    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
 
     shape: Literal["triangular", "triangular2"]
     cycle_epochs: Duration = 8.0  # up and down
@@ -188,6 +233,10 @@ class Cyclic(_Schedule):
 
 class ExpRange(_Schedule):
     """triangular, its height times `gamma` a step (torch's CyclicLR, exp_range)."""
+
+    warms_up: ClassVar[bool] = True
+    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
+    own_meaning: ClassVar[frozenset[str]] = frozenset({"gamma"})  # per step
 
     shape: Literal["exp-range"]
     cycle_epochs: Duration = 8.0
@@ -211,6 +260,9 @@ class Linear(_Schedule):
 
 class Step(_Schedule):
     """Times `gamma` every `step_epochs` (torch's StepLR)."""
+
+    durations: ClassVar[tuple[str, ...]] = ("step_epochs", "stem_epochs", "small_epochs")
+    own_meaning: ClassVar[frozenset[str]] = frozenset({"gamma"})  # per `step_epochs`
 
     shape: Literal["step"]
     step_epochs: Duration = 8.0
@@ -238,13 +290,13 @@ Schedule = Annotated[
 ]
 
 
-class Loss(Part):
+class Loss(Settings):
     """Cross-entropy, the mean over images."""
 
     label_smoothing: Share = 0.0
 
 
-class Train(Part):
+class Train(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 512
     last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -264,7 +316,7 @@ class Train(Part):
         return self
 
 
-class Evaluate(Part):
+class Evaluate(Settings):
     """`flip`: mean of the logits of an image and its mirror; `flip-shift`: half of that, and half
     of the same of the image moved by a pixel up-left and down-right."""
 
@@ -272,17 +324,14 @@ class Evaluate(Part):
     when: Literal["each-epoch", "end"] = "each-epoch"
 
 
-KINDS: dict[str, dict[str, type[Part]]] = {
-    "schedule": {
-        "one-cycle": OneCycle,
-        "triangular": Cyclic,
-        "triangular2": Cyclic,
-        "exp-range": ExpRange,
-        "cosine": Cosine,
-        "linear": Linear,
-        "step": Step,
-        "constant": Constant,
-        "plateau": Plateau,
-    },
-    "optimizer": {"sgd": Sgd, "adam": Adam, "adamw": Adam, "muon": Muon},
+def _kinds(union: Any, key: str) -> dict[str, type[Any]]:
+    """The classes of a union by the values of the field that tells them apart."""
+    classes = get_args(get_args(union)[0])
+    return {name: kind for kind in classes for name in get_args(kind.model_fields[key].annotation)}
+
+
+KIND_KEYS = {"schedule": "shape", "optimizer": "name"}
+KINDS: dict[str, dict[str, type[Any]]] = {
+    "schedule": _kinds(Schedule, KIND_KEYS["schedule"]),
+    "optimizer": _kinds(Optimizer, KIND_KEYS["optimizer"]),
 }

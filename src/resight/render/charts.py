@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.intervals import wilson_interval
+from resight.records import weakest_first
 from resight.render.drawing import (
     BLUE,
     GREEN,
@@ -118,7 +119,7 @@ def per_class(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     With Wilson's 95 % interval as a line. Of more than 40 classes the 40 weakest.
     """
-    ranked = sorted(rows, key=lambda row: 2 if row["accuracy"] is None else row["accuracy"])
+    ranked = weakest_first(rows)
     shown = ranked[:MOST_BARS]
     height = 22 * len(shown)
     cut = len(shown) < len(rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from resight.progress import duration
+from resight.records import watched_split, weakest_first
 from resight.render.markdown import code, escaped, picture, table
 
 MOST_EPOCHS = 50
@@ -109,7 +110,7 @@ def _log(facts: Facts) -> Iterator[str]:
     rows = [row for row in metrics if row["epoch"] % every == 0 or row is metrics[-1]]
     if every > 1:
         yield f"Every {_ordinal(every)} epoch and the last."
-    split = "val" if "val_loss" in metrics[-1] else "test"
+    split = watched_split(metrics[-1])
     yield table(
         ("epoch", "LR", "train loss", "accuracy", f"{split} loss", "accuracy", "s", "images/s"),
         [
@@ -154,7 +155,7 @@ def _learning_rate(facts: Facts) -> Iterator[str]:
 def _curves(facts: Facts) -> Iterator[str]:
     if facts["metrics"]:
         last = facts["metrics"][-1]
-        split = "val" if "val_accuracy" in last else "test"
+        split = watched_split(last)
         ends = [f"{s} {_number(last, f'{s}_accuracy', '.2%')}" for s in ("train", split)]
         alt = f"Loss and accuracy over {len(facts['metrics'])} epochs, at the end "
         yield picture("curves", f"{alt}{' and '.join(ends)}")
@@ -165,11 +166,11 @@ def _classes(facts: Facts) -> Iterator[str]:
     if not rows:
         return
     some = [row for row in rows if row["accuracy"] is not None]
-    weak = min(some, key=lambda row: float(row["accuracy"]), default=None)
+    weak = weakest_first(some)[0] if some else None
     ends = f", lowest {weak['class']} with {weak['accuracy']:.1%}" if weak else ""
     yield picture("per-class", f"Bars of the accuracy of each class{ends}")
     if len(rows) > MOST_CLASSES:
-        rows = sorted(some, key=lambda row: float(row["accuracy"]))[:MOST_CLASSES]
+        rows = weakest_first(some)[:MOST_CLASSES]
         yield f"The {len(rows)} weakest of {len(facts['per_class'])} classes."
     yield table(
         ("class", "precision", "recall", "F1", "images"),

@@ -41,7 +41,7 @@ def report(
         opened = open_run(run, data, device=device, reporter=reporter)
         progress = reporter.counting("Grad-CAM")
         gallery = collect(opened, progress, layer=layer, method=method)
-        write_report(opened, examine(opened), gallery, reporter)
+        write_report(opened, examine(opened), gallery)
         return opened.run.path / PAGE
     finally:
         reporter.close()
@@ -51,7 +51,6 @@ def write_report(
     opened: OpenRun,
     diagnosis: Diagnosis,
     gallery: Gallery | None,
-    reporter: Reporter,
 ) -> dict[str, Any]:
     """Write the report of `opened`, say where, and return its facts."""
     facts = run_facts(opened, diagnosis, gallery)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resight.errors import ResightError
+from resight.errors import ResightError, first_line
 from resight.files import write_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        first = first_line(error).split(". ")[0]
         raise ResightError(
             f"{path}: not a checkpoint of Resight, or damaged ({first}): put a whole one back, or "
             "start a new run"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.errors import ResightError, did_you_mean
-from resight.recipe.settings import Cyclic, ExpRange, OneCycle, Schedule
+from resight.recipe.settings import Schedule
 from resight.render import html
 
 if TYPE_CHECKING:
@@ -205,8 +205,7 @@ def check_plot(path: Path) -> None:
 def method_for(schedule: Schedule) -> Method:
     """How `lr_max = "find"` reads the curve: close to its lowest point where the schedule warms up
     to `lr_max`, a tenth of it where it starts there. `docs/log.md` has the trials."""
-    warms_up = isinstance(schedule, OneCycle | Cyclic | ExpRange)
-    return "minimum/2" if warms_up else "minimum/10"
+    return "minimum/2" if schedule.warms_up else "minimum/10"
 
 
 def memory(lrs: npt.NDArray[np.float64]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from resight.errors import ResightError
 from resight.files import write_atomically
 from resight.intervals import wilson_interval
+from resight.records import Row, accuracy_words, weakest_first
 from resight.render import html
 
 MAX_CLASSES_SHOWN = 100  # in a notebook
@@ -96,11 +98,8 @@ class Predictions:
     @property
     def headline(self) -> str:
         """Accuracy with its interval, and loss, as a line."""
-        low, high = self.accuracy_interval
-        return (
-            f"{self.split} accuracy {self.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, "
-            f"{len(self):,} images) · loss {self.loss:.4f}"
-        )
+        words = accuracy_words(self.split, self.accuracy, self.accuracy_interval, len(self))
+        return f"{words} · loss {self.loss:.4f}"
 
     def per_class(self) -> list[dict[str, Any]]:
         """A row a class: class (name), support, correct, accuracy, precision, recall, f1.
@@ -218,10 +217,11 @@ class Predictions:
         return html.joined(lambda: html.line(self.headline, "b"), lambda: self._classes_html())
 
     def _classes_html(self) -> str:
-        rows, note = self.per_class(), ""
+        rows: Sequence[Row] = self.per_class()
+        note = ""
         if len(rows) > MAX_CLASSES_SHOWN:
             note = html.line(f"the {MAX_CLASSES_SHOWN} weakest of {len(rows)} classes")
-            rows.sort(key=lambda row: 2.0 if row["accuracy"] is None else row["accuracy"])
+            rows = weakest_first(rows)
         shares = ("precision", "recall", "f1")
         return note + html.table(
             ("class", "images", *shares),

@@ -17,6 +17,7 @@ from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_points
 from resight.recipe.settings import Schedule
+from resight.records import accuracy_words
 from resight.render import html
 from resight.runs import commands
 from resight.runs.calibration import calibration
@@ -241,10 +242,8 @@ class Run:
         result, epochs = self.result, self.recipe.schedule.epochs
         if not result:
             return f"not finished: {len(self.metrics)} of {epochs} epochs are done"
-        low, high = result["test_accuracy_95"]
-        return (
-            f"test accuracy {result['test_accuracy']:.2%} (95 %: {low:.2%} to {high:.2%}, "
-            f"{result['test_images']:,} images)"
+        return accuracy_words(
+            "test", result["test_accuracy"], result["test_accuracy_95"], result["test_images"]
         )
 
     def _numbers_html(self) -> str:

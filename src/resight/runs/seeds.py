@@ -1,6 +1,6 @@
-"""`SeedsResult`: what the runs of several seeds say of a recipe; `Plan`: what they were begun with.
+"""`SeedsResult`: what the runs of several seeds say of a recipe.
 
-Both are in the folder's `seeds.json`.
+`SeedsPlan` is what they were begun with. Both are in the folder's `seeds.json`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class SeedsResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedsPlan:
     """What is needed to go on: the recipe (of the first seed), the seeds, what else was asked for.
 
     how: device, precision and so on, as they were asked for. images: where they were (`source`),
@@ -169,16 +169,16 @@ class Plan:
         return {**vars(self), "recipe": self.recipe.to_dict(), "seeds": list(self.seeds)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
+    def from_dict(cls, values: dict[str, Any]) -> SeedsPlan:
         recipe = Recipe.parse(values["recipe"])
         return cls(**{**values, "recipe": recipe, "seeds": tuple(values["seeds"])})
 
 
-def write_summary(path: Path, plan: Plan, result: SeedsResult) -> None:
+def write_summary(path: Path, plan: SeedsPlan, result: SeedsResult) -> None:
     write_json(path / SEEDS, {**result.to_dict(), "plan": plan.to_dict()})
 
 
-def read_summary(path: Path) -> tuple[Plan, SeedsResult, bool]:
+def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
     """The plan in a folder's `seeds.json`, the runs that are there, and whether it tells of all of
     them: not where the process was killed before that. Raises `ResightError`."""
     file = path / SEEDS
@@ -189,7 +189,7 @@ def read_summary(path: Path) -> tuple[Plan, SeedsResult, bool]:
         )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        plan = Plan.from_dict(values["plan"])
+        plan = SeedsPlan.from_dict(values["plan"])
         failures = {int(row["seed"]): str(row["message"]) for row in values["failed"]}
         for seed in plan.seeds:
             if failure := Run(seed_folder(path, seed)).failure:

@@ -14,7 +14,7 @@ from torch import nn
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.files import write_atomically
-from resight.models import build_net
+from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Model
 
@@ -57,14 +57,10 @@ def load_model(path: Path) -> nn.Module:
     settings = Model.model_validate(about["model"])
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         model = build_net(
-            settings.net,
+            settings,
             classes=len(about["classes"]),
             channels=about["channels"],
             image_size=about["image_size"],
-            width=settings.width,
-            norm=settings.norm,
-            conv_bias=settings.conv_bias,
-            logit_scale=settings.logit_scale,
         )
     tensors = safetensors.torch.load_file(path)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from resight.engine.forward import eager
-from resight.engine.job import LR_TEST_STEPS, Job, needs_lr_test, with_recipe
+from resight.engine.job import LR_TEST_STEPS, Job, with_recipe
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
@@ -46,7 +46,7 @@ class Cost:
 
     def lr_test(self, job: Job) -> float:
         """Seconds of the LR test, if the recipe wants one and it does not end early."""
-        if not needs_lr_test(job.recipe):
+        if not job.recipe.schedule.needs_lr_test:
             return 0.0
         batch = min(job.recipe.train.batch_size, len(job.train))
         return self.train_image * batch * job.lr_test_steps
@@ -103,7 +103,7 @@ def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
     fit = int(budget // cost.epoch(job))
     if fit < 1:
         least = (cost.once(job) + cost.epoch(job)) / 60
-        tests = needs_lr_test(job.recipe)
+        tests = job.recipe.schedule.needs_lr_test
         raise ResightError(
             f"minutes = {minutes:g} is too short: one epoch{' with the LR test' * tests} takes "
             f"about {duration(least * 60)} here; give --minutes {int(least) + 1}, or a smaller "
@@ -151,7 +151,7 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         lines.append(f"each operation as it comes, no graphs: {job.runtime.reasons['executor']}")
     if not job.train.resident:
         lines.append("the images take more than half of the free memory: streamed from the disk")
-    if needs_lr_test(recipe):
+    if recipe.schedule.needs_lr_test:
         lines.append(lr_test_price(job, cost))
     epochs = recipe.schedule.epochs
     plan = f"{epochs} epoch{'s' * (epochs > 1)} of {job.steps_per_epoch} steps, about "

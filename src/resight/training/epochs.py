@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resight.diagnosis.watch import Watch
 from resight.engine.forward import predict
 from resight.engine.job import Job
 from resight.engine.rates import Rates, epoch_rates
 from resight.errors import ResightError
-from resight.progress import Reporter, StepInfo
+from resight.progress import StepInfo
 from resight.recipe.schedule import plateau_lr
-from resight.recipe.settings import Plateau, Schedule
+from resight.recipe.settings import Plateau
+from resight.records import best_epoch
 from resight.runs.checkpoints import Checkpointer
 from resight.runs.predictions import Predictions
-from resight.runs.run import Run
 from resight.training.interrupt import StopRequested, StopSignals
+from resight.training.under_way import Training
 
 
 class NonFiniteLoss(ResightError):
@@ -40,46 +40,38 @@ class Seen:
     accuracy: float
 
 
-def fit_epochs(
-    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals, watch: Watch
-) -> Predictions | None:
+def fit_epochs(training: Training) -> Predictions | None:
     """Train the epochs that are left, keeping `last.pt` at most 30 s behind.
 
-    What `watch` finds is said at once. Returns the watched split's predictions after the last
+    What the watch finds is said at once. Returns the watched split's predictions after the last
     epoch; None if none was left to train.
     """
-    state, checkpoints = job.state, Checkpointer(run.path / "last.pt")
+    state, checkpoints = training.job.state, Checkpointer(training.run.path / "last.pt")
     predictions = None
     try:
         if state.step == 0:
             checkpoints.save(state.snapshot())
-        while len(state.history) < schedule.epochs:
-            _train_epoch(job, schedule, reporter, stop, checkpoints, watch)
-            predictions = _end_epoch(job, run, schedule, reporter, stop)
-            for finding in watch.epoch(state.history):
-                reporter.finding(finding)
-        _write_last(checkpoints, job)
+        while training.epoch < training.schedule.epochs:
+            _train_epoch(training, checkpoints)
+            predictions = _end_epoch(training)
+            for finding in training.watch.epoch(state.history):
+                training.session.reporter.finding(finding)
+        _write_last(checkpoints, training.job)
         return predictions
     except StopRequested:  # between two steps: the state is whole
-        _write_last(checkpoints, job)
+        _write_last(checkpoints, training.job)
         raise
     finally:
         checkpoints.close()
 
 
-def _train_epoch(
-    job: Job,
-    schedule: Schedule,
-    reporter: Reporter,
-    stop: StopSignals,
-    checkpoints: Checkpointer,
-    watch: Watch,
-) -> None:
+def _train_epoch(training: Training, checkpoints: Checkpointer) -> None:
     """The steps of the running epoch that are left."""
-    state, steps, epoch = job.state, job.steps_per_epoch, len(job.state.history)
-    rates = _rates(job, schedule, epoch)
-    first = state.step - epoch * steps
-    job.executor.begin(job.plan(epoch), rates, first)
+    job, stop = training.job, training.session.stop
+    state, steps = job.state, job.steps_per_epoch
+    rates = _rates(training)
+    first = state.step - training.epoch * steps
+    job.executor.begin(job.plan(training.epoch), rates, first)
     began = time.perf_counter()
     for position in range(first, steps):
         loss, correct = job.executor.step(position)
@@ -87,54 +79,68 @@ def _train_epoch(
         done, due = position + 1, checkpoints.due()
         if done % job.log_interval and done < steps and not due and stop.received is None:
             continue
-        seen = _look(job, schedule, epoch, done)
+        seen = _look(training, done)
         state.epoch_seconds += time.perf_counter() - began
-        images = min(done * job.recipe.train.batch_size, len(job.train))
-        rate = images / max(state.epoch_seconds, 1e-9)
-        reporter.step(
-            StepInfo(
-                epoch=epoch + 1,
-                epochs=schedule.epochs,
-                done=done,
-                total=steps,
-                loss=seen.loss,
-                accuracy=seen.accuracy,
-                lr=rates.lr[position],
-                images_per_second=rate,
-                seconds_left=_seconds_left(job, done),
-            )
-        )
-        for finding in watch.steps(epoch * steps, seen.losses, seen.correct, seen.images):
-            reporter.finding(finding)
+        _report(training, seen, done, lr=rates.lr[position])
         stop.check()
         if due:
             checkpoints.save(state.snapshot())
         began = time.perf_counter()
 
 
-def _rates(job: Job, schedule: Schedule, epoch: int) -> Rates:
-    """The rates of an epoch's steps, a function of the schedule and of the epochs before."""
+def _report(training: Training, seen: Seen, done: int, *, lr: float) -> None:
+    """Say how far the running epoch is, and what the watch finds in its steps."""
+    job, reporter = training.job, training.session.reporter
+    images = min(done * job.recipe.train.batch_size, len(job.train))
+    reporter.step(
+        StepInfo(
+            epoch=training.epoch + 1,
+            epochs=training.schedule.epochs,
+            done=done,
+            total=job.steps_per_epoch,
+            loss=seen.loss,
+            accuracy=seen.accuracy,
+            lr=lr,
+            images_per_second=images / max(job.state.epoch_seconds, 1e-9),
+            seconds_left=_seconds_left(job, done),
+        )
+    )
+    first = training.epoch * job.steps_per_epoch
+    for finding in training.watch.steps(first, seen.losses, seen.correct, seen.images):
+        reporter.finding(finding)
+
+
+def _rates(training: Training) -> Rates:
+    """The rates of the running epoch's steps, a function of the schedule and of the epochs
+    before."""
+    job, schedule = training.job, training.schedule
     flat = None
     if isinstance(schedule, Plateau):
         flat = plateau_lr(schedule, _watched(job.state.history))
-    steps = job.steps_per_epoch
-    return epoch_rates(job.state, job.recipe, schedule, epoch=epoch, steps=steps, flat=flat)
+    return epoch_rates(
+        job.state,
+        job.recipe,
+        schedule,
+        epoch=training.epoch,
+        steps=job.steps_per_epoch,
+        flat=flat,
+    )
 
 
-def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
+def _look(training: Training, done: int) -> Seen:
     """Loss and accuracy of the epoch's first `done` steps, means over images: one transfer.
 
     Raises `NonFiniteLoss` naming the first step whose loss is not finite.
     """
+    job = training.job
     trace, batch = job.state.trace, job.recipe.train.batch_size
     both = torch.stack([trace.losses[:done].double(), trace.correct[:done].double()]).cpu()
     losses, correct = both[0], both[1]
     if not bool(torch.isfinite(losses).all()):
         position = int((~torch.isfinite(losses)).nonzero()[0])
-        step = epoch * job.steps_per_epoch + position
-        lr = _rates(job, schedule, epoch).lr[position]
-        what = f"the loss became {float(losses[position])}"
-        raise _not_finite(job, what, step, epoch, lr, schedule)
+        step = training.epoch * job.steps_per_epoch + position
+        lr = _rates(training).lr[position]
+        raise _not_finite(training, f"the loss became {float(losses[position])}", step, lr)
     sizes = torch.full((done,), float(batch), dtype=torch.float64)
     sizes[-1] = min(batch, len(job.train) - (done - 1) * batch)
     images = float(sizes.sum())
@@ -147,19 +153,16 @@ def _look(job: Job, schedule: Schedule, epoch: int, done: int) -> Seen:
     )
 
 
-def _end_epoch(
-    job: Job, run: Run, schedule: Schedule, reporter: Reporter, stop: StopSignals
-) -> Predictions | None:
+def _end_epoch(training: Training) -> Predictions | None:
     """Measure the split that is watched, add the epoch's row, keep the best with validation.
 
     With `evaluate.when = "end"` only the last epoch is measured.
     """
-    state, split, steps = job.state, job.monitors, job.steps_per_epoch
-    epoch = len(state.history)
-    seen = _look(job, schedule, epoch, steps)
-    lr = _rates(job, schedule, epoch).lr[-1]
+    job, run, epochs = training.job, training.run, training.schedule.epochs
+    state, split, epoch = job.state, job.monitors, training.epoch + 1
+    seen, lr = _look(training, job.steps_per_epoch), _rates(training).lr[-1]
     row = {
-        "epoch": epoch + 1,
+        "epoch": epoch,
         "step": state.step,
         "lr": lr,
         "train_loss": seen.loss,
@@ -168,20 +171,20 @@ def _end_epoch(
         "images_per_second": job.epoch_images() / max(state.epoch_seconds, 1e-9),
     }
     measured = None
-    if job.recipe.evaluate.when == "each-epoch" or epoch + 1 == schedule.epochs:
+    if job.recipe.evaluate.when == "each-epoch" or epoch == epochs:
         began = time.perf_counter()
-        measured = measure(job, split, stop)
+        measured = measure(job, split, training.session.stop)
         if not math.isfinite(measured.loss):
             what = f"the {split} loss became {measured.loss}"
-            raise _not_finite(job, what, state.step, epoch, lr, schedule)
+            raise _not_finite(training, what, state.step, lr)
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
         row["evaluate_seconds"] = time.perf_counter() - began
-    best = max((r["val_accuracy"] for r in state.history if "val_accuracy" in r), default=-1.0)
+    best = best_epoch(state.history, "val_accuracy")
     state.end_epoch(row)
     run.append_metrics(row)
-    reporter.epoch(row, job.recipe.schedule.epochs)
-    if measured and split == "val" and measured.accuracy > best:
-        run.write_best(state.eval_model, epoch + 1)
+    training.session.reporter.epoch(row, epochs)
+    if measured and split == "val" and (not best or measured.accuracy > best["val_accuracy"]):
+        run.write_best(state.eval_model, epoch)
     return measured
 
 
@@ -213,15 +216,13 @@ def _watched(history: list[dict[str, Any]]) -> list[float]:
     return [row.get("val_loss", row["train_loss"]) for row in history]
 
 
-def _not_finite(
-    job: Job, what: str, step: int, epoch: int, lr: float, schedule: Schedule
-) -> NonFiniteLoss:
-    lower = f"{float(schedule.lr_max) / 10:.2g}"
-    if job.runtime.precision == "fp16":
+def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFiniteLoss:
+    lower = f"{float(training.schedule.lr_max) / 10:.2g}"
+    if training.job.runtime.precision == "fp16":
         lower += ", or without --precision fp16"
     return NonFiniteLoss(
-        f"{what} at step {step} (epoch {epoch + 1}) at LR {lr:.3g}: training stopped, the last "
-        f"good checkpoint is kept; start anew with --lr {lower}, or see `resight find-lr`"
+        f"{what} at step {step} (epoch {training.epoch + 1}) at LR {lr:.3g}: training stopped, the "
+        f"last good checkpoint is kept; start a new run with --lr {lower}, or see `resight find-lr`"
     )
 
 

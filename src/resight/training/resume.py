@@ -1,67 +1,72 @@
-"""Going on with a run: the same recipe on the same data, from the last checkpoint's step."""
+"""Resuming a run: the same recipe on the same data, from the last checkpoint's step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from resight.data.types import ImageData
-from resight.engine.job import Job, build_job, open_data
+from resight.engine.job import Job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
-from resight.progress import Reporter
-from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
-from resight.runs.run import Run
+from resight.runs.own_images import MOVED, check_own
+from resight.runs.run import Run, load_run
+from resight.training.request import Request
+from resight.training.session import Session
 
 
-def check_recipe(run: Run, recipe: str | Path | Recipe | None, changes: Mapping[str, Any]) -> None:
-    """Raise `ResightError` for another recipe than the run's, naming the fields."""
-    asked = changed(find_recipe(recipe) if recipe is not None else run.recipe, changes)
-    differ = run.recipe.differences(asked)
+def run_to_resume(path: str | Path, request: Request) -> Run:
+    """The run at `path`. Raises `ResightError` where there is none, and for a request that differs
+    from it, naming the fields."""
+    request.check_resumes("a resumed run")
+    run = load_run(path)
+    refuse_differences(run.path, request.differences(run.recipe))
+    return run
+
+
+def refuse_differences(path: Path, differ: list[str]) -> None:
     if differ:
         raise ResightError(
-            f"{run.path}: another recipe than the run's ({'; '.join(differ)}); leave the "
-            "change out to go on, or start a new run without --resume"
+            f"{path}: the request differs from what was begun there ({'; '.join(differ)}); leave "
+            "the change out to resume, or start a new run without --resume"
         )
 
 
-def reopen(
-    run: Run,
-    data: str | Path | ImageData | None,
-    runtime: Runtime,
-    reporter: Reporter,
-    decoding: Callable[[int, int], None],
-) -> tuple[Job, dict[str, Any] | None]:
-    """A job for `run`, and what to restore (None: from the first step).
+def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict[str, Any] | None]:
+    """A job for `run`, held by the session, and what to restore (None: from the first step).
 
     Raises `ResightError` for other images than it was trained on, and for a damaged checkpoint.
     """
+    session.hold_run(run)
+    runtime = Runtime.like(run.environment.get("runtime"), request.options, run=run.path)
+    runtime.apply()
     run.sweep()
     facts, saved = run.resolved.get("data", {}), run.checkpoint()
-    runtime.apply()
-    try:
-        loaded = open_data(
-            data if data is not None else facts.get("source"),
-            run.recipe,
-            skip_bad=bool(facts.get("bad")),
-            decoding=decoding,
-        )
-    except ResightError as error:
-        raise ResightError(f"{error} (if the images have moved: --data)") from None
-    expected = facts.get("fingerprint", loaded.fingerprint)
-    if loaded.fingerprint != expected:
-        raise ResightError(
-            f"{run.path}: the images at {loaded.source} are not those it was trained on "
-            f"(fingerprint {loaded.fingerprint[:12]}, not {expected[:12]}); put them back or give "
-            "the folder that holds them with --data"
-        )
-    job = build_job(run.recipe, loaded, runtime)
+    images = load_again(run.path, facts, run.recipe, request, session)
+    job = session.build(run.recipe, images, runtime)
     step = saved["step"] if saved else 0
-    reporter.say(
-        f"going on with {run.path} from step {step} of {job.total_steps}"
+    session.say(
+        f"resuming {run.path} at step {step} of {job.total_steps}"
         + ("" if saved else ": it had no checkpoint yet")
     )
-    return job, saved
+    return job, run, saved
+
+
+def load_again(
+    path: Path, facts: dict[str, Any], recipe: Recipe, request: Request, session: Session
+) -> ImageData:
+    """The images that were begun with, where they were or at the request's `data`.
+
+    facts: their `source`, `fingerprint` and `bad`, as far as they are known. Raises `ResightError`
+    where they are others.
+    """
+    source = facts.get("source") if request.data is None else request.data
+    try:
+        images = session.load(source, recipe, skip_bad=bool(facts.get("bad")))
+    except ResightError as error:
+        raise ResightError(f"{error} {MOVED}") from None
+    if "fingerprint" in facts:
+        advice = "put them back or give the folder that holds them with --data"
+        check_own(facts, images, run=path, advice=advice)
+    return images

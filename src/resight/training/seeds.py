@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from resight.data.types import ImageData
-from resight.engine.job import build_job, open_data
-from resight.engine.runtime import Runtime
+from resight.engine.job import open_data
+from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
 from resight.files import exclusive
-from resight.progress import Reporter, default_reporter, duration
-from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed
+from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
+from resight.runs.commands import resume_command
 from resight.runs.folders import check_out, new_folder
 from resight.runs.run import Run
-from resight.runs.seeds import Plan, SeedsResult, read_summary, seed_folder, write_summary
-from resight.training import costs
+from resight.runs.seeds import SeedsPlan, SeedsResult, read_summary, seed_folder, write_summary
 from resight.training.epochs import NonFiniteLoss
-from resight.training.interrupt import Interrupted, Progress, StopRequested, StopSignals
-from resight.training.timings import Timings
+from resight.training.interrupt import Interrupted, StopRequested
+from resight.training.request import Request
+from resight.training.resume import load_again, refuse_differences
+from resight.training.session import Session
 from resight.training.train import LrNotFound, train
 
-USUAL = 5  # seeds, unless told
+USUAL_SEEDS = 5
 
 
 def train_seeds(
@@ -61,79 +59,101 @@ def train_seeds(
     A seed that stops by itself (a loss that is not finite, no LR found) is named in `failures` and
     the others are trained. Raises `ResightError` and `Interrupted` as `train` does.
     """
-    started = time.perf_counter() if started is None else started
-    timings = Timings(started)
-    reporter = reporter or default_reporter()
-    how: dict[str, Any] = {
-        "device": device,
-        "precision": precision,
-        "executor": executor,
-        "deterministic": deterministic,
-    }
-    before: SeedsResult | None = None
-    with StopSignals() as stop:
-        decoding = stop.checking(reporter.counting("decoding images"))
+    options = RuntimeOptions(device, precision, executor, deterministic)
+    request = Request(recipe, data, changes, options, out, minutes, skip_bad)
+    with Session(reporter, started) as session:
         try:
-            if resume is not None:
-                if minutes is not None or out is not None or skip_bad:
-                    raise ResightError("resumed seeds keep their own --minutes, --out, --skip-bad")
-                path = Path(resume)
-                plan, before, told = read_summary(path)
-                _check_plan(path, plan, recipe, seeds, changes)
-                if before.complete:
-                    if not told:
-                        write_summary(path, plan, before)
-                    reporter.say(f"{path} has finished already: nothing to do")
-                    return before
-                given = {key: value for key, value in how.items() if value not in ("auto", False)}
-                plan = replace(plan, how=plan.how | given, report=plan.report and report)
-                Runtime.choose(**plan.how)  # what is not here is refused before images are read
-                with timings("data"):
-                    images = _open_again(path, plan, data, decoding)
+            if resume is None:
+                begun = _begin(request, session, seeds=seeds, report=report)
             else:
-                costs.check_minutes(minutes)
-                check_out(out)
-                asked = changed(find_recipe("custom-resnet" if recipe is None else recipe), changes)
-                chosen = _chosen(asked, USUAL if seeds is None else seeds)
-                plan = Plan(asked, chosen, how, skip_bad, report)
-                with timings("start"):
-                    runtime = Runtime.choose(**how)
-                    runtime.apply()
-                with timings("data"):
-                    images = _open(plan, data, decoding)
-                plan = _priced(plan, images, runtime, minutes, reporter, timings)
-                path = new_folder(out, f"{asked.name}-seeds")
+                reopened = _reopen(Path(resume), request, session, seeds=seeds, report=report)
+                if isinstance(reopened, SeedsResult):
+                    session.say(f"{reopened.path} is finished: nothing to do")
+                    return reopened
+                begun = reopened
         except StopRequested:
-            assert stop.received is not None
             message = "stopped before the training began: nothing was written"
-            raise Interrupted(message, None, stop.received) from None
-        finally:
-            reporter.close()
-    with exclusive(path / ".lock"):
-        return _train_all(path, plan, images, reporter, timings, started, before)
+            raise session.interrupted(message) from None
+    with exclusive(begun.path / ".lock"):
+        return _train_all(begun, session)
 
 
-def _train_all(
-    path: Path,
-    plan: Plan,
-    images: ImageData,
-    reporter: Reporter,
-    timings: Timings,
-    started: float,
-    before: SeedsResult | None,
-) -> SeedsResult:
+@dataclass(frozen=True)
+class _Begun:
+    """Seeds that are to be trained, or resumed: failures, of those before, by seed."""
+
+    path: Path
+    plan: SeedsPlan
+    images: ImageData
+    failures: dict[int, str] = field(default_factory=dict)
+    resumed: bool = False
+
+
+def _begin(request: Request, session: Session, *, seeds: int | None, report: bool) -> _Begun:
+    """A new folder. With `minutes`, every seed has the epochs that fit for one."""
+    check_out(request.out)
+    recipe = request.new_recipe()
+    chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
+    runtime = session.choose(request.options)
+    images = _load(request, session, recipe)
+    job = session.build(recipe, open_data(images, recipe), runtime)
+    job = session.announce(job, request.minutes)
+    if len(chosen) > 1:
+        session.say(f"{len(chosen)} seeds, {chosen[0]} to {chosen[-1]}, at that cost each")
+    plan = SeedsPlan(
+        recipe=job.recipe,
+        seeds=chosen,
+        how=dict(vars(request.options)),
+        skip_bad=request.skip_bad,
+        report=report,
+        images={"source": images.source, "fingerprint": images.fingerprint},
+    )
+    return _Begun(new_folder(request.out, f"{recipe.name}-seeds"), plan, images)
+
+
+def _load(request: Request, session: Session, recipe: Recipe) -> ImageData:
+    """The images, without the validation split that each run holds out by itself."""
+    return session.load(request.data, _whole(recipe), skip_bad=request.skip_bad)
+
+
+def _whole(recipe: Recipe) -> Recipe:
+    return recipe.with_changes({"data.val_fraction": 0.0})
+
+
+def _reopen(
+    path: Path, request: Request, session: Session, *, seeds: int | None, report: bool
+) -> _Begun | SeedsResult:
+    """What is left to train in a folder of seeds; the result where nothing is."""
+    request.check_resumes("a folder of seeds")
+    plan, before, told = read_summary(path)
+    differ = request.differences(plan.recipe)
+    if seeds is not None and seeds != len(plan.seeds):
+        differ.append(f"seeds: {len(plan.seeds)} → {seeds}")
+    refuse_differences(path, differ)
+    if before.complete:
+        if not told:
+            write_summary(path, plan, before)
+        return before
+    plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
+    RuntimeOptions(**plan.how).choose()  # what is not here is refused before images are read
+    facts = {**plan.images, "bad": plan.skip_bad}
+    images = load_again(path, facts, _whole(plan.recipe), request, session)
+    return _Begun(path, plan, images, dict(before.failures), resumed=True)
+
+
+def _train_all(begun: _Begun, session: Session) -> SeedsResult:
     """Train each seed that is left, and keep `seeds.json` up to date."""
+    path, plan, failures = begun.path, begun.plan, begun.failures
     took: list[float] = []
-    failures = dict(before.failures) if before else {}
-    on = f"go on with: resight train --resume {shlex.quote(str(path))}"
+    on = f"resume with: {resume_command(path)}"
 
     def keep() -> SeedsResult:
-        wall = time.perf_counter() - started
+        wall = time.perf_counter() - session.started
         result = replace(
             SeedsResult.of(path, plan.seeds, failures),
             wall_seconds=wall,
-            timings=timings.parts(wall),
-            resumed=before is not None,
+            timings=session.timings.parts(wall),
+            resumed=begun.resumed,
         )
         write_summary(path, plan, result)
         return result
@@ -149,16 +169,16 @@ def _train_all(
             left = len(plan.seeds) - number
             if took:
                 said += f", about {duration(left * statistics.fmean(took))} left for all"
-            reporter.say(said)
-            began = time.perf_counter()
+            session.say(said)
+            start = time.perf_counter()
             try:
-                _train_one(run, plan, seed, images, reporter)
+                _train_one(run, begun, seed, session.reporter)
             except (NonFiniteLoss, LrNotFound) as error:
                 failures[seed] = str(error)
-                reporter.say(f"seed {seed} failed: {error}")
+                session.say(f"seed {seed} failed: {error}")
             else:
-                took.append(time.perf_counter() - began)
-                timings.add(run.result["timings"])
+                took.append(time.perf_counter() - start)
+                session.timings.add(run.result["timings"])
             result = keep()
         return result
     except KeyboardInterrupt as stopped:  # Interrupted is one
@@ -170,15 +190,16 @@ def _train_all(
         raise ResightError(f"seed {seed}: {error} (what is done is kept; {on})") from None
 
 
-def _train_one(run: Run, plan: Plan, seed: int, images: ImageData, reporter: Reporter) -> None:
+def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
     """The run of a seed, from its start or from where it was cut."""
+    plan = begun.plan
     run.sweep()
-    begun = (run.path / "recipe.json").is_file()
+    there = (run.path / "recipe.json").is_file()
     train(
-        None if begun else plan.recipe.with_changes({"train.seed": seed}),
-        images,
-        out=None if begun else run.path,
-        resume=run.path if begun else None,
+        None if there else plan.recipe.with_changes({"train.seed": seed}),
+        begun.images,
+        out=None if there else run.path,
+        resume=run.path if there else None,
         report=plan.report and seed == plan.seeds[0],
         announce=False,
         reporter=reporter,
@@ -190,69 +211,8 @@ def _chosen(recipe: Recipe, count: int) -> tuple[int, ...]:
     """`count` seeds from the recipe's on."""
     if not isinstance(count, int) or count < 1:
         raise ResightError(
-            f"seeds = {count} must be a whole number of 1 or more; the accuracy's spread takes 2"
+            f"seeds = {count} must be an integer ≥ 1; the spread of the accuracy needs 2"
         )
     first = recipe.train.seed
     recipe.with_changes({"train.seed": first + count - 1})  # refused where it is too large
     return tuple(range(first, first + count))
-
-
-def _priced(
-    plan: Plan,
-    images: ImageData,
-    runtime: Runtime,
-    minutes: float | None,
-    reporter: Reporter,
-    timings: Timings,
-) -> Plan:
-    """Say what a seed costs here; with `minutes`, every seed has the epochs that fit for one."""
-    with timings("build"):
-        job = build_job(plan.recipe, open_data(images, plan.recipe), runtime)
-    with timings("cost"):
-        job = costs.say(job, minutes, reporter)
-    if len(plan.seeds) > 1:
-        first, last = plan.seeds[0], plan.seeds[-1]
-        reporter.say(f"{len(plan.seeds)} seeds, {first} to {last}, each of which costs that")
-    facts = {"source": images.source, "fingerprint": images.fingerprint}
-    return replace(plan, recipe=job.recipe, images=facts)
-
-
-def _open(plan: Plan, data: str | Path | ImageData | None, decoding: Progress) -> ImageData:
-    """The images, without the validation split that each run holds out by itself."""
-    whole = plan.recipe.with_changes({"data.val_fraction": 0.0})
-    return open_data(data, whole, skip_bad=plan.skip_bad, decoding=decoding)
-
-
-def _open_again(
-    path: Path, plan: Plan, data: str | Path | ImageData | None, decoding: Progress
-) -> ImageData:
-    """The images of a plan that was begun. Raises `ResightError` where they are others."""
-    try:
-        images = _open(plan, plan.images["source"] if data is None else data, decoding)
-    except ResightError as error:
-        raise ResightError(f"{error} (if the images have moved: --data)") from None
-    if images.fingerprint != plan.images["fingerprint"]:
-        raise ResightError(
-            f"{path}: the images at {images.source} are not those that its runs are trained on; "
-            "put them back or give the folder that holds them with --data"
-        )
-    return images
-
-
-def _check_plan(
-    path: Path,
-    plan: Plan,
-    recipe: str | Path | Recipe | None,
-    seeds: int | None,
-    changes: Mapping[str, Any],
-) -> None:
-    """Raise `ResightError` where a call that resumes asks for something else than was begun."""
-    asked = changed(find_recipe(recipe) if recipe is not None else plan.recipe, changes)
-    differ = plan.recipe.differences(asked)
-    if seeds is not None and seeds != len(plan.seeds):
-        differ.append(f"seeds: {len(plan.seeds)} → {seeds}")
-    if differ:
-        raise ResightError(
-            f"{path}: something else than what was begun there ({'; '.join(differ)}); leave the "
-            "change out to go on, or start anew without --resume"
-        )

@@ -8,13 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from resight.engine.job import Job
 from resight.errors import ResightError
-
-if TYPE_CHECKING:
-    from resight.engine.job import Job
-    from resight.runs.run import Run
+from resight.runs.run import Run
 
 PARTS = {
     "start": "interpreter, imports, torch set up",
@@ -70,10 +67,6 @@ class Timings:
         named.pop("rest", None)  # of runs that were added: what is left holds it
         parts = named | {"rest": total - math.fsum(named.values())}
         return {part: parts[part] for part in PARTS if part in parts}
-
-    def lines(self, total: float) -> list[str]:
-        """`table` of `parts`."""
-        return table(self.parts(total))
 
     def _count(self) -> None:
         now = self._clock()

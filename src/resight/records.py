@@ -1,0 +1,29 @@
+"""What is read off recorded rows: an epoch's (`metrics.jsonl`) and a class's (`per_class`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def best_epoch(rows: Iterable[Row], key: str) -> Row | None:
+    """The first of the rows with the highest `key`; None where no row has it."""
+    return max((row for row in rows if key in row), key=lambda row: float(row[key]), default=None)
+
+
+def watched_split(row: Row) -> str:
+    """The split that was measured after an epoch: validation where there is one, else test."""
+    return "val" if "val_accuracy" in row else "test"
+
+
+def weakest_first(rows: Iterable[Row]) -> list[Row]:
+    """Classes by rising accuracy; those without images, whose accuracy is None, last."""
+    return sorted(rows, key=lambda row: 2.0 if row["accuracy"] is None else row["accuracy"])
+
+
+def accuracy_words(split: str, accuracy: float, interval: Sequence[float], images: int) -> str:
+    """`test accuracy 90.66% (95 %: 90.07% to 91.22%, 10,000 images)`."""
+    low, high = interval
+    return f"{split} accuracy {accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, {images:,} images)"

@@ -1,0 +1,51 @@
+"""`Request`: what a call of `train` or `train_seeds` asks for, in their words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resight.data.types import ImageData
+from resight.engine.runtime import RuntimeOptions
+from resight.errors import ResightError
+from resight.recipe.catalog import find_recipe
+from resight.recipe.overrides import changed
+from resight.recipe.recipe import Recipe
+from resight.training.costs import check_minutes
+
+DEFAULT_RECIPE = "custom-resnet"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Raises `ResightError` for minutes that can't be. recipe: None for the default, or, of what is
+    resumed, for its own."""
+
+    recipe: str | Path | Recipe | None
+    data: str | Path | ImageData | None
+    changes: Mapping[str, Any]
+    options: RuntimeOptions
+    out: str | Path | None = None
+    minutes: float | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        check_minutes(self.minutes)
+
+    def new_recipe(self) -> Recipe:
+        """The recipe of a new training."""
+        return changed(
+            find_recipe(DEFAULT_RECIPE if self.recipe is None else self.recipe), self.changes
+        )
+
+    def differences(self, begun: Recipe) -> list[str]:
+        """What a request to resume changes of the recipe that was begun."""
+        asked = changed(begun if self.recipe is None else find_recipe(self.recipe), self.changes)
+        return begun.differences(asked)
+
+    def check_resumes(self, what: str) -> None:
+        """Raise `ResightError` for what a new training alone can be asked for."""
+        if self.minutes is not None or self.out is not None or self.skip_bad:
+            raise ResightError(f"{what} keeps its own --minutes, --out and --skip-bad")

@@ -1,0 +1,100 @@
+"""`Session`: a call of `train` or `train_seeds`, who hears of it, what stops it, what is timed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from resight.data.types import ImageData
+from resight.engine.job import Job, build_job, open_data
+from resight.engine.runtime import Runtime, RuntimeOptions
+from resight.progress import Reporter, default_reporter
+from resight.recipe.recipe import Recipe
+from resight.runs.run import Run
+from resight.training import costs
+from resight.training.interrupt import Interrupted, Progress, StopSignals
+from resight.training.timings import Timings
+
+T = TypeVar("T")
+
+
+class Session:
+    """While inside, signals are noted; on leaving, what it holds is let go and the reporter closed.
+
+    `choose`, `load`, `build` and `announce` are how any training begins, each timed. `run` is the
+    run that it holds, once there is one.
+    """
+
+    def __init__(self, reporter: Reporter | None, started: float | None) -> None:
+        """started: `time.perf_counter()` from which its seconds count, now unless given."""
+        self.started = time.perf_counter() if started is None else started
+        self.timings = Timings(self.started)
+        self.reporter = reporter or default_reporter()
+        self.stop = StopSignals()
+        self.run: Run | None = None
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.stop.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.reporter.close()
+            self._held.__exit__(kind, error, trace)
+        finally:
+            self.stop.__exit__(kind, error, trace)
+
+    def say(self, line: str) -> None:
+        self.reporter.say(line)
+
+    def counting(self, what: str) -> Progress:
+        """A callback that shows how far `what` has come, and where a signal ends it."""
+        return self.stop.checking(self.reporter.counting(what))
+
+    def hold(self, context: contextlib.AbstractContextManager[T]) -> T:
+        """Enter `context` until the session ends."""
+        return self._held.enter_context(context)
+
+    def hold_run(self, run: Run) -> Run:
+        """Keep other processes from training `run` until the session ends."""
+        self.hold(run.lock())
+        self.run = run
+        return run
+
+    def interrupted(self, message: str) -> Interrupted:
+        """What to raise after `StopRequested`."""
+        assert self.stop.received is not None
+        return Interrupted(message, self.run.path if self.run else None, self.stop.received)
+
+    def choose(self, options: RuntimeOptions) -> Runtime:
+        """The runtime, its switches set."""
+        with self.timings("start"):
+            runtime = options.choose()
+            runtime.apply()
+            return runtime
+
+    def load(
+        self, data: str | Path | ImageData | None, recipe: Recipe, *, skip_bad: bool
+    ) -> ImageData:
+        """The recipe's images, or `data` in their place."""
+        decoding = self.counting("decoding images")
+        with self.timings("data"):
+            return open_data(data, recipe, skip_bad=skip_bad, decoding=decoding)
+
+    def build(self, recipe: Recipe, images: ImageData, runtime: Runtime) -> Job:
+        with self.timings("build"):
+            return build_job(recipe, images, runtime)
+
+    def announce(self, job: Job, minutes: float | None) -> Job:
+        """Say what the training will cost; with `minutes`, cut it to what fits."""
+        with self.timings("cost"):
+            return costs.say(job, minutes, self.reporter)

@@ -1,0 +1,30 @@
+"""`Training`: a training that is under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resight.diagnosis.watch import Watch
+from resight.engine.job import Job
+from resight.recipe.settings import Schedule
+from resight.runs.run import Run
+from resight.training.session import Session
+
+
+@dataclass(frozen=True)
+class Training:
+    """A job that trains into a run's folder, in a session. schedule: in numbers. watch: what its
+    steps and epochs are judged by. resumed_from: the step it was resumed from; None for a new run.
+    """
+
+    session: Session
+    job: Job
+    run: Run
+    schedule: Schedule
+    watch: Watch
+    resumed_from: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The running epoch, from 0: as many are finished."""
+        return len(self.job.state.history)
