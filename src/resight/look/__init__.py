@@ -1,1 +1,1 @@
-"""A run, or any net, opened and looked at: measured, mapped, summarised."""
+"""Inspecting a run or any net: evaluation, Grad-CAM maps, summaries."""

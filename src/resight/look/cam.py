@@ -1,13 +1,13 @@
-"""Grad-CAM and its kin: where in an image a net finds evidence for a class.
+"""Grad-CAM and its relatives: where in an image a net finds evidence for a class.
 
-The methods, for the logit S of a class and a layer's map A, `(C, h, w)`, with g = dS/dA:
+The methods, for the logit S of a class and a layer's feature map A, `(C, h, w)`, with g = dS/dA:
 
 - "gradcam", Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391: each channel is weighted by
   the mean of its g.
 - "gradcam++", Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063: by the sum of its
   positive g, each times α = g² / (2g² + g³ ΣA). The paper's factor exp(S), the same for every cell,
-  is left out: it overflows, and a scaled map does not depend on it. α is thought for maps that are
-  nowhere negative, after a ReLU, and counts as 0 where its denominator is 0.
+  is left out: it overflows, and a scaled map does not depend on it. α assumes maps that are nowhere
+  negative, as after a ReLU, and counts as 0 where its denominator is 0.
 - "hirescam", Draelos and Carin 2020, https://arxiv.org/abs/2011.08891: no weights, g · A cell by
   cell.
 
@@ -40,14 +40,14 @@ from resight.look.cam_layers import (
 Method = Literal["gradcam", "gradcam++", "hirescam"]
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | Tensor | None
 METHODS: tuple[Method, ...] = ("gradcam", "gradcam++", "hirescam")
-CHUNK = 32  # images at a time; more are no faster on a CPU and take more memory
+CHUNK = 32  # images at a time; more are no faster on a CPU and need more memory
 
 
 @dataclass(frozen=True, eq=False)
 class CamMaps:
-    """A map for each image and class of `targets`, at the cells of `layer`, on the CPU.
+    """One map for each image and class of `targets`, at the resolution of `layer`, on the CPU.
 
-    raw: float32 (N, h, w), before ReLU and scaling, finite; targets: int64 (N,), the classes. Where
+    raw: float32 (N, h, w), before ReLU and scaling, finite; targets: int64 (N,), the classes. If
     grad_cam was given targets (N, T), everything is (N, T) instead of (N,).
     """
 
@@ -69,11 +69,11 @@ class CamMaps:
 
     @property
     def empty(self) -> Tensor:
-        """bool (N,): nothing at this layer speaks for the class, no cell of `raw` is positive."""
+        """bool (N,): no evidence for the class at this layer: no cell of `raw` is positive."""
         return ~(self.raw > 0).any(-1).any(-1)
 
     def enlarged(self, height_px: int, width_px: int) -> Tensor:
-        """`maps` at an image's size: float32 (N, height_px, width_px) in [0, 1], bilinear."""
+        """`maps` at the image size: float32 (N, height_px, width_px) in [0, 1], bilinear."""
         cells = self.maps.reshape(-1, 1, *self.maps.shape[-2:])
         pixels = F.interpolate(cells, (height_px, width_px), mode="bilinear", align_corners=False)
         return pixels.clamp(0, 1).reshape(*self.targets.shape, height_px, width_px)
@@ -88,27 +88,27 @@ def grad_cam(
     *,
     chunk: int = CHUNK,
 ) -> CamMaps:
-    """Maps of where `images` speak for the classes `targets`, in eval mode.
+    """Maps of where `images` show evidence for the classes `targets`, in eval mode.
 
-    images: floating (N, C, H, W), normalised as in the training; moved, `chunk` at a time, to the
+    images: floating-point (N, C, H, W), normalised as in training; moved, `chunk` at a time, to the
     model's device and dtype. targets: None for the predicted classes, one class for all images,
-    int64 (N,), or int64 (N, T) for T maps of each image from one forward pass. layer: the path of a
-    module whose output is a map (`layer3.1.conv2`), unless given `default_layer`'s; of a module
-    that a forward pass calls several times, the last call counts.
+    int64 (N,), or int64 (N, T) for T maps per image from one forward pass. layer: the path of a
+    module whose output is a feature map (`layer3.1.conv2`), by default `default_layer`; if a
+    forward pass calls the module several times, the last call counts.
 
-    The caller's autocast holds, a no_grad does not. The model is left as it was: training flags,
-    gradients, hooks; but no other thread may use it meanwhile. Raises `ResightError` for images,
-    targets, a layer or a method that cannot be, for a layer the logits do not depend on, and for
+    The caller's autocast applies, a no_grad does not. The model is left as it was: training flags,
+    gradients, hooks; but no other thread may use it at the same time. Raises `ResightError` for
+    invalid images, targets, layer or method, for a layer that the logits do not depend on, and for
     maps that are not finite.
     """
     if method not in METHODS:
-        raise ResightError(f"method {method!r} is not known{did_you_mean(str(method), METHODS)}")
+        raise ResightError(f"unknown method {method!r}{did_you_mean(str(method), METHODS)}")
     if not isinstance(chunk, int) or chunk < 1:
-        raise ResightError(f"chunk = {chunk!r}: allowed is a whole number of images, at least 1")
+        raise ResightError(f"chunk = {chunk!r} must be an integer ≥ 1, the number of images")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ResightError(
-            f"images are {kind_of(images)}: allowed is a floating tensor (N, C, H, W), normalised "
-            "as the images of the training"
+            f"images are {kind_of(images)}: must be a floating-point tensor (N, C, H, W), "
+            "normalised as in training"
         )
     with standing_still(model):
         probe = probe_model(model, images.shape[1:], images.device)
@@ -132,9 +132,9 @@ def grad_cam(
     finite = result.raw.isfinite().flatten(1).all(1)
     if not finite.all():
         raise ResightError(
-            f"the maps of {int((~finite).sum())} of {len(images)} images are not finite, image "
-            f"{int(finite.int().argmin())} the first: look for NaN or infinity in the images and "
-            "the weights; in float16 logits can overflow"
+            f"the maps of {int((~finite).sum())} of {len(images)} images are not finite, the first "
+            f"is image {int(finite.int().argmin())}: check the images and the weights for NaN or "
+            "infinity; in float16, logits can overflow"
         )
     return result
 
@@ -142,17 +142,17 @@ def grad_cam(
 def _forward(
     model: nn.Module, module: nn.Module, images: Tensor, layer: str
 ) -> tuple[Tensor, Tensor]:
-    """What `module` gives at its last call, as a leaf of the graph that ends in the logits.
+    """The output of `module`'s last call, as a leaf of the graph that ends in the logits.
 
-    Nothing before it records a graph.
+    No graph is recorded before it.
     """
     leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        # A copy in and a copy out: what follows may write into its input, and so may what shares
-        # memory with the output.
+        # A copy in and a copy out: later modules may write into their input, and so may whatever
+        # shares memory with the output.
         leaves[:] = [output.detach().clone().requires_grad_()]
-        torch.set_grad_enabled(True)  # for the layer of a part that the model runs without
+        torch.set_grad_enabled(True)  # in case the model runs this part under no_grad
         return leaves[0].clone()
 
     hook = module.register_forward_hook(cut)
@@ -169,7 +169,7 @@ def _forward(
 def _raw_maps(
     activation: Tensor, logits: Tensor, classes: Tensor, layer: str, method: Method
 ) -> Tensor:
-    """(N, h, w) for classes (N,), (N, T, h, w) for classes (N, T): a backward pass a column."""
+    """(N, h, w) for classes (N,), (N, T, h, w) for (N, T): one backward pass per column."""
     columns = classes.reshape(len(classes), -1).unbind(1)
     maps = []
     for i, column in enumerate(columns):
@@ -184,7 +184,7 @@ def _raw_maps(
 
 
 def _weigh(activation: Tensor, gradient: Tensor, method: Method) -> Tensor:
-    """(N, C, h, w) twice to raw maps (N, h, w), in at least float32."""
+    """Two (N, C, h, w) to raw maps (N, h, w), in at least float32."""
     dtype = torch.promote_types(activation.dtype, torch.float32)
     activation, gradient = activation.to(dtype), gradient.to(dtype)
     if method == "hirescam":
@@ -192,7 +192,7 @@ def _weigh(activation: Tensor, gradient: Tensor, method: Method) -> Tensor:
     if method == "gradcam":
         weights = gradient.mean((2, 3), keepdim=True)
     else:
-        # α with g² cancelled, for the square and the cube of a small g vanish in float32.
+        # α with g² cancelled, because the square and the cube of a small g underflow in float32.
         below = 2 + gradient * activation.sum((2, 3), keepdim=True)
         alpha = torch.where(below == 0, 0, 1 / below)
         weights = (alpha * gradient.clamp(min=0)).sum((2, 3), keepdim=True)
@@ -200,18 +200,18 @@ def _weigh(activation: Tensor, gradient: Tensor, method: Method) -> Tensor:
 
 
 def _as_classes(targets: Any, images: int, classes: int) -> Tensor | None:
-    """int64 (N,) or (N, T) on the CPU; None for the predicted. Raises `ResightError`."""
+    """int64 (N,) or (N, T) on the CPU; None for the predicted classes. Raises `ResightError`."""
     if targets is None:
         return None
-    allowed = f"allowed are None, a class, or whole numbers ({images},) or ({images}, T)"
+    allowed = f"must be None, a class, or integers of shape ({images},) or ({images}, T)"
     try:
         given = torch.as_tensor(targets).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ResightError(f"targets are no tensor of classes ({error}): {allowed}") from None
+        raise ResightError(f"targets are not a tensor of classes ({error}): {allowed}") from None
     if given.numel() == 0 and images == 0:
         given = given.long()  # an empty list gives floats
     if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
-        raise ResightError(f"targets are {given.dtype}, no whole numbers: {allowed}")
+        raise ResightError(f"targets are {given.dtype}, not integers: {allowed}")
     if given.ndim == 0:
         given = given.expand(images)
     if given.ndim not in (1, 2) or len(given) != images or 0 in given.shape[1:]:
@@ -219,13 +219,14 @@ def _as_classes(targets: Any, images: int, classes: int) -> Tensor | None:
     wrong = given[(given < 0) | (given >= classes)]
     if len(wrong):
         raise ResightError(
-            f"targets hold class {int(wrong[0])}: the model has {classes}, 0 to {classes - 1}"
+            f"targets contain class {int(wrong[0])}: must be 0 to {classes - 1}, as the model has "
+            f"{classes} classes"
         )
     return given.long()
 
 
 def _not_on_path(layer: str) -> ResightError:
     return ResightError(
-        f"layer {layer!r}: the logits do not depend on its output, so no map can be made of it; "
-        "choose another"
+        f"layer {layer!r}: the logits do not depend on its output, so it gives no map; choose "
+        "another layer"
     )

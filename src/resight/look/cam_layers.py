@@ -1,4 +1,4 @@
-"""Which layers of a net give a map, and the net kept still while one is made."""
+"""Which layers of a net give a map, and how the net is kept unchanged while one is made."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from resight.errors import ResightError, did_you_mean, first_line
 
-MOST_NAMES = 12  # of layers, in an error
+MAX_LAYERS_LISTED = 12  # in an error
 
 
 def cam_layers(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
     """The layers to offer for maps, first to last, each with its map's height and width in cells.
 
-    They are the paths in the model's own tuple `cam_layers` where it has one; else, of the modules
-    without children whose output is a map of more than one cell, the convolutions or, without any,
-    all. input_shape: (C, H, W) of an image. Raises `ResightError` where the model cannot take such
-    an image.
+    They are the paths in the model's own tuple `cam_layers` if it has one; else, of the modules
+    without children whose output is a map of more than one cell, the convolutions or, if there are
+    none, all. input_shape: (C, H, W) of an image. Raises `ResightError` if the model cannot take
+    such an image.
     """
     _check_shape(input_shape)
     with standing_still(model):
@@ -29,10 +29,10 @@ def cam_layers(model: nn.Module, input_shape: Sequence[int]) -> list[tuple[str, 
 
 
 def default_layer(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """The last of `cam_layers` with at least 8×8 cells, or 4×4 for images of less than 32 px; where
+    """The last of `cam_layers` with at least 8×8 cells, or 4×4 for images smaller than 32 px; if
     none has as many, the last of those with the most cells.
 
-    Raises `ResightError` where there is none and where the model cannot take such an image.
+    Raises `ResightError` if there is none or if the model cannot take such an image.
     """
     _check_shape(input_shape)
     with standing_still(model):
@@ -43,8 +43,8 @@ def default_layer(model: nn.Module, input_shape: Sequence[int]) -> str:
 class Probe:
     """What one forward pass of two images showed.
 
-    shapes: of each module that was called, in the order of last calls, its output's; None where
-    that is no floating tensor.
+    shapes: the output shape of each module that was called, in the order of their last calls; None
+    if the output is not a floating-point tensor.
     """
 
     model: nn.Module
@@ -53,7 +53,7 @@ class Probe:
     shapes: dict[nn.Module, tuple[int, ...] | None]
 
     def cells(self, module: nn.Module) -> tuple[int, int] | None:
-        """Height and width of the map that `module` gives; None if it gives none."""
+        """Height and width of the map that `module` returns; None if it returns none."""
         shape = self.shapes.get(module)
         return (shape[2], shape[3]) if shape is not None and len(shape) == 4 else None
 
@@ -64,14 +64,14 @@ def probe_model(
     shapes: dict[nn.Module, tuple[int, ...] | None] = {}
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes.pop(module, None)  # so that the last call gives the place in the order
+        shapes.pop(module, None)  # so that the last call determines the order
         is_plain = isinstance(output, Tensor) and output.is_floating_point()
         shapes[module] = tuple(output.shape) if is_plain else None
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
         logits = model(at_home(model, torch.zeros(2, *input_shape, device=device)))
-    except Exception as error:  # a stranger's model raises of any kind
+    except Exception as error:  # a user's model may raise anything
         raise ResightError(
             f"the model cannot take images of shape {tuple(input_shape)} ({first_line(error)}); "
             "give the channels, height and width it was built for"
@@ -105,8 +105,8 @@ def default_of(probe: Probe) -> str:
     layers = offered(probe)
     if not layers:
         raise ResightError(
-            "the model has no layer to make maps of: for images of shape "
-            f"{probe.input_shape} none of its modules gives a map (N, C, h, w) of several cells"
+            "the model has no layer to make maps from: for images of shape "
+            f"{probe.input_shape}, none of its modules returns a map (N, C, h, w) of several cells"
         )
     side_cells = 8 if min(probe.input_shape[1:]) >= 32 else 4
     large_enough = [name for name, cells in layers if min(cells) >= side_cells]
@@ -115,7 +115,7 @@ def default_of(probe: Probe) -> str:
 
 
 def find_layer(probe: Probe, layer: str) -> tuple[nn.Module, tuple[int, int]]:
-    """The module at the path `layer` and the size of its map. Raises `ResightError`."""
+    """The module at the path `layer`, and the size of its map. Raises `ResightError`."""
     try:
         module = probe.model.get_submodule(layer)
     except AttributeError:
@@ -129,30 +129,32 @@ def find_layer(probe: Probe, layer: str) -> tuple[nn.Module, tuple[int, int]]:
         if module not in probe.shapes:
             what = "is not called in a forward pass;"
         elif (shape := probe.shapes[module]) is None:
-            what = "gives something else than one floating tensor;"
+            what = "does not return a single floating-point tensor;"
         else:
-            what = f"gives no map (N, C, h, w) but, for two images, {shape};"
+            what = f"does not return a map (N, C, h, w) but, for two images, {shape};"
     names = [f"{name} ({height}×{width})" for name, (height, width) in offered(probe)]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    left_out = len(names) - MAX_LAYERS_LISTED
+    more = f" and {left_out} more" if left_out > 0 else ""
+    listed = ", ".join(names[:MAX_LAYERS_LISTED]) or "none"
     raise ResightError(
-        f"layer {layer!r} {what} those to choose from are {', '.join(names[:MOST_NAMES]) or 'none'}"
-        f"{more}, or any other module that gives a map, by its path"
+        f"layer {layer!r} {what} choose from {listed}{more}, or give the path of any other module "
+        "that returns a map"
     )
 
 
 def _check_shape(input_shape: Sequence[int]) -> None:
     if len(input_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in input_shape):
         raise ResightError(
-            f"input_shape = {input_shape!r}: allowed are three whole numbers of at least 1, "
-            "channels, height and width; for CIFAR-10 (3, 32, 32)"
+            f"input_shape = {input_shape!r} must be three integers ≥ 1: channels, height and "
+            "width; for CIFAR-10 (3, 32, 32)"
         )
 
 
 def check_logits(logits: Any, images: int) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != images:
         raise ResightError(
-            f"the model gives {kind_of(logits)} for {images} images, no logits ({images}, K): wrap "
-            "it in a module that returns one row of logits for each image"
+            f"the model returns {kind_of(logits)} for {images} images, not logits ({images}, K): "
+            "wrap it in a module that returns one row of logits per image"
         )
 
 
@@ -163,16 +165,16 @@ def kind_of(value: Any) -> str:
 
 
 def at_home(model: nn.Module, images: Tensor) -> Tensor:
-    """A copy on the device and in the dtype of the model's weights: a model may write into it."""
+    """A copy with the device and dtype of the model's weights, which the model may modify."""
     weights = next((p for p in model.parameters() if p.is_floating_point()), images)
     return images.detach().to(weights.device, weights.dtype, copy=True)
 
 
 @contextmanager
 def standing_still(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and a graph only of what comes after a tensor that asks for one.
+    """Eval mode, and a graph only after a tensor that requires a gradient.
 
-    On leaving, each module and each parameter has its own flag again. The flags are set one by one
+    On exit, each module and each parameter has its own flag again. The flags are set one by one
     because a module's own `train()` may do more than that.
     """
     training = [(module, module.training) for module in model.modules()]

@@ -1,4 +1,4 @@
-"""`evaluate`: a run measured on a split of its own images or on other images."""
+"""`evaluate`: measure a run on a split of its own images or on other images."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> Predictions:
     """Measure a finished run on its "test", "val" or "train" split, or on other `data`: its test
-    split or, without one, all of its images.
+    split or, if it has none, all of its images.
 
-    Writes `predictions.npz` into the run folder, for another split `predictions-val.npz` or
-    `predictions-train.npz`; with `data` `predictions-NAME.npz`, beside it. The statistics and
+    Writes `predictions.npz` into the run folder, for other splits `predictions-val.npz` or
+    `predictions-train.npz`; with `data`, `predictions-NAME.npz` next to it. The statistics and
     classes are the run's; the classes of `data` must be among them. "auto" is what the run was
-    trained with, where it is there. Raises `ResightError`.
+    trained with, if available. Raises `ResightError`.
     """
     reporter = reporter or Quiet()
     run = run if isinstance(run, Run) else load_run(run)
@@ -60,14 +60,14 @@ def evaluate(
     elif split == "test":
         facts = run.resolved["data"]
         loaded = own_images(facts, run.recipe.data, skip_bad=skip_bad, reporter=reporter)
-        advice = "name them with --data to measure on them anyway"
+        advice = "give them with --data to measure on them anyway"
         check_own(facts, loaded, run=run.path, advice=advice)
     else:
         loaded = run.images(skip_bad=skip_bad, reporter=reporter)
     if (loaded.image_size, loaded.channels) != (about["image_size"], about["channels"]):
         raise ResightError(
-            f"the images are {loaded.image_size} px with {loaded.channels} channels, and the run's "
-            f"{about['image_size']} px with {about['channels']}"
+            f"the images are {loaded.image_size} px with {loaded.channels} channels, but the run "
+            f"was trained on {about['image_size']} px with {about['channels']}"
         )
     if data is not None:
         for note in loaded.notes:
@@ -90,18 +90,18 @@ def evaluate(
     )
     try:
         predictions.save(run.path / _file_name(split, loaded.name if data is not None else None))
-    except ResightError as error:  # the figures are there all the same
+    except ResightError as error:  # the predictions are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions
 
 
 def _check_split(run: Run, split: str, *, other_data: bool) -> None:
     if split not in SPLITS:
-        raise ResightError(f"split '{split}'{did_you_mean(split, SPLITS)}")
+        raise ResightError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
     if other_data and split != "test":
         raise ResightError(
-            f"split '{split}' is of the run's own images; other images (--data) are measured as "
-            "'test': leave out one of the two"
+            f"split '{split}' belongs to the run's own images, but other images (--data) are "
+            "measured as 'test': omit one of the two"
         )
     if split == "val" and not run.resolved.get("data", {}).get("val"):
         raise ResightError(
@@ -110,15 +110,15 @@ def _check_split(run: Run, split: str, *, other_data: bool) -> None:
 
 
 def _file_name(split: str, other: str | None) -> str:
-    """Where predictions go: of a split of the run's own images, or of the data named `other`."""
+    """The file for predictions on a split of the run's own images or on the data named `other`."""
     if other is None:
         return "predictions.npz" if split == "test" else f"predictions-{split}.npz"
-    taken = other in SPLITS  # as the run's own splits are called
+    taken = other in SPLITS  # the name of one of the run's own splits
     return f"predictions-{other}{'-data' if taken else ''}.npz"
 
 
 def _in_classes_of_run(data: ImageData, part: str, classes: tuple[str, ...]) -> Split:
-    """The split with labels that count in the run's classes (names compared as NFC)."""
+    """The split with labels that index the run's classes (names compared as NFC)."""
     split: Split = getattr(data, part)
     places = {unicodedata.normalize("NFC", name): i for i, name in enumerate(classes)}
     table = np.array(
@@ -129,7 +129,7 @@ def _in_classes_of_run(data: ImageData, part: str, classes: tuple[str, ...]) -> 
     if (labels < 0).any():
         unknown = data.classes[int(split.labels[labels < 0][0])]
         raise ResightError(
-            f"{data.source}: class '{unknown}' is none of the run's ({', '.join(classes)}): "
-            "name its folder as in the training data"
+            f"{data.source}: class '{unknown}' is not one of the run's classes "
+            f"({', '.join(classes)}): name its folder as in the training data"
         )
     return Split(split.images, labels, split.ids)

@@ -1,4 +1,4 @@
-"""`OpenRun`: a run with its images, its net and its predictions, opened to be looked into."""
+"""`OpenRun`: a run with its images, its net and its predictions, opened for inspection."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from resight.runs.run import Run, load_run
 
 @dataclass(frozen=True)
 class OpenRun:
-    """data is None where the images can't be had: `missing` says why, in one line.
+    """data is None if the images can't be loaded: `missing` says why, in one line.
 
-    What is costly is made when asked for, and once.
+    Whatever is costly is computed on first use, and only once.
     """
 
     run: Run
@@ -38,19 +38,19 @@ class OpenRun:
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """Of the test split; None before the end."""
+        """Of the test split; None if the run has not finished."""
         there = (self.run.path / "predictions.npz").is_file()
         return self.run.predictions if there else None
 
     @cached_property
     def model(self) -> nn.Module | None:
-        """In eval mode, on the runtime's device; None before the end."""
+        """In eval mode, on the runtime's device; None if the run has not finished."""
         there = (self.run.path / "model.safetensors").is_file()
         return self.run.model().to(self.runtime.device) if there else None
 
     @cached_property
     def temperature(self) -> float | None:
-        """Fitted on the validation predictions; None without them."""
+        """Fitted on the predictions for the validation split; None without them."""
         path = self.run.path / "predictions-val.npz"
         if not path.is_file():
             return None
@@ -59,15 +59,16 @@ class OpenRun:
 
     @cached_property
     def duplicates(self) -> list[Duplicate]:
-        """Test images with a twin in train, exact ones first, then by distance; [] if no images."""
+        """Test images with a duplicate in train, exact ones first, then by distance; [] if the
+        images are missing."""
         if self.data is None or self.data.test is self.data.train:
             return []
         found = find_duplicates(self.data.train.images, self.data.test.images)
-        return sorted(found, key=lambda twin: (twin.kind != "exact", twin.distance))
+        return sorted(found, key=lambda duplicate: (duplicate.kind != "exact", duplicate.distance))
 
     @property
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """int64 (K,): the training images of each class; as if all were equal where not known."""
+        """int64 (K,): the number of training images per class; all equal if not known."""
         facts = self.run.resolved["data"]
         if self.data is not None:
             return np.bincount(self.data.train.labels, minlength=len(self.data.classes))
@@ -97,7 +98,7 @@ class OpenRun:
         return self._place(chosen).augmented(cut.order, cut, recipe.augment)
 
     def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 (n, H, W, C) → float32 (n, C, H, W) on the device, by the run's statistics."""
+        """uint8 (n, H, W, C) → float32 (n, C, H, W) on the device, with the run's statistics."""
         zeros = np.zeros(len(images), dtype=np.int64)
         split = Split(np.ascontiguousarray(images), zeros, zeros.astype(np.str_))
         return self._place(split).plain(0, len(images))
@@ -115,16 +116,16 @@ def open_run(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> OpenRun:
-    """Open a run's folder with its images and its net.
+    """Open a run folder with its images and its net.
 
-    data: the images, if they have moved. Raises `ResightError` where there is no run yet to look
-    at, and for `data` that can't be loaded or is not the run's.
+    data: the images, if they have moved. Raises `ResightError` if there is no run to inspect yet,
+    and for `data` that can't be loaded or is not the run's.
     """
     run = run if isinstance(run, Run) else load_run(run)
     if "data" not in run.resolved:
         raise ResightError(
-            f"{run.path}: its training has not begun, so there is nothing to look at; go on with "
-            f"`resight train --resume {shlex.quote(str(run.path))}`"
+            f"{run.path}: its training has not started, so there is nothing to inspect; resume it "
+            f"with `resight train --resume {shlex.quote(str(run.path))}`"
         )
     runtime = Runtime.like(run.environment.get("runtime"), RuntimeOptions(device), run=run.path)
     runtime.apply()

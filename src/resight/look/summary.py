@@ -1,4 +1,4 @@
-"""What a user means by NET, RECIPE or RUN where a verb takes any of them."""
+"""`summary`: the layers of a net, given as a net, a recipe or a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary(
     """The layers of a net: a recipe's or net's name, a recipe, a TOML file, a run, or any module.
 
     `blocks` adds a row for each residual block. `classes`, `channels` and `image_size` describe the
-    images for a net (32 px unless given) or recipe by name, which knows its size; a run knows all
+    images for a net (32 px by default) or a recipe, which has its own image size; a run knows all
     three. Raises `ResightError`.
     """
     if isinstance(target, nn.Module):
@@ -47,7 +47,7 @@ def summary(
     size = recipe.data.image_size
     if image_size not in (None, size):
         raise ResightError(
-            f"image_size = {image_size}: {target} is for {size} px; name a net for another size"
+            f"image_size = {image_size}: {target} is for {size} px; give a net to use another size"
         )
     model = init_net(recipe, classes=classes, channels=channels)
     return summarize(model, (channels, size, size), blocks=blocks)
@@ -61,5 +61,5 @@ def _recipe(target: str | Path | Recipe) -> Recipe:
             raise
         names = sorted({*NETS, *RECIPES})
         raise ResightError(
-            f"'{target}' is neither a net, a recipe nor a run{did_you_mean(str(target), names)}"
+            f"'{target}' is not a net, a recipe or a run{did_you_mean(str(target), names)}"
         ) from error

@@ -1,1 +1,1 @@
-"""Run folders: what a training leaves, read and written."""
+"""Run folders: reading and writing what a training produces."""

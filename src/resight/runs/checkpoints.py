@@ -1,4 +1,4 @@
-"""Checkpoints: whole files or none, finite or not written, and nobody waits for the disk."""
+"""Checkpoints: written atomically, only if finite, and without making the training wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A checkpoint, loaded with `weights_only=True`; None where there is no file."""
+    """A checkpoint, loaded with `weights_only=True`; None if there is no file."""
     import torch
 
     try:
@@ -31,7 +31,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         first = first_line(error).split(". ")[0]
         raise ResightError(
-            f"{path}: not a checkpoint of Resight, or damaged ({first}): put a whole one back, or "
+            f"{path}: not a Resight checkpoint, or damaged ({first}): restore an intact copy or "
             "start a new run"
         ) from None
     assert isinstance(saved, dict)
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
-    """Write `snapshot`, unless it holds a value that is not finite. Returns whether it did."""
+    """Write `snapshot` unless it contains a non-finite value. Returns whether it was written."""
     if not all_finite(snapshot):
         return False
     write_atomically(path, serialized(snapshot))
@@ -47,7 +47,7 @@ def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
 
 
 def serialized(value: dict[str, Any]) -> bytes:
-    """What `read_checkpoint` reads back."""
+    """The bytes that `read_checkpoint` reads back."""
     import torch
 
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
@@ -56,7 +56,7 @@ def serialized(value: dict[str, Any]) -> bytes:
 
 
 class Checkpointer:
-    """Writes snapshots to `last.pt` behind the training's back, at most one in 30 s."""
+    """Writes snapshots to `last.pt` in the background, at most one every 30 s."""
 
     def __init__(self, path: Path, every_seconds: float = CHECKPOINT_SECONDS) -> None:
         self._path, self._every = path, every_seconds
@@ -65,7 +65,7 @@ class Checkpointer:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether 30 s have passed and the last write is done. Raises what that write raised."""
+        """Whether 30 s have passed and the last write is done. Re-raises that write's exception."""
         if self._pending is not None and self._pending.done():
             self._wait()
         return self._pending is None and time.monotonic() - self._last >= self._every
@@ -77,12 +77,12 @@ class Checkpointer:
         self._pending = self._writer.submit(write_checkpoint, self._path, snapshot)
 
     def save_and_wait(self, snapshot: dict[str, Any]) -> bool:
-        """Write now. Returns whether it was finite, and so written."""
+        """Write now. Returns whether `snapshot` was finite and therefore written."""
         self.save(snapshot)
         return self._wait()
 
     def close(self) -> None:
-        """Let a write that is under way end."""
+        """Wait for a write in progress to end."""
         self._writer.shutdown(wait=True)
 
     def _wait(self) -> bool:
@@ -91,7 +91,7 @@ class Checkpointer:
 
 
 def all_finite(saved: dict[str, Any]) -> bool:
-    """Whether every tensor of a snapshot is finite: a checkpoint never holds one that is not."""
+    """Whether every tensor of a snapshot is finite; no other snapshot becomes a checkpoint."""
     import torch
 
     values = saved.values() if isinstance(saved, dict) else saved
@@ -108,7 +108,7 @@ def _finite(tensor: Tensor) -> bool:
     import torch
 
     if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        # numpy, not torch: this runs in the writer's thread, where torch would start a second
-        # OpenMP team; with more threads than cores every barrier of the training then sleeps
+        # numpy, not torch: in the writer's thread torch would start a second OpenMP team; with more
+        # threads than cores, every barrier in the training would then sleep
         return bool(np.isfinite(tensor.numpy()).all())
     return bool(torch.isfinite(tensor).all())

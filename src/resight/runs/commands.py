@@ -1,4 +1,4 @@
-"""Commands to paste: what repeats a run, what tests its LR."""
+"""Shell commands to paste: repeat a run, test its LR, resume it, write its report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from resight.recipe.recipe import Recipe
 def repeat_command(
     path: Path, recipe: Recipe, facts: dict[str, Any], *, deterministic: bool = False
 ) -> str | None:
-    """A shell line that trains the same recipe on the same data as the run at `path`; None for
-    images that were never a file.
+    """The shell command that trains the same recipe on the same data as the run at `path`; None for
+    images that never were in a file.
 
-    A named recipe is named, with what was changed; any other is read from the run's folder. facts:
-    of the run's data, as in its `resolved.json`; {} before they are known.
+    A built-in recipe is given by name with its changes; any other is read from the run folder.
+    facts: about the run's data, as in its `resolved.json`; {} before they are known.
     """
     data = _data_words(recipe, facts)
     if data is None:
@@ -36,7 +36,7 @@ def repeat_command(
 
 
 def find_lr_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str | None:
-    """A shell line that tests the LR of the run at `path` on its data; None as in
+    """The shell command that runs an LR test for the run at `path` on its data; None as in
     `repeat_command`."""
     data = _data_words(recipe, facts)
     words = ["resight", "find-lr", "--recipe", str(path / "recipe.json")]
@@ -44,17 +44,17 @@ def find_lr_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str | 
 
 
 def resume_command(path: Path) -> str:
-    """The shell line that continues the run, or the seeds, at `path`."""
+    """The shell command that resumes the run, or the runs of several seeds, at `path`."""
     return shlex.join(["resight", "train", "--resume", str(path)])
 
 
 def report_command(path: Path) -> str:
-    """The shell line that writes the report of the run at `path`."""
+    """The shell command that writes the report of the run at `path`."""
     return shlex.join(["resight", "report", str(path)])
 
 
 def _data_words(recipe: Recipe, facts: dict[str, Any]) -> list[str] | None:
-    """The options that find a run's images; None where no options do."""
+    """The options that select a run's images; None if no options can."""
     source = facts.get("source", recipe.data.source)
     if source not in NAMES and not Path(source).exists():
         return None
@@ -70,8 +70,8 @@ OPTIONS = {
 
 
 def _changes(wanted: Recipe) -> list[str] | None:
-    """The words that turn the recipe of that name into `wanted`: options of their own where there
-    are any, `--set` for the rest; None where they would not do."""
+    """The arguments that turn the built-in recipe of that name into `wanted`: dedicated options
+    where they exist, `--set` for the rest; None if arguments can't."""
     recipe, words = find_recipe(wanted.name), list[str]()
     try:
         for option, field in OPTIONS.items():
@@ -95,7 +95,7 @@ def _field(recipe: Recipe, field: str) -> Any:
 
 
 def _differing(recipe: Recipe, wanted: Recipe) -> dict[str, Any]:
-    """Each field of `wanted` that `recipe` has not, or otherwise."""
+    """Each field of `wanted` that `recipe` lacks or has with a different value."""
     before = recipe.to_dict()
     return {
         f"{section}.{key}": value
@@ -107,5 +107,5 @@ def _differing(recipe: Recipe, wanted: Recipe) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
-    """A value as the command line reads it back."""
+    """A value as the command line parses it."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""A new run's folder: where it may be, how it is made, and what it says of the machine."""
+"""A new run's folder: where it may be, how it is created, and what it records of the machine."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from resight.version import __version__
 
 
 def check_out(out: str | Path | None) -> None:
-    """Raise `ResightError` where a run can't be made at `out`, before anything costly is done."""
+    """Raise `ResightError` if a run can't be created at `out`, before any costly work is done."""
     if out is None:
         return
     path = Path(out)
     if path.exists() and not path.is_dir():
-        raise ResightError(f"out: {path} is a file; give a folder that is new or empty")
+        raise ResightError(f"out: {path} is a file; give a new or empty folder")
     if (path / "recipe.json").is_file() or holds_seeds(path):
         what = "the runs of several seeds" if holds_seeds(path) else "a run"
         raise ResightError(
-            f"out: {path} holds {what} already; go on with `resight train --resume "
-            f"{shlex.quote(str(path))}`, or pick another --out"
+            f"out: {path} already holds {what}; resume with `resight train --resume "
+            f"{shlex.quote(str(path))}`, or choose another --out"
         )
     if path.is_dir() and any(path.iterdir()):
-        raise ResightError(f"out: {path} is not empty; pick another --out")
+        raise ResightError(f"out: {path} is not empty; choose another --out")
 
 
 def create_run(out: str | Path | None, recipe: Recipe) -> Run:
     """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
 
-    Raises `ResightError` where `out` exists and is not empty, or can't be made.
+    Raises `ResightError` if `out` exists and is not empty, or can't be created.
     """
     run = Run(new_folder(out, recipe.name))
     run.write("recipe.json", recipe.to_dict())
@@ -44,12 +44,12 @@ def create_run(out: str | Path | None, recipe: Recipe) -> Run:
 
 
 def new_folder(out: str | Path | None, name: str) -> Path:
-    """`out`, made and empty, or `runs/NAME-1`, `-2` … Raises `ResightError`."""
+    """`out`, created and empty, or `runs/NAME-1`, `-2` … Raises `ResightError`."""
     try:
         return _next_folder(name) if out is None else _empty_folder(Path(out))
     except OSError as error:
         raise ResightError(
-            f"out: can't write to {error.filename or out}: {error.strerror}; pick another --out"
+            f"out: can't write to {error.filename or out}: {error.strerror}; choose another --out"
         ) from None
 
 
@@ -68,7 +68,7 @@ def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
 def _next_folder(name: str) -> Path:
     base = Path("runs")
     base.mkdir(exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"  # a recipe's name is any text
+    name = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "run"  # a recipe's name may be any text
     number = 1
     while True:
         path = base / f"{name}-{number}"

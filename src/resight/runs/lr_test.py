@@ -1,7 +1,7 @@
 """The curve of an LR test and what can be read off it: pure functions of LRs and losses.
 
-The smoothing is an exponential mean with bias correction; "valley" follows fastai's suggestion of
-that name. A curve that does not bear a suggestion is refused with the reason.
+The smoothing is an exponential moving average with bias correction; "valley" follows fastai's
+suggestion of that name. A curve that supports no suggestion is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
 Method = Literal["steepest", "valley", "minimum/10", "minimum/2"]
 METHODS: tuple[Method, ...] = ("steepest", "valley", "minimum/10", "minimum/2")
-SMOOTHING_DECADES = 0.6  # the mean's memory, whatever the number of steps
-DIVERGED = 2.0  # times the lowest smoothed loss, and above the first one
-SKIP_SHARE = 0.1  # of the curve's start: the mean still settles
-FEWEST_STEPS = 5  # to read from
-LEAST_FALL = 0.05  # of the loss at the start
-ALL_GONE = 0.05  # of the loss at the start
-MOST_NOISE = 0.5  # of the fall
+SMOOTHING_DECADES = 0.6  # memory of the moving average, for any number of steps
+DIVERGED = 2.0  # × the lowest smoothed loss, and above the first one
+SKIP_SHARE = 0.1  # of the curve, at its start: the moving average is still settling
+MIN_STEPS = 5  # to read an LR from
+MIN_FALL_STEPS = 3  # from the start to the lowest loss
+MIN_FALL = 0.05  # as a share of the loss at the start
+FALL_BEGUN = 0.05  # as a share of the whole fall
+ALL_GONE = 0.05  # as a share of the loss at the start
+MAX_NOISE = 0.5  # as a share of the fall
 
 
 @dataclass(frozen=True)
 class LrTest:
-    """lrs, losses: float64 (n,), a step each; stop: why it ended, in words; chance: the loss of a
-    net that knows nothing, ln K; method: how the recipe that was tested reads the curve."""
+    """lrs, losses: float64 (n,), one value per step; stop: why it ended, in words; chance: the loss
+    at chance level, ln K; method: how the recipe under test reads the curve."""
 
     lrs: npt.NDArray[np.float64]
     losses: npt.NDArray[np.float64]
@@ -45,20 +47,20 @@ class LrTest:
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
-        """float64 (n,): the exponential mean of the losses, corrected for its start."""
+        """float64 (n,): the exponential moving average of the losses, bias-corrected."""
         return smooth(self.losses, memory(self.lrs))
 
     def suggest(self, method: Method | None = None) -> float:
-        """An LR read off the curve; by `self.method`, as `lr_max = "find"` does, unless given.
+        """An LR read off the curve, by default with `self.method`, as `lr_max = "find"` does.
 
         valley: halfway along the longest fall (fastai) · steepest: where the smoothed loss falls
         fastest per decade · minimum/10, minimum/2: a tenth or half of the LR of the lowest smoothed
-        loss. Raises `ResightError` where the curve does not bear it (flat, noisy, too short),
-        saying why.
+        loss. Raises `ResightError` with the reason if the curve does not support a suggestion
+        (flat, noisy, too short).
         """
         method = method or self.method
         if method not in METHODS:
-            raise ResightError(f"suggestion '{method}'{did_you_mean(method, METHODS)}")
+            raise ResightError(f"unknown suggestion '{method}'{did_you_mean(method, METHODS)}")
         self._check()
         smoothed, low = self.smoothed, self._lowest()
         start = self._start()
@@ -75,7 +77,7 @@ class LrTest:
         self._check()
         smoothed, low = self.smoothed, self._lowest()
         top = smoothed[self._start()]
-        above = np.flatnonzero(smoothed[: low + 1] > top - 0.05 * (top - smoothed[low]))
+        above = np.flatnonzero(smoothed[: low + 1] > top - FALL_BEGUN * (top - smoothed[low]))
         return min(float(self.lrs[above[-1]]) if len(above) else math.inf, lr_max / 10)
 
     def suggestions(self) -> dict[str, float]:
@@ -98,7 +100,7 @@ class LrTest:
         return cls(lrs, losses, values["stop"], chance, values["method"])
 
     def plot(self) -> Figure:
-        """A matplotlib figure of the curve and its suggestions, on no display."""
+        """A matplotlib figure of the curve and its suggestions; needs no display."""
         from resight.render.charts import lr_test
 
         try:
@@ -109,7 +111,7 @@ class LrTest:
         return lr_test({**self.to_dict(), **read})
 
     def _repr_html_(self) -> str:
-        """The plot, which says why where nothing can be read off it, and the suggestions."""
+        """The plot, which says why if no LR can be read off the curve, and the suggestions."""
         return html.joined(
             lambda: html.image(self.plot(), "loss against learning rate"),
             lambda: self._suggestions_html(),
@@ -129,10 +131,10 @@ class LrTest:
         )
 
     def _start(self) -> int:
-        """Where reading begins: past the mean's first steps and past the fall to chance.
+        """Where reading begins: after the average has settled and the loss has fallen to chance.
 
-        Fresh weights give a loss above ln K; that they lose it at any LR is no learning, but it is
-        steep, and would be taken for the best place of the curve.
+        Fresh weights give a loss above ln K. Its drop to ln K, at any LR, is not learning, but it
+        is steep and would be mistaken for the best part of the curve.
         """
         below = np.flatnonzero(self.smoothed < self.chance)
         return max(self._settled(), int(below[0]) if len(below) else len(self.lrs))
@@ -141,52 +143,52 @@ class LrTest:
         return math.ceil(SKIP_SHARE * len(self.lrs))
 
     def _lowest(self) -> int:
-        """Where the loss is lowest, or first all gone.
+        """Where the loss is lowest, or where almost all of it is gone.
 
-        What has been learnt by heart makes no gradients: its loss stays near zero, and sinks still
-        further, at rates that would wreck a training.
+        Memorised images give no gradients: their loss stays near zero, and keeps falling, at
+        learning rates that would ruin a training.
         """
         start = self._start()
         read = self.smoothed[start:]
         return start + int((read <= max(read.min(), ALL_GONE * read[0])).argmax())
 
     def _check(self) -> None:
-        """Refuse a curve that no LR can be read off."""
+        """Reject a curve that no LR can be read off."""
         smoothed, start = self.smoothed, self._start()
-        advice = "give the LR yourself: --lr VALUE"
-        if len(self.lrs) - self._settled() < FEWEST_STEPS:
+        advice = "set the LR yourself: --lr VALUE"
+        if len(self.lrs) - self._settled() < MIN_STEPS:
             raise ResightError(
-                f"the LR test has only {len(self.lrs)} steps before it stopped ({self.stop}): too "
-                f"short to suggest an LR; {advice}"
+                f"the LR test stopped after only {len(self.lrs)} steps ({self.stop}): too short to "
+                f"suggest an LR; {advice}"
             )
         if smoothed.min() >= self.chance:
             raise ResightError(
-                f"the LR test's loss never falls below {self.chance:.3g}, that of guessing: no LR "
+                f"the LR test's loss never falls below {self.chance:.3g}, the chance level: no LR "
                 f"can be suggested; check the labels or {advice}"
             )
-        if len(self.lrs) - start < FEWEST_STEPS:
+        if len(self.lrs) - start < MIN_STEPS:
             raise ResightError(
-                f"the LR test's loss falls below {self.chance:.3g}, that of guessing, only "
+                f"the LR test's loss falls below {self.chance:.3g}, the chance level, only "
                 f"{len(self.lrs) - start} steps before it stopped ({self.stop}): too late to "
                 f"suggest an LR; {advice}"
             )
         low = self._lowest()
         fall = float(smoothed[start] - smoothed[low])
-        if fall < LEAST_FALL * smoothed[start]:
+        if fall < MIN_FALL * smoothed[start]:
             raise ResightError(
-                f"the LR test's curve is flat: its loss falls from {smoothed[start]:.3g} to "
-                f"{smoothed[low]:.3g} only, so no LR can be suggested; check the labels or {advice}"
+                f"the LR test's curve is flat: its loss falls only from {smoothed[start]:.3g} to "
+                f"{smoothed[low]:.3g}, so no LR can be suggested; check the labels or {advice}"
             )
         noise = float(np.std((self.losses - smoothed)[start : low + 1]))
-        if low - start < 3 or noise > MOST_NOISE * fall:
+        if low - start < MIN_FALL_STEPS or noise > MAX_NOISE * fall:
             raise ResightError(
                 f"the LR test's curve is too noisy: the loss scatters by {noise:.2g} around a fall "
-                f"of {fall:.2g}, so no LR can be suggested; take a larger --batch-size, or {advice}"
+                f"of {fall:.2g}, so no LR can be suggested; use a larger --batch-size, or {advice}"
             )
 
 
 def save_plot(test: LrTest, path: Path) -> None:
-    """Write the curve as an image of the kind that `path` ends with. Raises `ResightError`."""
+    """Write the curve as an image, in the format of `path`'s suffix. Raises `ResightError`."""
     check_plot(path)
     try:
         test.plot().savefig(path, dpi=150)
@@ -195,21 +197,21 @@ def save_plot(test: LrTest, path: Path) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Raise `ResightError` where `save_plot` could not write, before the test is paid for."""
+    """Raise `ResightError` if `save_plot` could not write, before the test is run."""
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ResightError(f"plot: {path} must end in .png, .svg or .pdf")
     if not path.parent.is_dir():
-        raise ResightError(f"plot: there is no folder {path.parent}; make it first")
+        raise ResightError(f"plot: there is no folder {path.parent}; create it first")
 
 
 def method_for(schedule: Schedule) -> Method:
-    """How `lr_max = "find"` reads the curve: close to its lowest point where the schedule warms up
-    to `lr_max`, a tenth of it where it starts there. `docs/log.md` has the trials."""
+    """How `lr_max = "find"` reads the curve: close to its lowest point if the schedule warms up to
+    `lr_max`, a tenth of that if it starts there. The experiments are in `docs/log.md`."""
     return "minimum/2" if schedule.warms_up else "minimum/10"
 
 
 def memory(lrs: npt.NDArray[np.float64]) -> float:
-    """The weight of the past, a step, in a mean that remembers 0.6 decades of `lrs`."""
+    """The decay per step of a moving average that remembers 0.6 decades of `lrs`."""
     if len(lrs) < 2:
         return 0.0
     steps_per_decade = (len(lrs) - 1) / math.log10(lrs[-1] / lrs[0])
@@ -217,7 +219,7 @@ def memory(lrs: npt.NDArray[np.float64]) -> float:
 
 
 def smooth(losses: npt.NDArray[np.float64], beta: float) -> npt.NDArray[np.float64]:
-    """Exponential mean with bias correction: the first value is the first loss."""
+    """Exponential moving average, bias-corrected: the first value is the first loss."""
     smoothed, mean = np.empty(len(losses)), 0.0
     for i, loss in enumerate(losses):
         mean = beta * mean + (1 - beta) * loss
@@ -226,7 +228,7 @@ def smooth(losses: npt.NDArray[np.float64], beta: float) -> npt.NDArray[np.float
 
 
 def longest_fall(values: npt.NDArray[np.float64]) -> list[int]:
-    """Indices of the longest strictly falling subsequence of `values` (n²; n ≤ 200)."""
+    """Indices of the longest strictly decreasing subsequence of `values` (O(n²); n ≤ 200)."""
     length = np.ones(len(values), dtype=np.int64)
     previous = np.full(len(values), -1)
     for i in range(1, len(values)):
@@ -241,7 +243,7 @@ def longest_fall(values: npt.NDArray[np.float64]) -> list[int]:
 
 
 def diverged(losses: list[float], beta: float) -> int | None:
-    """How many losses there are up to and with the first that diverged, if one did."""
+    """The number of losses up to and including the first that diverged; None if none did."""
     smoothed = smooth(np.array(losses), beta)
     lowest = np.minimum.accumulate(smoothed)
     bad = ~np.isfinite(smoothed) | ((smoothed > DIVERGED * lowest) & (smoothed > smoothed[0]))

@@ -1,4 +1,4 @@
-"""A run's own images, found again: where they were, split as they were, known by fingerprint."""
+"""A run's own images, loaded again: same place, same split, checked by fingerprint."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def reload_data(
 ) -> ImageData:
     """The images that a run is trained on, finished or not, with its validation split.
 
-    facts: what the run recorded of them (`data_facts`); None where its training has not begun.
-    settings: its recipe's. data: where they are now, or they themselves, if they have moved. Raises
-    `ResightError`, for other images too (by their fingerprint).
+    facts: what the run recorded about them (`data_facts`); None if its training has not begun.
+    settings: its recipe's. data: where they are now, or the images themselves, if they have moved.
+    Raises `ResightError`, also if the images are different ones (by their fingerprint).
     """
     if facts is None:
-        raise ResightError(f"{run}: its training has not begun, so it has no images yet")
+        raise ResightError(f"{run}: its training has not started, so it has no images yet")
     if not isinstance(data, ImageData):
         data = own_images(facts, settings, at=data, skip_bad=skip_bad, reporter=reporter or Quiet())
     check_own(
         facts,
         data,
         run=run,
-        advice="put those back or give the folder that holds them with --data",
+        advice="restore them, or give the folder that holds them with --data",
     )
     if settings.val_fraction and data.val is None:
         data = with_validation(data, settings.val_fraction, settings.split_seed)
@@ -55,8 +55,8 @@ def own_images(
     skip_bad: bool = False,
     reporter: Reporter,
 ) -> ImageData:
-    """The images at the run's own source, or at another place `at`, split as the source says,
-    without the validation split. They may have changed: see `check_own`."""
+    """The images at the run's own source, or at `at`, split as the source defines, without the
+    validation split. They may have changed: see `check_own`."""
     source, skip_bad = facts["source"] if at is None else at, skip_bad or bool(facts["bad"])
     try:
         return load_like(
@@ -77,7 +77,7 @@ def load_like(
     skip_bad: bool = False,
     reporter: Reporter,
 ) -> ImageData:
-    """Images loaded as a training with `settings` loads them, with that many channels."""
+    """Images loaded as a training with `settings` loads them, with `channels` channels."""
     load = functools.partial(
         load_data,
         source,
@@ -87,15 +87,15 @@ def load_like(
         held_out=held_out,
         progress=reporter.counting("decoding images"),
     )
-    loaded = load()  # as the training loaded it, so that the decoded cache serves
+    loaded = load()  # as the training did, so that the cache of decoded images is used
     return loaded if loaded.channels == channels else load(channels=channels)
 
 
 def check_own(facts: Mapping[str, Any], data: ImageData, *, run: Path, advice: str) -> None:
-    """Raise `ResightError` where `data` are not the images that the run was trained on."""
+    """Raise `ResightError` if `data` are not the images that the run was trained on."""
     mine, theirs = facts["fingerprint"], data.fingerprint
     if theirs != mine:
         raise ResightError(
-            f"{run}: the images at {data.source} are not those it was trained on "
+            f"{run}: the images at {data.source} are not the ones it was trained on "
             f"(fingerprint {theirs[:12]}, not {mine[:12]}); {advice}"
         )

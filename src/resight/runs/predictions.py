@@ -1,4 +1,4 @@
-"""`Predictions`: the logits of a split, and what follows from them."""
+"""`Predictions`: the logits of a split and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Predictions:
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """int64 (N,): the class of the highest logit, the first of equals."""
+        """int64 (N,): the class with the highest logit; the first one on a tie."""
         return np.asarray(self.logits.argmax(1), dtype=np.int64)
 
     @cached_property
@@ -57,7 +57,7 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """float32 (N, K): the softmax of the logits; float32 as they are, for 50,000 × 1000."""
+        """float32 (N, K): the softmax of the logits; not float64, as there may be 50,000 × 1000."""
         shares = self.logits.astype(np.float32)
         shares -= shares.max(1, keepdims=True)
         np.exp(shares, out=shares)
@@ -71,14 +71,14 @@ class Predictions:
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
-        """int64 (K, K): images of each true class (row) by predicted class (column)."""
+        """int64 (K, K): number of images by true class (row) and predicted class (column)."""
         k = len(self.classes)
         counts = np.bincount(self.labels * k + self.predicted, minlength=k * k)
         return np.asarray(counts, dtype=np.int64).reshape(k, k)
 
     @property
     def loss(self) -> float:
-        """The mean over images of the cross-entropy."""
+        """The mean cross-entropy over all images."""
         return float(self.losses.mean())
 
     @property
@@ -97,16 +97,16 @@ class Predictions:
 
     @property
     def headline(self) -> str:
-        """Accuracy with its interval, and loss, as a line."""
+        """Accuracy with its interval, and loss, in one line."""
         words = accuracy_words(self.split, self.accuracy, self.accuracy_interval, len(self))
         return f"{words} · loss {self.loss:.4f}"
 
     def per_class(self) -> list[dict[str, Any]]:
-        """A row a class: class (name), support, correct, accuracy, precision, recall, f1.
+        """One row per class: class (name), support, correct, accuracy, precision, recall, f1.
 
-        accuracy is recall: correct of support, None without images. precision: correct of the
-        images predicted as the class, None where there is none. f1: 2 correct / (support +
-        predicted), so 0 for a class that is never predicted, None only where both are 0.
+        accuracy equals recall: correct / support, None for a class without images. precision:
+        correct / images predicted as the class, None if there are none. f1: 2 correct / (support +
+        predicted), so 0 for a class that is never predicted, None only if both are 0.
         """
         support, predicted = self.confusion.sum(1).tolist(), self.confusion.sum(0).tolist()
         correct = np.diagonal(self.confusion).tolist()
@@ -124,10 +124,10 @@ class Predictions:
         ]
 
     def most_confused(self, limit: int | None = 10) -> list[dict[str, Any]]:
-        """The pairs of classes that are taken for one another, by falling count, then in order.
+        """The pairs of classes that are confused most, by descending count, then in class order.
 
-        true, predicted: classes as numbers; true_class, predicted_class: their names; count > 0;
-        share: of the true class's images.
+        true, predicted: class indices; true_class, predicted_class: their names; count > 0; share:
+        of the true class's images.
         """
         k = len(self.classes)
         counts = self.confusion * ~np.eye(k, dtype=bool)
@@ -146,28 +146,28 @@ class Predictions:
         ]
 
     def top_losses(self, limit: int | None = None) -> npt.NDArray[np.int64]:
-        """int64: all images, or the first `limit`, by falling loss; equals in their order."""
+        """int64: all images, or the first `limit`, by descending loss; ties in their order."""
         return np.argsort(-self.losses, kind="stable")[:limit].astype(np.int64)
 
     def mistakes(self, limit: int | None = None) -> npt.NDArray[np.int64]:
-        """int64: the wrongly classified images, or the first `limit`, by falling loss."""
+        """int64: the misclassified images, or the first `limit`, by descending loss."""
         order = self.top_losses()
         wrong: npt.NDArray[np.int64] = order[self.predicted[order] != self.labels[order]]
         return wrong[:limit]
 
     def label_suspects(self, limit: int | None = None) -> npt.NDArray[np.int64]:
-        """int64: images that the net confidently takes for another class than their label says.
+        """int64: images that the net confidently assigns to a class different from their label.
 
         Confident learning (Northcutt, Jiang, Chuang 2021, arXiv:1911.00068): the threshold of a
-        class is its mean probability over the images labelled so, and an image counts as of the
-        most probable class that reaches its threshold. Suspect is one that counts as another class
-        than its label, where that class is the predicted one as well: without this a weak class
-        with a low threshold would overrule a net that agrees with the label. A class without images
-        has no threshold and makes nothing suspect. By rising probability of the label, which the
-        paper calls self-confidence; equals in their order.
+        class is its mean probability over the images with that label, and an image counts as the
+        most probable class that reaches its threshold. An image is suspect if that class differs
+        from its label and is also the predicted one: otherwise a weak class with a low threshold
+        would overrule a net that agrees with the label. A class without images has no threshold
+        and makes no image suspect. Sorted by ascending probability of the label, which the paper
+        calls self-confidence; ties in their order.
 
-        Suspect is not wrong: the weaker the net, the more of them are its own mistakes, and of
-        images that it was trained on it knows the labels.
+        Suspect does not mean wrong: the weaker the net, the more of these are its own mistakes; and
+        it has memorised the labels of images that it was trained on.
         """
         own = self._probability_of(self.labels)
         k = len(self.classes)
@@ -180,8 +180,8 @@ class Predictions:
         return suspects[np.argsort(own[suspects], kind="stable")][:limit].astype(np.int64)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row an image, ready for a DataFrame: id, true, predicted (names), correct, confidence
-        (of the predicted class), probability_true, loss."""
+        """One row per image, ready for a DataFrame: id, true, predicted (names), correct,
+        confidence (of the predicted class), probability_true, loss."""
         own = self._probability_of(self.labels)
         columns = (self.ids, self.labels, self.predicted, self.confidence, own, self.losses)
         return [
@@ -200,20 +200,20 @@ class Predictions:
         ]
 
     def to_csv(self, path: Path) -> None:
-        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` where that can't be."""
+        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` if that fails."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self.rows())
-        # a file name may hold bytes that are no text
+        # a file name may contain bytes that are not valid text
         write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
 
     def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """float64 (N,): of each image the probability of the class that `classes` (N,) names."""
+        """float64 (N,): for each image, the probability of the class given in `classes` (N,)."""
         return self.probabilities[np.arange(len(self)), classes].astype(np.float64)
 
     def _repr_html_(self) -> str:
-        """Accuracy with its interval, and each class."""
+        """Accuracy with its interval, and a table of the classes."""
         return html.joined(lambda: html.line(self.headline, "b"), lambda: self._classes_html())
 
     def _classes_html(self) -> str:
@@ -236,7 +236,7 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """Write an .npz that loads without pickle."""
+        """Write an .npz file that loads without pickle."""
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -250,7 +250,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote. Raises `ResightError` for another or a torn file."""
+        """Read what `save` wrote. Raises `ResightError` for any other file or a truncated one."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(
@@ -264,8 +264,8 @@ class Predictions:
             raise ResightError(
                 f"{path}: no predictions there; `resight evaluate RUN` writes them"
             ) from None
-        except Exception as error:  # a torn archive raises of a dozen kinds
-            raise ResightError(f"{path}: not a predictions file of Resight: {error}") from None
+        except Exception as error:  # a truncated archive raises a dozen different types
+            raise ResightError(f"{path}: not a Resight predictions file: {error}") from None
 
 
 def _share(part: int, whole: int) -> float | None:

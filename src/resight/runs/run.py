@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves, written so that nothing is ever lost or half there."""
+"""The run folder: what a training produces, written so that no file is lost or incomplete."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read when asked, so that a run which still trains can be looked at."""
+    """A run folder, read on demand, so that a run can be inspected while it trains."""
 
     path: Path
 
     @cached_property
     def recipe(self) -> Recipe:
-        """As it was asked for: an LR to be found says "find"; `resolved` has the number."""
+        """As requested: an LR to be found is "find" here; `resolved` has the number."""
         return Recipe.load(self.path / "recipe.json")
 
     @property
@@ -52,17 +52,17 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """versions, machine and runtime of the newest start."""
+        """Versions, machine and runtime of the latest start or resume."""
         return self._json("environment.json")
 
     @property
     def result(self) -> dict[str, Any]:
-        """The headline numbers; {} before the end."""
+        """The headline numbers; {} until the run has finished."""
         return self._json("result.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row an epoch; a line torn by a crash is left out."""
+        """One row per epoch; a line cut off by a crash is left out."""
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -72,24 +72,24 @@ class Run:
 
     @property
     def lr_test(self) -> LrTest | None:
-        """The curve that the LR was found on; None where none was run."""
+        """The LR test that the LR was read off; None if none was run."""
         values = self._json("lr_test.json")
         return LrTest.from_dict(values) if values else None
 
     @property
     def failure(self) -> dict[str, Any]:
-        """Why the training stopped by itself (`message`); {} where it did not."""
+        """Why the training stopped by itself (`message`); {} if it did not."""
         return self._json("failure.json")
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """What `diagnose` found last; None where nobody has looked yet."""
+        """What the last `diagnose` found; None if the run has not been diagnosed."""
         values = self._json("diagnosis.json")
         return Diagnosis.from_dict(values) if values else None
 
     @property
     def schedule(self) -> Schedule | None:
-        """In numbers, the found LRs in it; None before they are found."""
+        """The schedule with the LRs that were found; None before they are found."""
         numbers = self.resolved.get("schedule")
         if numbers is None:
             return None
@@ -97,7 +97,7 @@ class Run:
         return self.recipe.with_changes(changes).schedule
 
     def schedule_points(self) -> dict[str, Any] | None:
-        """`schedule.lr_points` of the run: None before its LRs are known."""
+        """`schedule.lr_points` of the run; None before its LRs are known."""
         schedule = self.schedule
         if schedule is None:
             return None
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def predictions(self) -> Predictions:
-        """Of the test split. Raises `ResightError` before the end."""
+        """Of the test split. Raises `ResightError` if the run has not finished."""
         return Predictions.load(self.path / "predictions.npz")
 
     @property
@@ -113,7 +113,7 @@ class Run:
         return bool(self.result)
 
     def model(self) -> nn.Module:
-        """The trained net in eval mode, on the CPU. Raises `ResightError` before the end."""
+        """The trained net in eval mode, on the CPU. Raises `ResightError` if not finished."""
         from resight.runs.weights import load_model
 
         return load_model(self.path / "model.safetensors")
@@ -127,8 +127,8 @@ class Run:
     ) -> ImageData:
         """The images that it is trained on, finished or not, with its validation split.
 
-        data: where they are now, or they themselves, if they have moved. Raises `ResightError`, for
-        other images too (by their fingerprint).
+        data: where they are now, or the images themselves, if they have moved. Raises
+        `ResightError`, also if the images are different ones (by their fingerprint).
         """
         return reload_data(
             self.resolved.get("data"),
@@ -140,17 +140,17 @@ class Run:
         )
 
     def repeat_command(self) -> str | None:
-        """The shell line that trains the same again: see `commands.repeat_command`."""
+        """The shell command that repeats the training: see `commands.repeat_command`."""
         facts, runtime = self.resolved.get("data", {}), self.environment.get("runtime", {})
         deterministic = bool(runtime.get("deterministic"))
         return commands.repeat_command(self.path, self.recipe, facts, deterministic=deterministic)
 
     def find_lr_command(self) -> str | None:
-        """The shell line that tests its LR again: see `commands.find_lr_command`."""
+        """The shell command that repeats its LR test: see `commands.find_lr_command`."""
         return commands.find_lr_command(self.path, self.recipe, self.resolved.get("data", {}))
 
     def plot_curves(self) -> Figure:
-        """Loss and accuracy by epoch. Raises `ResightError` before the first one is done."""
+        """Loss and accuracy by epoch. Raises `ResightError` before the first epoch is done."""
         from resight.render import charts
 
         metrics = self.metrics
@@ -161,40 +161,40 @@ class Run:
         return charts.curves(metrics)
 
     def plot_schedule(self) -> Figure:
-        """The learning rate by epoch. Raises `ResightError` before it is found."""
+        """The learning rate by epoch. Raises `ResightError` before it is known."""
         from resight.render import charts
 
         points = self.schedule_points()
-        if points is None:  # the LR is not found, or plateau's follows losses that are not there
+        if points is None:  # not found yet, or "plateau", which depends on losses still to come
             raise ResightError(
                 f"{self.path}: its learning rates are not known yet; {self._wait_or_resume}"
             )
         return charts.lr_schedule(points)
 
     def plot_lr_test(self) -> Figure:
-        """The curve that the LR was found on. Raises `ResightError` where none was run."""
+        """The LR test that the LR was read off. Raises `ResightError` if none was run."""
         test = self.lr_test
         if test is None:
             command = self.find_lr_command()
-            hint = f"; `{command}` shows one" if command else ""
-            raise ResightError(f"{self.path}: no LR test was made for it, its LR was given{hint}")
+            hint = f"; `{command}` runs one" if command else ""
+            raise ResightError(f"{self.path}: no LR test was run, because its LR was given{hint}")
         return test.plot()
 
     def plot_confusion(self) -> Figure:
-        """Predicted against true class, test split. Raises `ResightError` before the end."""
+        """Confusion matrix, test split. Raises `ResightError` if the run has not finished."""
         from resight.render import charts
 
         predictions = self._measured()
         return charts.confusion(predictions.confusion.tolist(), predictions.classes)
 
     def plot_per_class(self) -> Figure:
-        """The accuracy of each class, test split. Raises `ResightError` before the end."""
+        """Accuracy per class, test split. Raises `ResightError` if the run has not finished."""
         from resight.render import charts
 
         return charts.per_class(self._measured().per_class())
 
     def plot_reliability(self) -> Figure:
-        """Accuracy by confidence, test split. Raises `ResightError` before the end."""
+        """Accuracy by confidence, test split. Raises `ResightError` if not finished."""
         from resight.render import charts
 
         measured = calibration(self._measured())
@@ -203,8 +203,8 @@ class Run:
     def plot_mistakes(
         self, limit: int = 20, *, data: str | Path | ImageData | None = None
     ) -> Figure:
-        """The misclassified test images with the highest losses. data: the run's images, where they
-        have moved. Raises `ResightError` before the end, and where the images can't be had."""
+        """The misclassified test images with the highest losses. data: the run's images, if they
+        have moved. Raises `ResightError` if the run has not finished or has no images."""
         from resight.render import tiles
 
         if not isinstance(limit, int) or limit < 1:
@@ -213,7 +213,7 @@ class Run:
         rows = predictions.mistakes(limit)
         if not len(rows):
             raise ResightError(
-                f"{self.path}: no test image is misclassified, so there is none to show"
+                f"{self.path}: no test image is misclassified, so there are none to show"
             )
         images, classes = self.images(data).test.images, predictions.classes
         return tiles.mistakes(
@@ -225,7 +225,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """Headline, numbers, findings and curves, as far as they are there."""
+        """Headline, numbers, findings and curves, as far as they exist."""
         return html.joined(
             lambda: html.line(f"{self.recipe.name} · {self.path}", "b"),
             lambda: html.line(self.state),
@@ -238,7 +238,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The result's headline, or how far the training is, in a line."""
+        """The result's headline, or the training's progress, in one line."""
         result, epochs = self.result, self.recipe.schedule.epochs
         if not result:
             return f"not finished: {len(self.metrics)} of {epochs} epochs are done"
@@ -275,14 +275,14 @@ class Run:
     def _measured(self) -> Predictions:
         if not self.finished:
             raise ResightError(
-                f"{self.path}: not finished, so nothing is measured yet; {self._wait_or_resume}"
+                f"{self.path}: not finished, so it has no test results yet; {self._wait_or_resume}"
             )
         return self.predictions
 
     @property
     def _wait_or_resume(self) -> str:
         command = commands.resume_command(self.path)
-        return f"wait for it, or, if it has stopped, resume it with `{command}`"
+        return f"wait for it or, if it has stopped, resume it with `{command}`"
 
     def forget_failure(self) -> None:
         (self.path / "failure.json").unlink(missing_ok=True)
@@ -298,12 +298,12 @@ class Run:
         write_atomically(self.path / "metrics.jsonl", lines.encode())
 
     def sweep(self) -> None:
-        """Remove what a killed process had half written under temporary names."""
+        """Remove the temporary files of a process that was killed while writing."""
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """What `last.pt` holds, None where there is none yet. No stranger's code runs."""
+        """The contents of `last.pt`, None if there is none yet. Loading it runs no code."""
         return read_checkpoint(self.path / "last.pt")
 
     def write_best(self, model: nn.Module, epoch: int) -> None:
@@ -312,15 +312,15 @@ class Run:
         write_atomically(self.path / "best.pt", content)
 
     def load_best(self, model: nn.Module) -> int:
-        """Put what `write_best` kept into `model`, in place; returns its epoch."""
+        """Load what `write_best` kept into `model`, in place; returns its epoch."""
         saved = read_checkpoint(self.path / "best.pt")
         if saved is None:
-            raise ResightError(f"{self.path / 'best.pt'} is not there; it was kept during training")
+            raise ResightError(f"{self.path / 'best.pt'} is missing; the training wrote it")
         model.load_state_dict(saved["model"])
         return int(saved["epoch"])
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes from training this run meanwhile."""
+        """Keep other processes from training this run at the same time."""
         return exclusive(self.path / ".lock")
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -335,21 +335,21 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Open a run folder, finished or not. Raises `ResightError` where there is none."""
+    """Open a run folder, finished or not. Raises `ResightError` if there is none."""
     path = Path(path)
     if holds_seeds(path):
         raise ResightError(
-            f"{path} holds the runs of several seeds and is none itself: name one of them, "
+            f"{path} holds the runs of several seeds and is not itself a run: give one of them, "
             f"{path / 'seed-N'}"
         )
     if not (path / "recipe.json").is_file():
-        what = "has no recipe.json" if path.is_dir() else "is no folder"
-        raise ResightError(f"{path}: {what}, so it is not a run; `resight train` makes one")
+        what = "has no recipe.json" if path.is_dir() else "is not a folder"
+        raise ResightError(f"{path}: {what}, so it is not a run; `resight train` creates one")
     run = Run(path)
-    _ = run.recipe  # a broken one is said here, not later
+    _ = run.recipe  # a broken one is reported here, not later
     return run
 
 
 def holds_seeds(path: str | Path) -> bool:
-    """Whether a folder is what `train_seeds` made: one run folder a seed in it."""
+    """Whether `train_seeds` created the folder: it has one run folder per seed."""
     return (Path(path) / SEEDS).is_file()

@@ -1,6 +1,6 @@
-"""`SeedsResult`: what the runs of several seeds say of a recipe.
+"""`SeedsResult`: what the runs of several seeds say about a recipe.
 
-`SeedsPlan` is what they were begun with. Both are in the folder's `seeds.json`.
+`SeedsPlan` is what they were started with. Both are in the folder's `seeds.json`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from resight.runs.run import SEEDS, Run, holds_seeds
 class SeedsResult:
     """Runs of one recipe that differ in their seed. Accuracies in [0, 1], of the test split.
 
-    seeds: those that were asked for. runs: those that finished, in that order; `accuracies` and
+    seeds: those requested. runs: those that finished, in that order; `accuracies` and
     `train_seconds` are theirs. failures: seed → why its training stopped by itself. wall_seconds
-    and timings: of the process that trained last, which `resumed` others.
+    and timings: of the process that trained last; resumed: whether it resumed earlier runs.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class SeedsResult:
 
     @classmethod
     def of(cls, path: Path, seeds: Sequence[int], failures: dict[int, str]) -> SeedsResult:
-        """What the folder of a run a seed holds by now."""
+        """What a folder with one run per seed holds so far."""
         runs = [Run(seed_folder(path, seed)) for seed in seeds]
         done = [(run, run.result) for run in runs if run.finished]
         return cls(
@@ -55,7 +55,7 @@ class SeedsResult:
 
     @property
     def n(self) -> int:
-        """Runs that finished, which the mean is of."""
+        """The number of runs that finished; the mean is taken over them."""
         return len(self.runs)
 
     @property
@@ -65,7 +65,7 @@ class SeedsResult:
 
     @property
     def mean(self) -> float | None:
-        """Of the accuracies; None where no run finished."""
+        """Of the accuracies; None if no run finished."""
         return statistics.fmean(self.accuracies) if self.n else None
 
     @property
@@ -75,18 +75,18 @@ class SeedsResult:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean by Student's t, within [0, 1]; None for fewer than two."""
+        """95 % interval of the mean by Student's t, clipped to [0, 1]; None for fewer than two."""
         found = t_interval(self.accuracies)
         return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))
 
     @property
     def headline(self) -> str:
-        """Mean and spread of the accuracies, and which seeds failed, as a line."""
+        """Mean and spread of the accuracies, and which seeds failed, in one line."""
         if self.interval is not None:
             low, high = self.interval
             text = (
                 f"test accuracy {self.mean:.2%} ± {self.std:.2%} "
-                f"(n={self.n}; 95 % of the mean: {low:.2%} to {high:.2%})"
+                f"(n={self.n}; 95 % interval of the mean: {low:.2%} to {high:.2%})"
             )
         elif self.n:
             text = f"test accuracy {self.mean:.2%} (n=1: one seed has no spread)"
@@ -98,7 +98,7 @@ class SeedsResult:
         return text
 
     def __str__(self) -> str:
-        """A line a seed, the headline, and what a run took."""
+        """One line per seed, the training time of a run, and the headline."""
         width = max(len("seed"), *(len(str(seed)) for seed in self.seeds))
         rows = {run.recipe.train.seed: run.result for run in self.runs}
         lines = [f"{'seed':>{width}}  test accuracy    LR max     train"]
@@ -152,10 +152,10 @@ class SeedsResult:
 
 @dataclass(frozen=True)
 class SeedsPlan:
-    """What is needed to go on: the recipe (of the first seed), the seeds, what else was asked for.
+    """What is needed to resume: the recipe (of the first seed), the seeds and the options.
 
-    how: device, precision and so on, as they were asked for. images: where they were (`source`),
-    and their `fingerprint`.
+    how: device, precision and so on, as requested. images: where they were (`source`), and their
+    `fingerprint`.
     """
 
     recipe: Recipe
@@ -179,13 +179,13 @@ def write_summary(path: Path, plan: SeedsPlan, result: SeedsResult) -> None:
 
 
 def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
-    """The plan in a folder's `seeds.json`, the runs that are there, and whether it tells of all of
-    them: not where the process was killed before that. Raises `ResightError`."""
+    """The plan in a folder's `seeds.json`, the runs that are there, and whether the file lists all
+    of them: it does not if the process was killed. Raises `ResightError`."""
     file = path / SEEDS
     if not holds_seeds(path):
         raise ResightError(
             f"{path} has no {SEEDS}, so it does not hold the runs of several seeds; "
-            "`resight train --seeds 5` makes them, and one run goes on without --seeds"
+            "`resight train --seeds 5` creates them; a single run is resumed without --seeds"
         )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -207,5 +207,5 @@ def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
 
 
 def seed_folder(path: Path, seed: int) -> Path:
-    """Where a seed's run is."""
+    """The folder of a seed's run."""
     return path / f"seed-{seed}"

@@ -1,4 +1,4 @@
-"""`model.safetensors`: a net's weights with all that is needed to use it, and no code."""
+"""`model.safetensors`: a net's weights and everything needed to use it, without code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resight.recipe.settings import Model
 
 
 def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) -> None:
-    """Write weights (contiguous, fp32) with net, classes and statistics as metadata."""
+    """Write the weights (contiguous, fp32), with net, classes and statistics as metadata."""
     about = {
         "model": recipe.model.model_dump(mode="json"),
         "classes": list(data.classes),
@@ -36,17 +36,17 @@ def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) ->
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The metadata that `save_model` wrote. Raises `ResightError` for another file."""
+    """The metadata that `save_model` wrote. Raises `ResightError` for any other file."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["resight"])
     except FileNotFoundError:
         raise ResightError(
-            f"{path} is not there: the run has not finished; go on with `resight train --resume "
+            f"{path} is missing: the run has not finished; resume it with `resight train --resume "
             f"{path.parent}`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise ResightError(f"{path}: not a model of Resight: {error}") from None
+        raise ResightError(f"{path}: not a Resight model: {error}") from None
     assert isinstance(about, dict)
     return about
 
