@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from resight.errors import ResightError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from resight.errors import ResightError
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
@@ -71,24 +68,21 @@ def append_line(path: Path, line: str) -> None:
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file while inside. Raises `ResightError` where another process holds it.
 
-    Without locks on the system (Windows) nothing is held.
+    The file stays: to remove it on release would let a process that has just opened it lock what
+    is gone while a third one locks a new file.
     """
-    if fcntl is None:
-        yield
-        return
+    lock = FileLock(path, blocking=False)
     with _in_one_line(path):
-        file = path.open("ab")
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire()
+        except Timeout:
             raise ResightError(
                 f"{path.parent} is being trained by another process; wait for it or stop it"
             ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
