@@ -79,7 +79,10 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operands = _tensors_in((args, kwargs))
         if any(id(t) in self._fields for t in operands):
             results = _tensors_in(out)
-            field = self._field_after(func, args, operands, results)
+            try:
+                field = self._field_after(func, args, operands, results)
+            except (ValueError, TypeError, IndexError, AttributeError):
+                field = None  # called in a way that is not known here
             if func._schema.is_mutable:
                 self._forget_what_shares_memory_with(results)
             for tensor in results:
@@ -102,7 +105,8 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not transposed:
                 return _slide(field, weight.shape[2:], stride, padding, dilation)
         if name == "aten::max_pool2d_with_indices":
-            kernel, stride, padding, dilation = _with_defaults(args[1:], (None, [], [0], [1]))
+            # the fifth argument, ceil_mode, adds cells at the border that reach as far as others
+            kernel, stride, padding, dilation = _with_defaults(args[1:5], (None, [], [0], [1]))
             return _slide(field, kernel, stride or kernel, padding, dilation)
         if name == "aten::avg_pool2d":
             kernel, stride, padding = _with_defaults(args[1:4], (None, [], [0]))
@@ -124,10 +128,18 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _forget_what_shares_memory_with(self, written: list[Tensor]) -> None:
         """A write through a view changes its base too, which the base's field knows nothing of."""
-        changed = {t.untyped_storage().data_ptr() for t in written}
+        changed = {_memory(tensor) for tensor in written}
         for tensor in self._tensors:
-            if tensor.untyped_storage().data_ptr() in changed:
+            if None in changed or _memory(tensor) in (None, *changed):
                 self._fields[id(tensor)] = None
+
+
+def _memory(tensor: Tensor) -> int | None:
+    """Where its values are; None where there is no one place, as for a sparse tensor."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def _tensors_in(tree: Any) -> list[Tensor]:

@@ -32,7 +32,7 @@ class Row:
     of the part of the image that one output cell depends on by the geometry of convolutions and
     pools (the longer side if they differ; larger than the image where padding is counted in; the
     statistics a norm takes over the map are not). It is None for an output that is no map, and
-    where it is not known. `macs` are the multiply-accumulates an image of a convolution or linear
+    where it is not known. `macs` are the multiply-accumulates per image of a convolution or linear
     layer, else 0.
     """
 
@@ -69,7 +69,7 @@ class ModelSummary:
 
     @property
     def total_macs(self) -> int:
-        """Multiply-accumulates an image, forward; floating-point operations are twice as many."""
+        """Multiply-accumulates per image, forward; floating-point operations are twice as many."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -119,7 +119,7 @@ class ModelSummary:
             f"Total params: {self.total_params:,}",
             f"Trainable params: {self.trainable_params:,}",
             f"Non-trainable params: {self.non_trainable_params:,}",
-            f"Multiply-accumulates an image: {self.total_macs:,}",
+            f"Multiply-accumulates per image: {self.total_macs:,}",
         )
         megabytes = (
             f"Input size (MB): {self.input_mb:.2f}",
@@ -137,17 +137,17 @@ def summarize(
 ) -> ModelSummary:
     """Summarise `model` for images of `input_shape` (C, H, W), from one forward pass in eval mode.
 
-    One row a call of a module without children; with `blocks` also one, after its children's, for
-    a call of any other module than a container (`Sequential`) and the model itself. The model is
+    One row per call of a module without children; with `blocks` also one, after its children's, per
+    call of any other module except containers (`Sequential`) and the model itself. The model is
     left as it was: training flags, buffers, hooks and torch's random state.
 
-    Raises `ResightError` where the shape is not three positive whole numbers or the model cannot
-    take such an image.
+    Raises `ResightError` where the shape is not three positive integers or the model can't take
+    such an image.
     """
     if len(input_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in input_shape):
         raise ResightError(
-            f"input_shape = {input_shape!r}: allowed are three whole numbers of at least 1, "
-            "channels, height and width; for CIFAR-10 (3, 32, 32)"
+            f"input_shape = {input_shape!r}: must be three integers ≥ 1: channels, height and "
+            "width; for CIFAR-10 (3, 32, 32)"
         )
     rows = _trace_rows(model, input_shape, blocks=blocks)
     parameters = list(model.parameters())
@@ -161,7 +161,7 @@ def summarize(
 
 def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: bool) -> list[Row]:
     first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    # Two images, because some norms refuse a single value a channel.
+    # Two images, because some norms refuse a single value per channel.
     images = torch.zeros(2, *input_shape, device=first.device, dtype=first.dtype)
     fields = ReceptiveFields(images)
     rows: list[Row] = []
@@ -172,7 +172,12 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
             continue
 
         def hook(
-            module: nn.Module, inputs: tuple[Any, ...], output: Any, *, name: str = name
+            module: nn.Module,
+            inputs: tuple[Any, ...],
+            keywords: dict[str, Any],
+            output: Any,
+            *,
+            name: str = name,
         ) -> None:
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
             if not tensors:
@@ -186,19 +191,19 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
                     output_shape=(-1, *shape[1:]),
                     params=sum(p.numel() for p in module.parameters(recurse=False)),
                     receptive_field=fields.side_px(tensors[0]),
-                    macs=_macs(module, inputs, tensors[0]),
+                    macs=_macs(module, [*inputs, *keywords.values()], tensors[0]),
                 )
             )
 
-        hooks.append(module.register_forward_hook(hook))
+        hooks.append(module.register_forward_hook(hook, with_kwargs=True))
 
     gpus = [images.device] if images.is_cuda else []
     try:
         with _eval_mode(model), torch.random.fork_rng(gpus), torch.no_grad(), fields:
             model(images)
-    except RuntimeError as error:
+    except Exception as error:  # a stranger's model may raise anything
         raise ResightError(
-            f"input_shape = {tuple(input_shape)!r}: the model cannot take an image of these "
+            f"input_shape = {tuple(input_shape)!r}: the model can't take an image of these "
             f"channels, height and width ({first_line(error)}); give the shape it was built for"
         ) from error
     finally:
@@ -210,11 +215,12 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
 def _has_row(module: nn.Module, *, is_top: bool, blocks: bool) -> bool:
     is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
     is_leaf = next(module.children(), None) is None
-    return not is_container and (is_leaf or (blocks and not is_top))
+    hooked = not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+    return hooked and not is_container and (is_leaf or (blocks and not is_top))
 
 
-def _macs(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
-    """Each weight of a linear layer is used once a row; of a convolution, once a position."""
+def _macs(module: nn.Module, inputs: Sequence[Any], output: Tensor) -> int:
+    """A linear layer uses each weight once per row; a convolution, once per position."""
     if isinstance(module, nn.Linear):
         return module.weight.numel() * math.prod(output.shape[1:-1])
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
