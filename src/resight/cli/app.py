@@ -27,13 +27,13 @@ R = TypeVar("R")
 def main() -> None:
     """The entry point of the command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a bar or × that the encoding lacks is no error
+        if isinstance(stream, io.TextIOWrapper):  # an encoding without × must not raise an error
             stream.reconfigure(errors="replace")
     app()
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """One line and exit 2 for what the user can fix, 130 after Ctrl-C."""
+    """Exit with one line and 2 for what the user can fix, with 130 after Ctrl-C."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,7 +48,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as stop:
             print(str(stop) or "stopped", file=sys.stderr)
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
-        except BrokenPipeError:  # `resight … | head`: what was asked for is done
+        except BrokenPipeError:  # `resight … | head`: the reader has all that it wants
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
 
@@ -65,7 +65,8 @@ def _show_warning(
 app = typer.Typer(
     name="resight",
     help="Train small-image classifiers in seconds and see what they see.",
-    epilog="First: resight train --recipe digits (no download). Then your own folder: --data DIR.",
+    epilog="Start with: resight train --recipe digits (no download). Then use your own images: "
+    "resight train --data DIR.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

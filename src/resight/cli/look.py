@@ -1,4 +1,4 @@
-"""The verbs that look at runs and nets: evaluate, diagnose, report, compare, summary."""
+"""The verbs that inspect runs and nets: evaluate, diagnose, report, compare, summary."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from resight.errors import ResightError
 
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder.")]
 MovedOption = Annotated[
-    str | None, typer.Option("--data", help="The run's images, where they have moved.")
+    str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
 ]
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Other images with the run's classes.")
+        str | None,
+        typer.Option("--data", help="Evaluate on these images instead; same classes as the run."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="test, val or train, of the run.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="Split of the run's images: test, val or train.")
+    ] = "test",
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row an image: id, true, predicted, loss …")
+        Path | None,
+        typer.Option("--csv", help="Write one row per image: id, true, predicted, loss …"),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a run: loss, accuracy with its 95 % interval, per class; writes predictions.npz."""
+    """Evaluate a run: loss, accuracy with 95 % interval and per class; writes predictions.npz."""
     from resight.look.evaluate import evaluate as measure
 
     if csv is not None and not csv.absolute().parent.is_dir():
-        raise ResightError(f"csv: there is no folder {csv.parent}; make it first")
+        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
     reporter = reporter_for(as_json)
     try:
         predictions = measure(
@@ -74,7 +78,7 @@ def diagnose(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Look for silent failures in a run: what was seen, the threshold, the one thing to try."""
+    """Look for silent failures in a run: the evidence, the threshold and one thing to try."""
     from resight.diagnosis.diagnose import diagnose as look_for
 
     reporter = reporter_for(as_json)
@@ -89,14 +93,15 @@ def report(
     run: RunArgument,
     data: MovedOption = None,
     layer: Annotated[
-        str | None, typer.Option("--layer", help="Of the maps, e.g. res2; a module's path.")
+        str | None,
+        typer.Option("--layer", help="Layer of the Grad-CAM maps: a module path, e.g. res2."),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="gradcam, gradcam++ or hirescam.")
+        str, typer.Option("--method", help="Method of the maps: gradcam, gradcam++ or hirescam.")
     ] = "gradcam",
     device: DeviceOption = "auto",
 ) -> None:
-    """Write a run's report: report/index.html, which opens offline, and report/README.md."""
+    """Write a run's report: report/index.html, which works offline, and report/README.md."""
     from resight.reporting.report import report as write
     from resight.runs.run import load_run
 
@@ -108,19 +113,22 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two run folders or more.")],
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
     page: Annotated[
-        Path | None, typer.Option("--page", help="Write a page with curves and disagreements.")
+        Path | None,
+        typer.Option("--page", help="Write an HTML page with curves and disagreements."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the comparison as Markdown.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Set runs beside each other: results, what differs in the recipes, whether it is chance."""
+    """Compare runs: results, recipe differences, and whether the results differ by chance."""
     from resight.comparison.compare import compare as set_beside
     from resight.comparison.page import write_page
     from resight.runs.run import SEEDS
 
-    comparison = set_beside([run for run in runs if run.name != SEEDS])  # SEEDS/* names it too
+    comparison = set_beside([run for run in runs if run.name != SEEDS])  # FOLDER/* matches it too
     if page is not None:
         write_page(comparison, page)
     if as_json:
@@ -131,18 +139,20 @@ def compare(
         print(f"page {page}")
     elif not as_json and not markdown:
         words = shlex.join(["resight", "compare", *map(str, runs), "--page", "compare.html"])
-        print(f"next: {words}    (curves, and the images on which they disagree)")
+        print(f"next: {words}    (curves, and the images on which the runs disagree)")
 
 
 def summary(
     target: Annotated[str, typer.Argument(help="A net, a recipe, a TOML file or a run.")] = (
         "custom-resnet"
     ),
-    blocks: Annotated[bool, typer.Option("--blocks", help="Rows for residual blocks too.")] = False,
-    classes: Annotated[int, typer.Option("--classes")] = 10,
-    channels: Annotated[int, typer.Option("--channels")] = 3,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Add a row for each residual block.")
+    ] = False,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 10,
+    channels: Annotated[int, typer.Option("--channels", help="Number of image channels.")] = 3,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="px, for a net: 32 unless given.")
+        int | None, typer.Option("--image-size", help="Image size in px, for a net; 32 by default.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

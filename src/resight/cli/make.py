@@ -1,4 +1,4 @@
-"""The verbs that make something: train, find-lr, recipes, data."""
+"""The verbs for training and what comes before it: train, find-lr, recipes, data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def train(
     data: DataOption = None,
     set_: SetOption = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Every duration of the schedule scales along.")
+        int | None,
+        typer.Option("--epochs", help="Number of epochs; the schedule's durations scale with it."),
     ] = None,
     batch_size: BatchOption = None,
     lr: LrOption = None,
@@ -43,43 +44,50 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            "--minutes", help="As many whole epochs as fit, LR test included; for each seed."
+            "--minutes",
+            help="Train only as many epochs as fit into M minutes, LR test included; with --seeds, "
+            "per seed.",
+            metavar="M",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run's folder, or the seeds'; runs/RECIPE-N unless given."),
+        typer.Option(
+            "--out",
+            help="The folder to write, for one run or for all seeds; by default runs/RECIPE-N.",
+        ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
             "--seeds",
-            help="Train N runs, their seeds from --seed on, in one folder, and print mean ± std. "
-            "The first gets its report; the others' are for `resight report`.",
+            help="Train N runs in one folder, with consecutive seeds from --seed on, and print "
+            "mean ± std. Only the first run gets a report; `resight report` writes the others.",
             metavar="N",
         ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", help="A run, or a folder of seeds, to go on with, bit for bit."),
+        typer.Option("--resume", help="Resume this run, or folder of seeds, where it stopped."),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     executor: ExecutorOption = "auto",
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="On CUDA: the same bits again, more slowly.")
+        bool,
+        typer.Option("--deterministic", help="On CUDA: bitwise reproducible results, but slower."),
     ] = False,
     skip_bad: SkipBadOption = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Leave the report out.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Show the report on 127.0.0.1 while it trains.")
+        bool, typer.Option("--live", help="Serve the report on 127.0.0.1 during training.")
     ] = False,
     timings: Annotated[
-        bool, typer.Option("--timings", help="Print where the seconds from the command went.")
+        bool, typer.Option("--timings", help="Print how the command's time was spent.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe on images and leave a run folder; custom-resnet on cifar10 unless told."""
+    """Train a recipe on images and write a run folder; by default custom-resnet on cifar10."""
     import time
 
     from resight.runs.run import holds_seeds
@@ -102,7 +110,7 @@ def train(
     }
     if seeds is not None or (resume is not None and holds_seeds(resume)):
         if live:
-            raise ResightError("live: it shows one run; leave out --live or --seeds")
+            raise ResightError("live: --live shows a single run; leave out --live or --seeds")
         from resight.training.seeds import train_seeds
 
         result = train_seeds(recipe, data, seeds=seeds, **options)
@@ -135,7 +143,7 @@ def find_lr(
     seed: SeedOption = None,
     val: ValOption = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the curve as a .png, .svg or .pdf.")
+        Path | None, typer.Option("--plot", help="Write the curve to a .png, .svg or .pdf file.")
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -143,7 +151,7 @@ def find_lr(
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Raise the LR step by step on the recipe's own training step and suggest one."""
+    """Run an LR range test with the recipe's own training step and suggest a learning rate."""
     from resight.runs.lr_test import check_plot, save_plot
     from resight.training.find_lr import find_lr as run_test
 
@@ -168,7 +176,7 @@ def find_lr(
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
     for method, value in suggestions.items():
-        mark = "   what --lr find takes" if method == test.method else ""
+        mark = "   used by --lr find" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
     words = ["--lr", f"{suggestions[test.method]:.3g}"]
     options = ("--recipe", "--data", "--batch-size", "--seed", "--val")
@@ -180,9 +188,11 @@ def find_lr(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to edit.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe as TOML, ready to edit.")
+    ] = None,
 ) -> None:
-    """List the named recipes with what was measured of them, or print one as TOML."""
+    """List the named recipes with their measured results, or print one as TOML."""
     from resight.recipe.catalog import RECIPES, find_recipe, promise
 
     if name is not None:
@@ -196,11 +206,15 @@ def recipes(
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="cifar10 or cifar100 to download; digits; a folder.")],
-    image_size: Annotated[int, typer.Option("--image-size", help="px, for a folder.")] = 32,
+    name: Annotated[
+        str, typer.Argument(help="cifar10 or cifar100 (downloaded if needed), digits or a folder.")
+    ],
+    image_size: Annotated[
+        int, typer.Option("--image-size", help="Size in px to which a folder's images are scaled.")
+    ] = 32,
     skip_bad: SkipBadOption = False,
 ) -> None:
-    """Download CIFAR, or say what is understood of a folder: splits, classes, statistics."""
+    """Download CIFAR, or show what Resight finds in a folder: splits, classes, statistics."""
     from resight.data.cifar import VARIANTS
     from resight.data.download import download
     from resight.data.sources import load_data

@@ -1,4 +1,4 @@
-"""The options that several verbs share, with their help, and what they change of a recipe."""
+"""The options that several verbs share, with their help, and how they change a recipe."""
 
 from __future__ import annotations
 
@@ -11,33 +11,46 @@ RecipeOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="cifar10, cifar100, digits, or a folder of images, one a class."),
+    typer.Option(
+        "--data", help="cifar10, cifar100, digits, or a folder with one sub-folder per class."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any field of the recipe, e.g. optimizer.weight_decay=0. Repeats."),
+    typer.Option(
+        "--set", help="Set any field of the recipe, e.g. optimizer.weight_decay=0. Repeatable."
+    ),
 ]
-LrOption = Annotated[str | None, typer.Option("--lr", help="find, or the highest LR.")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Images a step.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Of weights, order, augmentation.")]
+LrOption = Annotated[
+    str | None, typer.Option("--lr", help="Maximum learning rate, or `find` to run an LR test.")
+]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Images per step.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the weights, data order and augmentation.")
+]
 ValOption = Annotated[
-    float | None, typer.Option("--val", help="Fraction of train held out for validation.")
+    float | None,
+    typer.Option("--val", help="Fraction of the training images held out for validation."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ExecutorOption = Annotated[
-    str, typer.Option("--executor", help="auto, eager, or captured: CUDA graphs, auto on a GPU.")
+    str,
+    typer.Option(
+        "--executor", help="eager, captured (as CUDA graphs) or auto (captured on a GPU)."
+    ),
 ]
 SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out files that can't be read as images.")
+    bool, typer.Option("--skip-bad", help="Skip files that can't be read as images.")
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="The result on stdout as JSON, all else on stderr.")
+    bool,
+    typer.Option("--json", help="Print the result as JSON; everything else goes to stderr."),
 ]
 
 
 def changes_of(pairs: list[str] | None, **words: Any) -> dict[str, Any]:
-    """`--set` and the options of their own, as the public functions take them."""
+    """`--set` and the dedicated options (`words`), as the public functions take them."""
     from resight.recipe.overrides import parse_setting
 
     return dict(parse_setting(pair) for pair in pairs or []) | words

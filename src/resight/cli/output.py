@@ -1,4 +1,4 @@
-"""What the verbs print: while they work, through a reporter, and at their end."""
+"""What the verbs print: through a reporter while they work, and when they are done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reporter_for(as_json: bool) -> Reporter:
-    """On stdout; with `--json` on stderr, so that stdout holds the JSON alone."""
+    """On stdout; with `--json` on stderr, so that stdout has only the JSON."""
     from resight.progress import default_reporter
 
     return default_reporter(sys.stderr if as_json else sys.stdout)
@@ -45,15 +45,15 @@ def print_result(run: Run) -> None:
     result = run.result
     print(
         f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
-        f"images/s, {duration(result['wall_seconds'])} from the command"
+        f"images/s; {duration(result['wall_seconds'])} from the command to the result"
     )
     print_findings(run)
     path = shlex.quote(str(run.path))
     print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
     page = run.path / "report" / "index.html"
     if page.is_file():
-        print(f"report  {page}: open it in a browser; README.md beside it")
-        print(f"next    resight compare {path} ANOTHER, or resight evaluate {path}")
+        print(f"report  {page}: open it in a browser; README.md is next to it")
+        print(f"next    resight compare {path} OTHER_RUN, or resight evaluate {path}")
     else:
         print(f"next    resight report {path}")
 
@@ -70,7 +70,7 @@ def print_seeds(result: SeedsResult) -> None:
     for key in sorted(seen, key=lambda key: key[0] != "problem"):
         seeds = ", ".join(map(str, seen[key]))
         print(f"{key[0]}: {first[key].title} (seed{'s' * (len(seen[key]) > 1)} {seeds})")
-    print(f"runs    {result.path}: seeds.json, and a folder a seed")
+    print(f"runs    {result.path}: seeds.json and one folder per seed")
     pages = {run.path: run.path / "report" / "index.html" for run in result.runs}
     following = []
     if result.n > 1:
@@ -85,26 +85,26 @@ def print_seeds(result: SeedsResult) -> None:
 
 
 def print_timings(values: Mapping[str, Any]) -> None:
-    """Of a `result.json` or a `SeedsResult`'s plain values."""
+    """values: those of `result.json`, or `SeedsResult.to_dict()`."""
     parts = values.get("timings")
     if not parts:
-        print("where the seconds went was not recorded")
+        print("no timings were recorded")
         return
     from resight.training.timings import table
 
     step = values.get("resumed_from_step")
     which = ""
     if step is not None:
-        which = f", this process only, which went on from step {step}"
+        which = f" (this process only, resumed at step {step})"
     elif values.get("resumed"):
-        which = ", this process only, which went on with what was there"
+        which = " (this process only, resumed)"
     print(f"where the {math.fsum(parts.values()):,.2f} s went{which}")
     for line in table(parts):
         print(line)
 
 
 def print_findings(run: Run) -> None:
-    """A line or two a finding, problems first."""
+    """One or two lines per finding, problems first."""
     diagnosis = run.diagnosis
     if diagnosis is None:
         return
@@ -115,4 +115,4 @@ def print_findings(run: Run) -> None:
         print(f"{finding.severity}: {finding.title}: {finding.evidence}")
         print(f"         {finding.advice}{command}")
     for reason in diagnosis.skipped:
-        print(f"not looked at: {reason}")
+        print(f"not checked: {reason}")

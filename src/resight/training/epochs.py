@@ -1,4 +1,4 @@
-"""The epochs of a training: steps, looks at the losses, measurements, checkpoints."""
+"""The epochs of a training: steps, readings of the losses, evaluations, checkpoints."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from resight.training.under_way import Training
 
 
 class NonFiniteLoss(ResightError):
-    """A loss or weight became infinite or nan; the last good checkpoint is kept."""
+    """A loss or weight became inf or nan; the last good checkpoint is kept."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The steps of the running epoch so far: loss and right images of each, and of all of them
-    together the mean loss and the accuracy."""
+    """The steps of the current epoch so far: loss and correct predictions per step, and mean loss
+    and accuracy over all of them."""
 
     losses: Tensor  # float64 (done,), on the CPU
     correct: Tensor
@@ -41,10 +41,10 @@ class Seen:
 
 
 def fit_epochs(training: Training) -> Predictions | None:
-    """Train the epochs that are left, keeping `last.pt` at most 30 s behind.
+    """Train the remaining epochs, with `last.pt` never more than 30 s old.
 
-    What the watch finds is said at once. Returns the watched split's predictions after the last
-    epoch; None if none was left to train.
+    Findings of the watch are reported at once. Returns the predictions for the monitored split
+    after the last epoch; None if no epoch was left to train.
     """
     state, checkpoints = training.job.state, Checkpointer(training.run.path / "last.pt")
     predictions = None
@@ -58,7 +58,7 @@ def fit_epochs(training: Training) -> Predictions | None:
                 training.session.reporter.finding(finding)
         _write_last(checkpoints, training.job)
         return predictions
-    except StopRequested:  # between two steps: the state is whole
+    except StopRequested:  # raised between two steps: the state is consistent
         _write_last(checkpoints, training.job)
         raise
     finally:
@@ -66,7 +66,7 @@ def fit_epochs(training: Training) -> Predictions | None:
 
 
 def _train_epoch(training: Training, checkpoints: Checkpointer) -> None:
-    """The steps of the running epoch that are left."""
+    """The remaining steps of the current epoch."""
     job, stop = training.job, training.session.stop
     state, steps = job.state, job.steps_per_epoch
     rates = _rates(training)
@@ -89,7 +89,7 @@ def _train_epoch(training: Training, checkpoints: Checkpointer) -> None:
 
 
 def _report(training: Training, seen: Seen, done: int, *, lr: float) -> None:
-    """Say how far the running epoch is, and what the watch finds in its steps."""
+    """Report the current epoch's progress, and what the watch finds in its steps."""
     job, reporter = training.job, training.session.reporter
     images = min(done * job.recipe.train.batch_size, len(job.train))
     reporter.step(
@@ -111,8 +111,8 @@ def _report(training: Training, seen: Seen, done: int, *, lr: float) -> None:
 
 
 def _rates(training: Training) -> Rates:
-    """The rates of the running epoch's steps, a function of the schedule and of the epochs
-    before."""
+    """The rates of the current epoch's steps: a function of the schedule and of the epochs so
+    far."""
     job, schedule = training.job, training.schedule
     flat = None
     if isinstance(schedule, Plateau):
@@ -128,7 +128,7 @@ def _rates(training: Training) -> Rates:
 
 
 def _look(training: Training, done: int) -> Seen:
-    """Loss and accuracy of the epoch's first `done` steps, means over images: one transfer.
+    """Loss and accuracy of the epoch's first `done` steps, as means over images: one transfer.
 
     Raises `NonFiniteLoss` naming the first step whose loss is not finite.
     """
@@ -154,9 +154,9 @@ def _look(training: Training, done: int) -> Seen:
 
 
 def _end_epoch(training: Training) -> Predictions | None:
-    """Measure the split that is watched, add the epoch's row, keep the best with validation.
+    """Evaluate the monitored split, add the epoch's row, and with validation keep the best weights.
 
-    With `evaluate.when = "end"` only the last epoch is measured.
+    With `evaluate.when = "end"` only the last epoch is evaluated.
     """
     job, run, epochs = training.job, training.run, training.schedule.epochs
     state, split, epoch = job.state, job.monitors, training.epoch + 1
@@ -189,7 +189,7 @@ def _end_epoch(training: Training) -> Predictions | None:
 
 
 def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
-    """Predictions of a split of the job with the weights that are evaluated."""
+    """Predictions for a split of the job, with the weights meant for evaluation."""
     logits = predict(
         job.state.eval_model,
         job.monitor if split == job.monitors else job.test,
@@ -203,7 +203,7 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
 
 
 def _seconds_left(job: Job, done: int) -> float:
-    """What the training still takes, if its steps and measurements go on as they went."""
+    """The rest of the training, if steps and evaluations keep their speed."""
     state = job.state
     step = state.epoch_seconds / done
     measuring = state.history[-1].get("evaluate_seconds", 0.0) if state.history else 0.0
@@ -212,7 +212,8 @@ def _seconds_left(job: Job, done: int) -> float:
 
 
 def _watched(history: list[dict[str, Any]]) -> list[float]:
-    """The losses that plateau follows: of validation where there is one, else of training."""
+    """The losses that plateau follows: the validation loss if there is one, else the training
+    loss."""
     return [row.get("val_loss", row["train_loss"]) for row in history]
 
 
@@ -222,7 +223,7 @@ def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFinit
         lower += ", or without --precision fp16"
     return NonFiniteLoss(
         f"{what} at step {step} (epoch {training.epoch + 1}) at LR {lr:.3g}: training stopped, the "
-        f"last good checkpoint is kept; start a new run with --lr {lower}, or see `resight find-lr`"
+        f"last good checkpoint is kept; start a new run with --lr {lower}, or use `resight find-lr`"
     )
 
 

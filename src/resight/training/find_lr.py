@@ -1,4 +1,4 @@
-"""The LR test: the training's own step at a rising LR, on a snapshot that is restored after it.
+"""The LR test: the training's own step at a rising LR; the state is restored afterwards.
 
 Smith, "Cyclical learning rates for training neural networks" (arXiv:1506.01186).
 """
@@ -36,9 +36,9 @@ def find_lr(
     reporter: Reporter | None = None,
     **changes: Any,
 ) -> LrTest:
-    """Run the LR test of a recipe on data and return its curve; nothing is written.
+    """Run a recipe's LR test on data and return its curve; nothing is written.
 
-    `changes` as in `resight.train`. Raises `ResightError` for what the user can mend.
+    `changes` as in `resight.train`. Raises `ResightError` for what the user can fix.
     """
     reporter = reporter or default_reporter()
     try:
@@ -70,10 +70,10 @@ def _find_lr(
 
 
 def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
-    """The LR test on `job`, whose state is bit for bit the same after it.
+    """The LR test on `job`, whose state is bit for bit the same afterwards.
 
-    A curve that no LR can be read off is drawn again with twice the steps, up to 200: few images
-    make few steps an epoch, and a net that learns slowly shows nothing in them.
+    A curve that no LR can be read from is measured again with twice the steps, up to 200: few
+    images make few steps per epoch, too few to show anything of a net that learns slowly.
     """
     steps = job.lr_test_steps
     while True:
@@ -94,22 +94,22 @@ def _readable(test: LrTest) -> bool:
 def _raise_lr(job: Job, steps: int, progress: Callable[[int, int], None] | None) -> LrTest:
     lrs = np.geomspace(*LR_RANGE, steps)
     losses: list[float] = []
-    stop = f"reached {LR_RANGE[1]:g}"
+    stop = f"reached LR {LR_RANGE[1]:g}"
     before = job.state.snapshot()
     interval = job.log_interval
     pending = []
     try:
         for done, loss in enumerate(job.steps_at(lrs.tolist()), start=1):
-            pending.append(loss.clone())  # an executor may write the next one to the same place
+            pending.append(loss.clone())  # an executor may overwrite it with the next one
             if done % interval and done < steps:
                 continue
-            losses += torch.stack(pending).tolist()  # one wait an interval
+            losses += torch.stack(pending).tolist()  # waits for the device once per interval
             pending.clear()
             if progress:
                 progress(done, steps)
             if end := diverged(losses, memory(lrs)):
                 losses = losses[:end]
-                stop = f"diverged at {lrs[end - 1]:.3g}"
+                stop = f"diverged at LR {lrs[end - 1]:.3g}"
                 break
     finally:
         job.state.restore(before)

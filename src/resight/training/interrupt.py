@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the training asks between two steps."""
+"""Ctrl-C and SIGTERM as a flag that the training checks between two steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StopRequested(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training that a signal ended. `run`: its folder, None if it had none yet."""
+    """A signal ended the training. `run`: its folder, None if there was none yet."""
 
     def __init__(self, message: str, run: Path | None, signal_number: int) -> None:
         super().__init__(message)
@@ -26,18 +26,18 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as shells count."""
+        """130 after Ctrl-C, 143 after SIGTERM, as in a shell."""
         return 128 + self.signal_number
 
 
 class StopSignals:
-    """While inside, the first SIGINT or SIGTERM is noted; a second one acts as it always did."""
+    """While entered, the first SIGINT or SIGTERM is noted; a second one has its usual effect."""
 
     received: int | None = None
 
     def __enter__(self) -> Self:
         self._previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python has no say
+        if threading.current_thread() is threading.main_thread():  # Python allows it only there
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         return self
@@ -51,7 +51,7 @@ class StopSignals:
         self._put_back()
 
     def check(self) -> None:
-        """Raise `StopRequested` if a signal has come. Call it where the state is whole."""
+        """Raise `StopRequested` if a signal has arrived. Call it where the state is consistent."""
         if self.received is not None:
             raise StopRequested
 
@@ -67,7 +67,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._put_back()
-        os.write(2, b"stopping after this step; once more stops at once\n")
+        os.write(2, b"stopping after this step; press Ctrl-C again to stop immediately\n")
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

@@ -1,4 +1,4 @@
-"""`Request`: what a call of `train` or `train_seeds` asks for, in their words."""
+"""`Request`: the arguments of a call of `train` or `train_seeds`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DEFAULT_RECIPE = "custom-resnet"
 
 @dataclass(frozen=True)
 class Request:
-    """Raises `ResightError` for minutes that can't be. recipe: None for the default, or, of what is
-    resumed, for its own."""
+    """Raises `ResightError` for impossible minutes. recipe: None for the default or, when resuming,
+    for the run's own."""
 
     recipe: str | Path | Recipe | None
     data: str | Path | ImageData | None
@@ -41,11 +41,13 @@ class Request:
         )
 
     def differences(self, begun: Recipe) -> list[str]:
-        """What a request to resume changes of the recipe that was begun."""
+        """How the request differs from the recipe of the run that it resumes."""
         asked = changed(begun if self.recipe is None else find_recipe(self.recipe), self.changes)
         return begun.differences(asked)
 
     def check_resumes(self, what: str) -> None:
-        """Raise `ResightError` for what a new training alone can be asked for."""
+        """Raise `ResightError` for options that only a new training can have."""
         if self.minutes is not None or self.out is not None or self.skip_bad:
-            raise ResightError(f"{what} keeps its own --minutes, --out and --skip-bad")
+            raise ResightError(
+                f"{what} keeps its own --minutes, --out and --skip-bad: leave them out"
+            )

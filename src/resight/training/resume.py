@@ -1,4 +1,4 @@
-"""Resuming a run: the same recipe on the same data, from the last checkpoint's step."""
+"""Resuming a run: the same recipe on the same data, from the step of its last checkpoint."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from resight.training.session import Session
 
 
 def run_to_resume(path: str | Path, request: Request) -> Run:
-    """The run at `path`. Raises `ResightError` where there is none, and for a request that differs
-    from it, naming the fields."""
+    """The run at `path`. Raises `ResightError` if there is none, or if the request differs from it,
+    naming the fields."""
     request.check_resumes("a resumed run")
     run = load_run(path)
     refuse_differences(run.path, request.differences(run.recipe))
@@ -28,15 +28,16 @@ def run_to_resume(path: str | Path, request: Request) -> Run:
 def refuse_differences(path: Path, differ: list[str]) -> None:
     if differ:
         raise ResightError(
-            f"{path}: the request differs from what was begun there ({'; '.join(differ)}); leave "
+            f"{path}: the request differs from what was started there ({'; '.join(differ)}); leave "
             "the change out to resume, or start a new run without --resume"
         )
 
 
 def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict[str, Any] | None]:
-    """A job for `run`, held by the session, and what to restore (None: from the first step).
+    """A job for `run`, held by the session, and what to restore (None: start at the first step).
 
-    Raises `ResightError` for other images than it was trained on, and for a damaged checkpoint.
+    Raises `ResightError` for images different from those it was trained on, and for a damaged
+    checkpoint.
     """
     session.hold_run(run)
     runtime = Runtime.like(run.environment.get("runtime"), request.options, run=run.path)
@@ -48,7 +49,7 @@ def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict
     step = saved["step"] if saved else 0
     session.say(
         f"resuming {run.path} at step {step} of {job.total_steps}"
-        + ("" if saved else ": it had no checkpoint yet")
+        + ("" if saved else " (no checkpoint yet)")
     )
     return job, run, saved
 
@@ -56,10 +57,10 @@ def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict
 def load_again(
     path: Path, facts: dict[str, Any], recipe: Recipe, request: Request, session: Session
 ) -> ImageData:
-    """The images that were begun with, where they were or at the request's `data`.
+    """The images that the training began with, from their old place or from the request's `data`.
 
-    facts: their `source`, `fingerprint` and `bad`, as far as they are known. Raises `ResightError`
-    where they are others.
+    facts: their `source`, `fingerprint` and `bad`, as far as known. Raises `ResightError` if the
+    images have changed.
     """
     source = facts.get("source") if request.data is None else request.data
     try:
@@ -67,6 +68,6 @@ def load_again(
     except ResightError as error:
         raise ResightError(f"{error} {MOVED}") from None
     if "fingerprint" in facts:
-        advice = "put them back or give the folder that holds them with --data"
+        advice = "put them back, or pass their folder with --data"
         check_own(facts, images, run=path, advice=advice)
     return images

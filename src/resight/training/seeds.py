@@ -1,4 +1,4 @@
-"""`train_seeds()`: a recipe trained with several seeds, each a run of its own."""
+"""`train_seeds()`: a recipe trained with several seeds, one run per seed."""
 
 from __future__ import annotations
 
@@ -48,16 +48,17 @@ def train_seeds(
     started: float | None = None,
     **changes: Any,
 ) -> SeedsResult:
-    """Train `recipe` with `seeds` seeds (5 unless given), from its own on, one after another.
+    """Train `recipe` with `seeds` consecutive seeds (5 by default), one after another, starting at
+    the recipe's own.
 
-    Each is the run that `train` makes of it; they lie in one folder (`out`) as `seed-0` and so on,
-    beside `seeds.json` with what follows from them. The images are decoded once. minutes: for each
-    seed. report: write the first seed's at its end; the others' are for `report` to write. resume:
-    a folder of seeds to go on with: what finished or failed stays, a run that was cut goes on, the
-    rest is trained. All else as in `train`.
+    Each seed becomes the run that `train` would make, `seed-0` and so on, in one folder (`out`)
+    with `seeds.json`, which holds the statistics. The images are decoded once. minutes: per seed.
+    report: write the first seed's report at its end; call `report` for the others. resume: a folder
+    of seeds to resume: finished and failed seeds stay as they are, an interrupted run is resumed,
+    the rest are trained. Everything else as in `train`.
 
-    A seed that stops by itself (a loss that is not finite, no LR found) is named in `failures` and
-    the others are trained. Raises `ResightError` and `Interrupted` as `train` does.
+    A seed that fails (a loss that is not finite, no LR found) is listed in `failures`, and the
+    others are still trained. Raises `ResightError` and `Interrupted` as `train` does.
     """
     options = RuntimeOptions(device, precision, executor, deterministic)
     request = Request(recipe, data, changes, options, out, minutes, skip_bad)
@@ -68,11 +69,11 @@ def train_seeds(
             else:
                 reopened = _reopen(Path(resume), request, session, seeds=seeds, report=report)
                 if isinstance(reopened, SeedsResult):
-                    session.say(f"{reopened.path} is finished: nothing to do")
+                    session.say(f"{reopened.path} is already finished: nothing to do")
                     return reopened
                 begun = reopened
         except StopRequested:
-            message = "stopped before the training began: nothing was written"
+            message = "stopped before training began: nothing was written"
             raise session.interrupted(message) from None
     with exclusive(begun.path / ".lock"):
         return _train_all(begun, session)
@@ -80,7 +81,7 @@ def train_seeds(
 
 @dataclass(frozen=True)
 class _Begun:
-    """Seeds that are to be trained, or resumed: failures, of those before, by seed."""
+    """Seeds to train or to resume. failures: messages of earlier ones, by seed."""
 
     path: Path
     plan: SeedsPlan
@@ -90,7 +91,7 @@ class _Begun:
 
 
 def _begin(request: Request, session: Session, *, seeds: int | None, report: bool) -> _Begun:
-    """A new folder. With `minutes`, every seed has the epochs that fit for one."""
+    """A new folder. With `minutes`, all seeds train for the epochs that fit for one."""
     check_out(request.out)
     recipe = request.new_recipe()
     chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
@@ -99,7 +100,7 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
     job = session.build(recipe, open_data(images, recipe), runtime)
     job = session.announce(job, request.minutes)
     if len(chosen) > 1:
-        session.say(f"{len(chosen)} seeds, {chosen[0]} to {chosen[-1]}, at that cost each")
+        session.say(f"{len(chosen)} seeds ({chosen[0]} to {chosen[-1]}), each at this cost")
     plan = SeedsPlan(
         recipe=job.recipe,
         seeds=chosen,
@@ -112,7 +113,7 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
 
 
 def _load(request: Request, session: Session, recipe: Recipe) -> ImageData:
-    """The images, without the validation split that each run holds out by itself."""
+    """The images, without a validation split: each run holds out its own."""
     return session.load(request.data, _whole(recipe), skip_bad=request.skip_bad)
 
 
@@ -123,7 +124,7 @@ def _whole(recipe: Recipe) -> Recipe:
 def _reopen(
     path: Path, request: Request, session: Session, *, seeds: int | None, report: bool
 ) -> _Begun | SeedsResult:
-    """What is left to train in a folder of seeds; the result where nothing is."""
+    """What is left to train in a folder of seeds; the result if nothing is left."""
     request.check_resumes("a folder of seeds")
     plan, before, told = read_summary(path)
     differ = request.differences(plan.recipe)
@@ -135,14 +136,14 @@ def _reopen(
             write_summary(path, plan, before)
         return before
     plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
-    RuntimeOptions(**plan.how).choose()  # what is not here is refused before images are read
+    RuntimeOptions(**plan.how).choose()  # refuses a missing device before images are read
     facts = {**plan.images, "bad": plan.skip_bad}
     images = load_again(path, facts, _whole(plan.recipe), request, session)
     return _Begun(path, plan, images, dict(before.failures), resumed=True)
 
 
 def _train_all(begun: _Begun, session: Session) -> SeedsResult:
-    """Train each seed that is left, and keep `seeds.json` up to date."""
+    """Train each remaining seed, and keep `seeds.json` up to date."""
     path, plan, failures = begun.path, begun.plan, begun.failures
     took: list[float] = []
     on = f"resume with: {resume_command(path)}"
@@ -163,12 +164,12 @@ def _train_all(begun: _Begun, session: Session) -> SeedsResult:
         result = keep()
         for number, seed in enumerate(plan.seeds):
             run = Run(seed_folder(path, seed))
-            if run.finished or seed in failures:  # which would fail again: a seed repeats itself
+            if run.finished or seed in failures:  # the same seed would fail again
                 continue
-            said = f"seed {seed}, {number + 1} of {len(plan.seeds)}: {run.path}"
+            said = f"seed {seed} ({number + 1} of {len(plan.seeds)}): {run.path}"
             left = len(plan.seeds) - number
             if took:
-                said += f", about {duration(left * statistics.fmean(took))} left for all"
+                said += f", about {duration(left * statistics.fmean(took))} left in total"
             session.say(said)
             start = time.perf_counter()
             try:
@@ -184,14 +185,14 @@ def _train_all(begun: _Begun, session: Session) -> SeedsResult:
     except KeyboardInterrupt as stopped:  # Interrupted is one
         done = keep().n
         number = getattr(stopped, "signal_number", signal.SIGINT)
-        message = f"stopped at seed {seed}, {done} of {len(plan.seeds)} seeds are done; {on}"
+        message = f"stopped at seed {seed} with {done} of {len(plan.seeds)} seeds done; {on}"
         raise Interrupted(message, path, number) from None
     except ResightError as error:
-        raise ResightError(f"seed {seed}: {error} (what is done is kept; {on})") from None
+        raise ResightError(f"seed {seed}: {error} (finished seeds are kept; {on})") from None
 
 
 def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
-    """The run of a seed, from its start or from where it was cut."""
+    """The run of a seed, from its start or from where it was interrupted."""
     plan = begun.plan
     run.sweep()
     there = (run.path / "recipe.json").is_file()
@@ -208,7 +209,7 @@ def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
 
 
 def _chosen(recipe: Recipe, count: int) -> tuple[int, ...]:
-    """`count` seeds from the recipe's on."""
+    """`count` consecutive seeds, starting at the recipe's."""
     if not isinstance(count, int) or count < 1:
         raise ResightError(
             f"seeds = {count} must be an integer ≥ 1; the spread of the accuracy needs 2"

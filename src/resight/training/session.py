@@ -1,4 +1,4 @@
-"""`Session`: a call of `train` or `train_seeds`, who hears of it, what stops it, what is timed."""
+"""`Session`: a call of `train` or `train_seeds` with its reporter, stop signals and timings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class Session:
-    """While inside, signals are noted; on leaving, what it holds is let go and the reporter closed.
+    """While entered, signals are noted; on exit, what it holds is released and the reporter closed.
 
-    `choose`, `load`, `build` and `announce` are how any training begins, each timed. `run` is the
-    run that it holds, once there is one.
+    Every training begins with `choose`, `load`, `build` and `announce`, each of them timed. `run`
+    is the run that it holds, once there is one.
     """
 
     def __init__(self, reporter: Reporter | None, started: float | None) -> None:
-        """started: `time.perf_counter()` from which its seconds count, now unless given."""
+        """started: the `time.perf_counter()` from which its seconds count; by default now."""
         self.started = time.perf_counter() if started is None else started
         self.timings = Timings(self.started)
         self.reporter = reporter or default_reporter()
@@ -57,7 +57,7 @@ class Session:
         self.reporter.say(line)
 
     def counting(self, what: str) -> Progress:
-        """A callback that shows how far `what` has come, and where a signal ends it."""
+        """A callback that shows the progress of `what`, and in which a signal stops it."""
         return self.stop.checking(self.reporter.counting(what))
 
     def hold(self, context: contextlib.AbstractContextManager[T]) -> T:
@@ -76,7 +76,7 @@ class Session:
         return Interrupted(message, self.run.path if self.run else None, self.stop.received)
 
     def choose(self, options: RuntimeOptions) -> Runtime:
-        """The runtime, its switches set."""
+        """The runtime, applied to torch."""
         with self.timings("start"):
             runtime = options.choose()
             runtime.apply()
@@ -85,7 +85,7 @@ class Session:
     def load(
         self, data: str | Path | ImageData | None, recipe: Recipe, *, skip_bad: bool
     ) -> ImageData:
-        """The recipe's images, or `data` in their place."""
+        """The recipe's images, or `data` instead."""
         decoding = self.counting("decoding images")
         with self.timings("data"):
             return open_data(data, recipe, skip_bad=skip_bad, decoding=decoding)
@@ -95,6 +95,6 @@ class Session:
             return build_job(recipe, images, runtime)
 
     def announce(self, job: Job, minutes: float | None) -> Job:
-        """Say what the training will cost; with `minutes`, cut it to what fits."""
+        """Report what the training will cost; with `minutes`, shorten it to what fits."""
         with self.timings("cost"):
             return costs.say(job, minutes, self.reporter)

@@ -1,4 +1,4 @@
-"""Where the seconds of a command went, as parts that sum to the whole."""
+"""How a command's time was spent, as parts that add up to the total."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from resight.errors import ResightError
 from resight.runs.run import Run
 
 PARTS = {
-    "start": "interpreter, imports, torch set up",
+    "start": "start-up: interpreter, imports, torch",
     "data": "images: decoding, or reading the cache",
-    "build": "net, optimizer, images on the device",
-    "cost": "estimate of the cost",
-    "checks": "checks of the images",
+    "build": "net, optimizer, images to the device",
+    "cost": "cost estimate",
+    "checks": "image checks",
     "lr_test": "LR test",
     "steps": "training steps",
     "evaluate": "evaluation",
     "capture": "recording CUDA graphs",
-    "epochs": "between the steps: plans, checkpoints",
-    "save": "weights and predictions",
+    "epochs": "between steps: plans, checkpoints",
+    "save": "saving weights and predictions",
     "rest": "everything else",
     "report": "diagnosis and report",
 }
 
 
 class Timings:
-    """A recorder: `with timings("data"):` counts what happens inside as `data`.
+    """A recorder: `with timings("data"):` counts the time spent inside as `data`.
 
-    A part inside another is counted as its own and not as the outer one's. `measured` has the
-    seconds of each part (a key of `PARTS`) so far, those from `started` to now as `start`. It is
-    for one thread: what others do meanwhile is not counted.
+    A nested part counts as itself, not as the outer one. `measured` has the seconds of each part (a
+    key of `PARTS`) so far; those between `started` and the recorder's creation are `start`. It is
+    for one thread: what other threads do is not counted.
     """
 
     def __init__(self, started: float, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -54,17 +54,17 @@ class Timings:
             self._open.pop()
 
     def add(self, seconds: Mapping[str, float], *, out_of: str | None = None) -> None:
-        """Count seconds that something else took the time of; `out_of`: the part in which they
-        were counted until now."""
+        """Count seconds that were measured elsewhere; `out_of`: the part that included them so
+        far."""
         for part, value in seconds.items():
             self._add(part, value)
             if out_of is not None:
                 self._add(out_of, -value)
 
     def parts(self, total: float) -> dict[str, float]:
-        """`measured` in the order of `PARTS`, and `rest`: together `total` seconds."""
+        """`measured` in the order of `PARTS`, and `rest`, so that all add up to `total` seconds."""
         named = {part: self.measured[part] for part in PARTS if part in self.measured}
-        named.pop("rest", None)  # of runs that were added: what is left holds it
+        named.pop("rest", None)  # that of added runs: the new rest includes it
         parts = named | {"rest": total - math.fsum(named.values())}
         return {part: parts[part] for part in PARTS if part in parts}
 
@@ -81,9 +81,9 @@ class Timings:
 
 @contextmanager
 def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
-    """Count the steps and evaluations of the epochs inside as their rows have it."""
+    """Count the steps and evaluations of the epochs inside by the seconds in their rows."""
     state, recorded = job.state, job.executor.recording_seconds
-    done, carried = len(state.history), state.epoch_seconds  # of an epoch cut in its middle
+    done, carried = len(state.history), state.epoch_seconds  # those of an interrupted epoch
     with timings("epochs"):
         yield
     rows = state.history[done:]
@@ -95,10 +95,11 @@ def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
 
 
 def count_report(run: Run, started: float) -> None:
-    """Add to a result's timings what came after it, the report; `started` as in `Timings`."""
+    """Add the report, which is written after the result, to the result's timings; `started` as in
+    `Timings`."""
     result = run.result
     result["timings"]["report"] = time.perf_counter() - started - result["wall_seconds"]
-    with suppress(ResightError):  # the result is there without it
+    with suppress(ResightError):  # the result without it is already written
         run.write("result.json", result)
 
 
@@ -112,7 +113,7 @@ def seconds_since_process_start() -> float:
 
 
 def table(parts: Mapping[str, float]) -> list[str]:
-    """A line a part: what it is, its seconds, its share of them all."""
+    """One line per part: what it is, its seconds, its share of the total."""
     total = math.fsum(parts.values())
     width = max(map(len, PARTS.values()))
     return [

@@ -1,7 +1,6 @@
-"""`train()`: from a recipe and data to a run folder. Read this module first; it is the whole story.
+"""`train()`: from a recipe and data to a run folder. Read this module first: it has every stage.
 
-begin a new run, or reopen one ─▶ find the LR ─▶ epochs ─▶ measure the test split ─▶ diagnose ─▶
-report
+start or reopen a run ─▶ find the LR ─▶ epochs ─▶ evaluate the test split ─▶ diagnose ─▶ report
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from resight.training.under_way import Training
 
 
 class LrNotFound(ResightError):
-    """The LR test's curve bears no LR that the schedule wants."""
+    """The LR test's curve shows no LR for the schedule."""
 
 
 def train(
@@ -67,20 +66,20 @@ def train(
     started: float | None = None,
     **changes: Any,
 ) -> Run:
-    """Train `recipe` ("custom-resnet" unless given) on `data` (the recipe's own unless given).
+    """Train `recipe` ("custom-resnet" by default) on `data` (by default the recipe's own).
 
     recipe: a name, a TOML or JSON file, or a `Recipe`. data: "cifar10", "cifar100", "digits", a
     folder, or an `ImageData`. changes: `epochs`, `batch_size`, `lr` ("find" or a number), `seed`,
-    `val` (fraction of train), and any field, as `optimizer={"weight_decay": 0}`. minutes: train as
-    many whole epochs as fit, at most the recipe's. resume: a run folder to go on with, its recipe
-    unless `recipe` or changes name the same one. report: write the report at the end; what went
-    wrong is looked for and named without it too. live: show the report on 127.0.0.1 meanwhile.
-    executor: "eager" or "captured" (CUDA graphs); "auto" captures where it can.
-    announce: measure first what it will cost here, and say so. started: `time.perf_counter()` from
-    which `wall_seconds` counts, this call unless given.
+    `val` (fraction of train), and any other field, as `optimizer={"weight_decay": 0}`. minutes:
+    train as many whole epochs as fit, at most the recipe's. resume: a run folder to resume;
+    `recipe` and changes, if given, must match the run's. report: write the report at the end;
+    failures are diagnosed without it, too. live: serve the report on 127.0.0.1 during training.
+    executor: "eager" or "captured" (CUDA graphs); "auto" captures where possible. announce:
+    estimate the cost first and report it. started: the `time.perf_counter()` from which
+    `wall_seconds` counts; by default now.
 
-    Raises `ResightError` for what the user can mend and `Interrupted` (a KeyboardInterrupt) after
-    Ctrl-C or SIGTERM, once the state is saved.
+    Raises `ResightError` for what the user can fix, and `Interrupted` (a KeyboardInterrupt) after
+    Ctrl-C or SIGTERM once the state is saved.
     """
     options = RuntimeOptions(device, precision, executor, deterministic)
     request = Request(recipe, data, changes, options, out, minutes, skip_bad)
@@ -88,7 +87,7 @@ def train(
         try:
             begun = None if resume is None else run_to_resume(resume, request)
             if begun is not None and begun.finished:
-                session.say(f"{begun.path} is finished: nothing to do")
+                session.say(f"{begun.path} is already finished: nothing to do")
                 return begun
             if begun is None:
                 job, run, saved = _begin_new(request, session, announce=announce)
@@ -119,8 +118,8 @@ def train(
 def _begin_new(
     request: Request, session: Session, *, announce: bool
 ) -> tuple[Job, Run, dict[str, Any] | None]:
-    """A job at step 0 in a run folder of its own, and nothing to restore. announce: estimate the
-    cost first, and say it."""
+    """A job at step 0 in a new run folder, and nothing to restore. announce: estimate the cost
+    first and report it."""
     check_out(request.out)
     recipe = request.new_recipe()
     runtime = session.choose(request.options)
@@ -135,7 +134,8 @@ def _begin_new(
 
 
 def _resolve(job: Job, run: Run, session: Session) -> Schedule:
-    """The schedule in numbers: from `resolved.json`, else found now and written there."""
+    """The schedule with all LRs as numbers: from `resolved.json`, or found now and written
+    there."""
     resolved = run.resolved
     if "found" not in resolved:
         found = {}
@@ -151,7 +151,7 @@ def _resolve(job: Job, run: Run, session: Session) -> Schedule:
 
 
 def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
-    """What the LR test says for each LR that is to be found; its curve is kept."""
+    """The LRs that the recipe leaves to the LR test, by setting; the test's curve is kept."""
     test = run_range_test(job, progress=session.counting("LR test"))
     run.write("lr_test.json", test.to_dict())
     schedule, found = job.recipe.schedule, {}
@@ -162,20 +162,21 @@ def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
         if getattr(schedule, "lr_min", None) == "find":
             found["lr_min"] = test.suggest_lr_min(lr_max)
     except ResightError as error:
-        raise LrNotFound(f"{error} (in a new run; {run.path} holds only the curve)") from None
+        raise LrNotFound(f"{error} (in a new run: {run.path} has only the curve)") from None
     words = " · ".join(f"{key} {value:.3g}" for key, value in found.items())
     session.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
     return found
 
 
 def _in_numbers(recipe: Recipe, found: dict[str, float]) -> Schedule:
-    """The recipe's schedule with the found LRs. Raises `ResightError` if they don't fit."""
+    """The recipe's schedule with the LRs that were found. Raises `ResightError` if they don't
+    fit."""
     fields = {f"schedule.{key}": value for key, value in found.items()}
     return recipe.with_changes(fields).schedule if fields else recipe.schedule
 
 
 def _watch(job: Job, run: Run, session: Session) -> Watch:
-    """Say now what is grossly wrong with the images, and what later steps are watched for."""
+    """Report gross faults of the images now; the watch then looks for failures in later steps."""
     run.forget_failure()
     for finding in split_statistics(job.data):
         session.reporter.finding(finding)
@@ -189,7 +190,7 @@ def _fit(training: Training, *, report: bool) -> Predictions | None:
             return fit_epochs(training)
     except NonFiniteLoss as error:
         training.run.write("failure.json", {"message": str(error)})
-        with contextlib.suppress(StopRequested):  # the failure is what has to be said
+        with contextlib.suppress(StopRequested):  # the failure is what must be reported
             _diagnose_and_report(training, report=report)
         raise
 
@@ -205,7 +206,7 @@ def _diagnose_and_report(training: Training, *, report: bool) -> None:
         if report:
             gallery = collect(opened, session.counting("Grad-CAM"))
             facts = write_report(opened, diagnosis, gallery)
-            session.say(f"diagnosed and reported in {duration(time.perf_counter() - began)}")
+            session.say(f"diagnosis and report took {duration(time.perf_counter() - began)}")
         else:
             facts = base_facts(run)
         if isinstance(session.reporter, LiveReport):
@@ -214,18 +215,18 @@ def _diagnose_and_report(training: Training, *, report: bool) -> None:
         raise
     except Exception as error:
         warnings.warn(
-            f"the report of {run.path} could not be made ({type(error).__name__}: "
-            f"{first_line(error)}); `{report_command(run.path)}` makes it",
+            f"the report of {run.path} could not be written ({type(error).__name__}: "
+            f"{first_line(error)}); try `{report_command(run.path)}`",
             ResightWarning,
             stacklevel=2,
         )
 
 
 def _finish(training: Training, last: Predictions | None) -> Predictions:
-    """Measure the test split with the weights that stay, and write what is left to write.
+    """Evaluate the test split with the final weights, and write the remaining files.
 
-    With validation those of its best epoch stay, else the last epoch's, whose pass over the test
-    split (`last`) then serves.
+    The final weights are those of the best epoch on validation, if there is one; else those of the
+    last epoch, whose predictions for the test split (`last`) are reused.
     """
     session, job, run = training.session, training.job, training.run
     timings, stop, model = session.timings, session.stop, job.state.eval_model
@@ -257,7 +258,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": seconds,
         "wall_seconds": wall,
-        "timings": timings.parts(wall),  # of this process; the report's come when it is done
+        "timings": timings.parts(wall),  # of this process; `count_report` adds the report's
         "resumed_from_step": training.resumed_from,
         "images_per_second": job.epoch_images() * len(job.state.history) / max(seconds, 1e-9),
         "device": job.runtime.name,
@@ -269,10 +270,11 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
 
 def _load_best(job: Job, run: Run) -> None:
     epoch, best = run.load_best(job.state.eval_model), best_epoch(job.state.history, "val_accuracy")
-    if best is not None and epoch != best["epoch"]:  # killed between the two files, and resumed
-        warnings.warn(  # where bits are not promised
-            f"{run.path / 'best.pt'} is of epoch {epoch}, but epoch {best['epoch']} was the best "
-            "in metrics.jsonl: the result is that of the kept weights",
+    if best is not None and epoch != best["epoch"]:
+        # killed after one of the two files was written, and resumed without the same bits
+        warnings.warn(
+            f"{run.path / 'best.pt'} holds epoch {epoch}, but in metrics.jsonl epoch "
+            f"{best['epoch']} is the best: the result is that of the weights in best.pt",
             ResightWarning,
             stacklevel=2,
         )
@@ -280,9 +282,9 @@ def _load_best(job: Job, run: Run) -> None:
 
 def _farewell(run: Run | None) -> str:
     if run is None:
-        return "stopped before the training began: nothing was written"
+        return "stopped before training began: nothing was written"
     if run.finished:
         command = report_command(run.path)
-        return f"stopped: the run is complete, its report is not; `{command}` makes it"
+        return f"stopped: the run is complete, its report is not; `{command}` writes it"
     saved = "saved" if (run.path / "last.pt").exists() else "no step done yet"
     return f"stopped ({saved}); resume with: {resume_command(run.path)}"

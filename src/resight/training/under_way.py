@@ -1,4 +1,4 @@
-"""`Training`: a training that is under way."""
+"""`Training`: a training in progress."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from resight.training.session import Session
 
 @dataclass(frozen=True)
 class Training:
-    """A job that trains into a run's folder, in a session. schedule: in numbers. watch: what its
-    steps and epochs are judged by. resumed_from: the step it was resumed from; None for a new run.
+    """A job that trains into a run's folder, in a session.
+
+    schedule: with all LRs as numbers. watch: judges its steps and epochs. resumed_from: the step it
+    was resumed from; None for a new run.
     """
 
     session: Session
@@ -26,5 +28,5 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """The running epoch, from 0: as many are finished."""
+        """The current epoch, counted from 0: as many are finished."""
         return len(self.job.state.history)
