@@ -1,1 +1,1 @@
-"""Two or more runs side by side, and whether their difference is chance."""
+"""Two or more runs side by side, and whether they differ significantly."""

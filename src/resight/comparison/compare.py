@@ -1,6 +1,6 @@
 """`compare`: two or more runs side by side, and which of them is better.
 
-`result.py` is what comes out; `tables.py` has what is shown of it, `text.py` and `page.py` how.
+`result.py` has the result, `tables.py` what is shown of it, `text.py` and `page.py` how.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from resight.comparison.rows import RunNumbers, short_names
 from resight.errors import ResightError
 from resight.runs.run import Run, load_run
 
-MOST_TESTED = 10  # runs; of more the pairs are too many to read
+MAX_TESTED = 10  # runs; more have too many pairs to read
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:
-    """Put two or more runs beside one another; a run that still trains is shown as far as it is.
+    """Show two or more runs side by side; a run that is still training is shown as far as it is.
 
-    For each pair of finished runs on the same data McNemar's exact test says whether the accuracies
-    differ, up to 10 runs. Raises `ResightError`.
+    For each pair of finished runs on the same data, McNemar's exact test says whether their
+    accuracies differ, for up to 10 runs. Raises `ResightError`.
     """
-    if isinstance(runs, str):  # a sequence too, of letters
+    if isinstance(runs, str):  # a sequence too, of characters
         runs = [runs]
     opened = [run if isinstance(run, Run) else load_run(run) for run in runs]
     if len(opened) < 2:
-        given = opened[0].path if opened else "no run"
-        raise ResightError(f"compare: only {given} given; name two or more run folders")
+        given = f"only {opened[0].path} is" if opened else "no run is"
+        raise ResightError(f"compare: {given} given; name two or more run folders")
     places = [run.path.resolve() for run in opened]
     for place, run in zip(places, opened, strict=True):
         if places.count(place) > 1:
-            raise ResightError(f"compare: {run.path} is given twice; name each run once")
+            raise ResightError(f"compare: {run.path} is given twice; name each run only once")
     names = short_names(places)
     numbers = [RunNumbers.of(run, name) for run, name in zip(opened, names, strict=True)]
     notes = [*_unfinished(opened, numbers), *_other_data(opened, names), *_devices(numbers)]
@@ -46,11 +46,11 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
             answers.append(None)
             notes.append(f"{row.name} is not tested: {error}")
     tests: list[PairTest] = []
-    if len(opened) <= MOST_TESTED:
+    if len(opened) <= MAX_TESTED:
         tests, said = pair_tests(names, answers)
         notes += said
     else:
-        notes.append(f"no pairs are tested: that is done for up to {MOST_TESTED} runs")
+        notes.append(f"no pairs are tested: there are more than {MAX_TESTED} runs")
     return Comparison(
         runs=tuple(opened),
         numbers=tuple(numbers),
@@ -62,8 +62,8 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
 
 
 def recipe_differences(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
-    """`section.field` → its value in each run's recipe (None where it has none) of the fields that
-    are not alike in all, the name among them. data.source is where the images really were."""
+    """`section.field` → its value in each run's recipe (None if it has none), for the fields that
+    differ, including the name. data.source is where the images actually were."""
     recipes = [_flat(run) for run in runs]
     sections = list(runs[0].recipe.to_dict())
     fields = dict.fromkeys(itertools.chain.from_iterable(recipes))
@@ -87,28 +87,31 @@ def _unfinished(runs: Sequence[Run], numbers: Sequence[RunNumbers]) -> list[str]
         if failure := run.failure.get("message"):
             notes.append(f"{row.name} stopped by itself ({done}): {failure}")
         else:
-            notes.append(f"{row.name} is not finished ({done}): its result is not there yet")
+            notes.append(f"{row.name} is not finished ({done}), so it has no result yet")
     return notes
 
 
 def _other_data(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """A note where the test images are not the same in all runs."""
+    """A note if the test images are not the same in all runs."""
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     kinds: dict[tuple[str, tuple[str, ...]], str] = {}
     for run, name in zip(runs, names, strict=True):
         facts = run.resolved.get("data")
         if facts is None:
-            continue  # its training has not begun
+            continue  # its training has not started
         key = (facts["fingerprint"], tuple(facts["classes"]))
         groups.setdefault(key, []).append(name)
         kinds[key] = f"{facts['name']} ({facts['test']:,} test images)"
     if len(groups) < 2:
         return []
     said = "; ".join(f"{', '.join(members)} on {kinds[key]}" for key, members in groups.items())
-    return [f"the accuracies are not on the same images; only runs on the same are tested: {said}"]
+    return [
+        "the accuracies are not all on the same images; only runs on the same images are tested: "
+        f"{said}"
+    ]
 
 
 def _devices(numbers: Sequence[RunNumbers]) -> list[str]:
     if len({(row.device, row.precision) for row in numbers if row.device}) < 2:
         return []
-    return ["the seconds are of different devices or precisions: they don't compare the recipes"]
+    return ["devices or precisions differ between runs: the seconds do not compare the recipes"]

@@ -1,4 +1,4 @@
-"""The page of a comparison: its tables, overlaid curves, and the images on which runs disagree."""
+"""The comparison page: its tables, overlaid curves, and the images on which runs disagree."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from resight.version import __version__
 Images = ImageData | Callable[[Run], ImageData] | None
 
 SCRIPTS = ("images.js", "compare.js")
-MOST_IMAGES = 400  # on which a pair disagrees
-MOST_IN_ALL = 2400  # of all pairs together
-SHEET_BYTES = 2_700_000  # of all sheets, a third more as text: a page of 5 MB at most
+MAX_IMAGES_PER_PAIR = 400  # on which a pair disagrees
+MAX_IMAGES = 2400  # of all pairs together
+SHEET_BYTES = 2_700_000  # of all sheets; a third more as base64: a page of 5 MB at most
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
@@ -34,20 +34,20 @@ def write_page(comparison: Comparison, path: str | Path, *, images: Images = Non
     """Write one self-contained HTML file: tables, overlaid curves, and the images on which two runs
     disagree. Returns its path.
 
-    images: the data of the runs, or a function that loads a run's; each run's own unless given.
-    Where they can't be loaded the page names the images without showing them, and says why. Raises
-    `ResightError` where `path` can't be written.
+    images: the data of the runs, or a function that loads a run's data; by default each run's own.
+    If they can't be loaded, the page names the images without showing them, and says why. Raises
+    `ResightError` if `path` can't be written.
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise ResightError(f"page: there is no folder {path.parent}; make it first")
+        raise ResightError(f"page: there is no folder {path.parent}; create it first")
     page = render_page("compare.html", page_facts(comparison, images), SCRIPTS)
     write_atomically(path, page.encode())
     return path
 
 
 def page_facts(comparison: Comparison, images: Images) -> dict[str, Any]:
-    """Plain JSON values, none of them NaN."""
+    """Plain JSON values without NaN."""
     names = comparison.names
     return {
         "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} runs compared",
@@ -59,7 +59,7 @@ def page_facts(comparison: Comparison, images: Images) -> dict[str, Any]:
         "sections": [
             asdict(section)
             for section in comparison.sections()
-            if section.heading != NOTES  # they stand above all else
+            if section.heading != NOTES  # they are shown above everything else
         ],
         "curves": [_curves(run) for run in comparison.runs],
         "disagreements": _disagreements(comparison, images),
@@ -72,7 +72,7 @@ def _curves(run: Run) -> dict[str, list[float | None]]:
 
 
 def _disagreements(comparison: Comparison, images: Images) -> list[dict[str, Any]]:
-    """An entry for each set of images: of the runs that were tested on it, in pairs."""
+    """One entry per set of images: the runs that were tested on it, in pairs."""
     place = {name: i for i, name in enumerate(comparison.names)}
     groups: dict[str, list[tuple[int, int]]] = {}
     for test in comparison.tests:
@@ -80,7 +80,7 @@ def _disagreements(comparison: Comparison, images: Images) -> list[dict[str, Any
         answers = comparison.answers[a]
         assert answers is not None
         groups.setdefault(answers.fingerprint, []).append((a, b))
-    share = min(MOST_IMAGES, MOST_IN_ALL // max(1, len(comparison.tests)))
+    share = min(MAX_IMAGES_PER_PAIR, MAX_IMAGES // max(1, len(comparison.tests)))
     budget = SHEET_BYTES // max(1, len(groups))
     return [_group(comparison, pairs, images, share, budget) for pairs in groups.values()]
 
@@ -88,13 +88,13 @@ def _disagreements(comparison: Comparison, images: Images) -> list[dict[str, Any
 def _group(
     comparison: Comparison, places: list[tuple[int, int]], images: Images, share: int, budget: int
 ) -> dict[str, Any]:
-    """The images of one set on which any of the pairs disagrees, and what each run said of them.
+    """The images of one set on which any of the pairs disagrees, and each run's predictions.
 
-    `share`: the most images of a pair, a third of it for each kind of disagreement.
+    `share`: the maximum number of images per pair, a third for each kind of disagreement.
     """
     members = sorted({i for pair in places for i in pair})
     answers = {i: _there(comparison.answers[i]) for i in members}
-    number: dict[str, int] = {}  # of each image that is shown, by its id
+    number: dict[str, int] = {}  # of each image shown, by its id
     label: list[int] = []
     pairs = []
     for a, b in places:
@@ -118,12 +118,12 @@ def _group(
 
 
 def _there(answers: Answers | None) -> Answers:
-    assert answers is not None  # a run that was tested has answered
+    assert answers is not None  # a run that was tested has predictions
     return answers
 
 
 def _numbered(answers: Answers, row: int, number: dict[str, int], label: list[int]) -> int:
-    """The number of an image among those shown; it takes the next one where it is new."""
+    """The number of an image among those shown; a new image gets the next number."""
     name = str(answers.ids[row])
     if name not in number:
         number[name] = len(label)
@@ -132,7 +132,7 @@ def _numbered(answers: Answers, row: int, number: dict[str, int], label: list[in
 
 
 def _said(answers: Answers, ids: list[str]) -> dict[str, list[Any]]:
-    """Predicted class, confidence and loss for each of `ids`; None for an image that it had not."""
+    """Predicted class, confidence and loss for each of `ids`; None for an image it did not have."""
     place = {name: i for i, name in enumerate(answers.ids.tolist())}
     rows = [place.get(name) for name in ids]
 
@@ -161,7 +161,7 @@ def _sheet(
 
 
 def _pixels(data: ImageData, ids: list[str]) -> npt.NDArray[np.uint8]:
-    """uint8 (n, H, W, C) of these test images. Raises `ResightError` where one is not there."""
+    """uint8 (n, H, W, C) of these test images. Raises `ResightError` if one is missing."""
     place = {name: i for i, name in enumerate(data.test.ids.tolist())}
     missing = [name for name in ids if name not in place]
     if missing:

@@ -1,4 +1,4 @@
-"""Runs image by image: where two of them disagree, and what McNemar's test says of it."""
+"""Runs image by image: where two of them disagree, and what McNemar's test says about it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from resight.intervals import difference_interval, exact_p, holm
 from resight.runs.run import Run
 
 Rows = npt.NDArray[np.int64]
-SURE = 0.05  # a smaller p says that there is a difference
+SURE = 0.05  # a smaller p counts as a significant difference
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a run said of each test image, without the logits. fingerprint: of the data; each array
-    is (N,), as in `Predictions`."""
+    """A run's predictions for each test image, without the logits. fingerprint: of the data; each
+    array is (N,), as in `Predictions`."""
 
     fingerprint: str
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Answers:
 
     @classmethod
     def of(cls, run: Run) -> Answers:
-        """Of a finished run. Raises `ResightError` where its predictions are missing or torn."""
+        """Of a finished run. Raises `ResightError` if its predictions are missing or damaged."""
         said = run.predictions
         return cls(
             fingerprint=run.resolved["data"]["fingerprint"],
@@ -50,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs on the images that both were measured on: `rows_a` of `a` are `rows_b` of `b`."""
+    """Two runs on the images that both were measured on: `rows_a` of `a` match `rows_b` of `b`."""
 
     a: Answers
     b: Answers
@@ -73,8 +73,8 @@ class Pair:
         return np.array_equal(self.a.labels[self.rows_a], self.b.labels[self.rows_b])
 
     def disagreements(self) -> tuple[Rows, Rows, Rows]:
-        """Places in `rows_a` and `rows_b` where only `a` is right, where only `b` is, and where
-        both are wrong in different ways; each by falling difference of the losses."""
+        """Positions in `rows_a` and `rows_b` where only `a` is right, where only `b` is, and where
+        both are wrong in different ways; each by descending difference of the losses."""
         said_a, said_b = self.a.predicted[self.rows_a], self.b.predicted[self.rows_b]
         labels = self.a.labels[self.rows_a]
         right_a, right_b = said_a == labels, said_b == labels
@@ -91,8 +91,8 @@ class Pair:
 class PairTest:
     """Runs `a` and `b` (names) on the `images` that both were measured on.
 
-    only_a, only_b: images that only one gets right. both_wrong: those that both get wrong and take
-    for different classes. p: of `exact_p`; p_holm: corrected for the number of pairs.
+    only_a, only_b: images that only one gets right. both_wrong: those that both get wrong, with
+    different predictions. p: from `exact_p`; p_holm: corrected for the number of pairs.
     """
 
     a: str
@@ -106,17 +106,17 @@ class PairTest:
 
     @property
     def difference(self) -> float:
-        """A's accuracy less B's, in [-1, 1]."""
+        """A's accuracy minus B's, in [-1, 1]."""
         return (self.only_a - self.only_b) / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of `difference`, 95 %."""
+        """The 95 % interval of `difference`."""
         return difference_interval(self.only_a, self.only_b, self.images)
 
     @property
     def better(self) -> str | None:
-        """Which run is, None where that can't be told."""
+        """The better run; None if the difference is not significant."""
         if self.p_holm >= SURE:
             return None
         return self.a if self.only_a > self.only_b else self.b
@@ -135,16 +135,16 @@ class PairTest:
         return self.said(self.a, self.b)
 
     def said(self, a: str, b: str) -> str:
-        """The verdict in a sentence, the runs under these names."""
+        """The verdict in a sentence that calls the runs `a` and `b`."""
         p = f"p {p_value(self.p)}"
         if self.p_holm != self.p:
             p += f", corrected {p_value(self.p_holm)}"
         if self.only_a == self.only_b == 0:
-            return f"{a} and {b} are right on the very same images"
+            return f"{a} and {b} are right on exactly the same images"
         (low, high), points = self.interval, 100 * self.difference
         if self.better is None:
             return (
-                f"no difference between {a} and {b} can be told: {points:+.2f} points (95 %: "
+                f"no significant difference between {a} and {b}: {points:+.2f} points (95 %: "
                 f"{100 * low:+.2f} to {100 * high:+.2f}), {p}"
             )
         if self.better == self.b:
@@ -163,7 +163,7 @@ def p_value(p: float) -> str:
 def pair_tests(
     names: Sequence[str], answers: Sequence[Answers | None]
 ) -> tuple[list[PairTest], list[str]]:
-    """McNemar's test of each pair on the same data, and a note on each whose images differ."""
+    """McNemar's test of each pair on the same data, and a note on each pair whose images differ."""
     counted: list[dict[str, Any]] = []
     notes = []
     for (i, a), (j, b) in itertools.combinations(enumerate(answers), 2):
@@ -173,10 +173,10 @@ def pair_tests(
         if len(pair) < max(len(a.ids), len(b.ids)):
             notes.append(
                 f"{both} share {len(pair):,} of their {len(a.ids):,} and {len(b.ids):,} test "
-                "images and are tested on those"
+                "images and are tested on these"
             )
         if not pair.labels_agree:
-            notes.append(f"{both} are not tested: the same images have other labels")
+            notes.append(f"{both} are not tested: the same images have different labels")
         elif len(pair):
             only_a, only_b, wrong = map(len, pair.disagreements())
             counted.append(

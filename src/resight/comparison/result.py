@@ -1,4 +1,4 @@
-"""`Comparison`: runs side by side, and how they show themselves."""
+"""`Comparison`: runs side by side, as text, Markdown, HTML and JSON values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from resight.runs.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """differences: `section.field` → its value in each run (None where a run has no such setting)
-    of the fields that are not alike in all. tests: one for each pair of runs on the same images.
-    answers: None for a run without predictions."""
+    """differences: `section.field` → its value in each run (None if a run has no such setting), for
+    the fields that differ. tests: one for each pair of runs on the same images. answers: None for a
+    run without predictions."""
 
     runs: tuple[Run, ...]
     numbers: tuple[RunNumbers, ...]
@@ -46,7 +46,7 @@ class Comparison:
         return tables.first_line(self.numbers)
 
     def sections(self, labels: Sequence[str] | None = None) -> list[Section]:
-        """What is shown, in its order, the runs under these labels, their names unless given."""
+        """What is shown, in order. labels: what the runs are called, by default their names."""
         labels = self.names if labels is None else labels
         sections = [
             tables.accuracy(self.numbers, labels),
@@ -60,13 +60,13 @@ class Comparison:
         return sections
 
     def __str__(self) -> str:
-        """Tables and sentences, at most 100 columns wide; letters stand for long names."""
+        """Tables and sentences, at most 100 columns wide; letters replace long names."""
         labels = text.labels(self.names)
         names = dict(zip(labels, self.names, strict=True))
         return text.as_text(self.first_line, self.sections(labels), names)
 
     def to_markdown(self) -> str:
-        """GitHub's, each name in it as plain text."""
+        """GitHub Markdown, with each name escaped."""
         return text.as_markdown(self.first_line, self.sections())
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""`RunNumbers`: what a run folder says by now, in a row that can stand beside another run's."""
+"""`RunNumbers`: what a run folder holds so far, as a row to compare with other runs' rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from resight.runs.run import Run
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """A run in numbers, None where there is none (yet). Accuracies in [0, 1].
+    """A run in numbers, None for those not (yet) known. Accuracies in [0, 1].
 
     lr_found: whether an LR test found `lr_max`. *_last and *_best: of the measurements after each
-    epoch, with the first epoch of the best. test_accuracy: of the weights that were kept.
+    epoch; *_best_epoch: the first with the best. test_accuracy: of the weights that were kept.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RunNumbers:
 
     @classmethod
     def of(cls, run: Run, name: str) -> RunNumbers:
-        """`run` as it is now, finished or not; train_seconds are then those so far."""
+        """`run` as it is now; if it has not finished, train_seconds are those so far."""
         recipe, resolved, result, metrics = run.recipe, run.resolved, run.result, run.metrics
         lr_max = resolved.get("schedule", {}).get("lr_max", recipe.schedule.lr_max)
         last = metrics[-1] if metrics else {}
@@ -88,7 +88,7 @@ class RunNumbers:
 
 
 def short_names(places: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as few as tell it from the others; the paths are distinct."""
+    """The last parts of each path, as few as distinguish it from the others; no two are equal."""
     names = []
     for place in places:
         others = [other.parts for other in places if other != place]

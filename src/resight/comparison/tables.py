@@ -1,4 +1,4 @@
-"""What a comparison shows, as tables and sentences that any rendering can take over."""
+"""What a comparison shows, as tables and sentences for any output format."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 from resight.comparison.pairs import PairTest, p_value
 from resight.comparison.rows import RunNumbers
 
-MOST_BESIDE = 6  # runs whose recipes stand beside one another; those of more are listed by value
+MAX_RECIPE_COLUMNS = 6  # runs whose recipes are shown side by side; more are listed by value
 NONE = "–"
 NOTES = "Notes"
-BEST_TEST = "best test: the epoch is chosen by the test images themselves, so it is no result"
-TRAIN = "train: while training, over the last epoch's augmented images"
+BEST_TEST = "best test: the epoch is chosen on the test images themselves, so it is not a result"
+TRAIN = "train: measured during training, on the last epoch's augmented images"
 METHOD = (
     "McNemar's exact test on the images that only one of the two gets right; the interval is "
     "Bonett and Price's for paired proportions"
 )
 COLUMNS_OF_PAIRS = (
-    "only first, only second: images that this one alone gets right; points: the first's accuracy "
-    "less the second's"
+    "only first, only second: images that only this run gets right; points: the first run's "
+    "accuracy minus the second's"
 )
-HOLM = "; Holm: p corrected for the number of pairs, which decides"
+HOLM = "; Holm: p corrected for the number of pairs; it decides which run is better"
 ABOUT_NETS = (
-    "this is about these trained nets: another seed of the same recipe gives another accuracy, so "
+    "this compares these trained nets, not their recipes: another seed gives another accuracy, so "
     "compare several seeds of each before you prefer a recipe"
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a table (its first row names the columns; [] for none) and lines below it."""
+    """A heading, a table (its first row names the columns; [] for no table) and lines below it."""
 
     heading: str
     table: list[list[str]]
@@ -47,7 +47,7 @@ def first_line(numbers: Sequence[RunNumbers]) -> str:
 
 
 def setting(value: Any) -> str:
-    """A recipe's value as a recipe file has it."""
+    """A recipe's value as written in a recipe file."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -134,16 +134,16 @@ def training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
 
 
 def _table(columns: dict[str, list[str]]) -> list[list[str]]:
-    """Rows of the columns in which anything is known."""
+    """The rows, without columns in which nothing is known."""
     kept = {heading: cells for heading, cells in columns.items() if set(cells) != {NONE}}
     return [list(kept), *(list(row) for row in zip(*kept.values(), strict=True))]
 
 
 def recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> Section:
     if not differences:
-        return Section("Recipes", [], ["equal, the seed too"])
-    lines = ["equal but for the seed"] if set(differences) == {"train.seed"} else []
-    if len(labels) <= MOST_BESIDE:
+        return Section("Recipes", [], ["identical, including the seed"])
+    lines = ["identical except for the seed"] if set(differences) == {"train.seed"} else []
+    if len(labels) <= MAX_RECIPE_COLUMNS:
         rows = [[field, *map(setting, values)] for field, values in differences.items()]
         return Section("Recipes", [["differs", *labels], *rows], lines)
     for field, values in differences.items():
@@ -161,8 +161,8 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
         test = pairs[0]
         a, b = labels[test.a], labels[test.b]
         counts = (
-            f"of {test.images:,} images {test.only_a:,} are right only in {a} and {test.only_b:,} "
-            f"only in {b}; {test.both_wrong:,} are wrong in both, but not alike"
+            f"of {test.images:,} images, {test.only_a:,} are right only in {a} and {test.only_b:,} "
+            f"only in {b}; {test.both_wrong:,} are wrong in both, with different predictions"
         )
         return Section("Which is better", [], [test.said(a, b), counts, METHOD, ABOUT_NETS])
     rows = [

@@ -11,13 +11,11 @@ from resight.comparison.tables import Section
 from resight.render.markdown import escaped
 
 COLUMNS = 100
-MAX_NAME_CHARACTERS = (
-    56  # characters of all names that tables have room for; letters stand for more
-)
+MAX_NAME_CHARACTERS = 56  # of all names together; letters replace longer ones
 
 
 def labels(names: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands for the names in a table: they themselves, or letters where they are long."""
+    """What the runs are called in a table: their names, or letters if the names are long."""
     if sum(map(len, names)) <= MAX_NAME_CHARACTERS:
         return names
     few = len(names) <= 26
@@ -25,7 +23,7 @@ def labels(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def as_text(first_line: str, sections: Sequence[Section], names: Mapping[str, str]) -> str:
-    """At most 100 columns wide. names: label → name, listed where a label is not the name."""
+    """At most 100 columns wide. names: label → name, listed if they differ."""
     lines = _wrapped(first_line)
     for label, name in names.items():
         lines += [] if label == name else _wrapped(name, f"{label}  ")
@@ -36,7 +34,7 @@ def as_text(first_line: str, sections: Sequence[Section], names: Mapping[str, st
 
 
 def as_markdown(first_line: str, sections: Sequence[Section]) -> str:
-    """GitHub's, each name in it as plain text."""
+    """GitHub Markdown, with each name escaped."""
     parts = [escaped(first_line)]
     for section in sections:
         parts.append(f"### {section.heading}")
@@ -65,7 +63,7 @@ def as_html(first_line: str, sections: Sequence[Section]) -> str:
 
 
 def _numeric(table: list[list[str]]) -> list[bool]:
-    """Which columns hold numbers only."""
+    """Which columns contain only numbers."""
     columns = zip(*table[1:], strict=True)
     return [all(re.match(r"[-+<–\d]", cell) for cell in cells) for cells in columns]
 
@@ -90,7 +88,7 @@ def _aligned(table: list[list[str]]) -> list[str]:
 
 
 def _wrapped(text: str, start: str = "") -> list[str]:
-    """Lines of at most 100 columns, the first after `start` and the others below it."""
+    """Lines of at most 100 columns, the first after `start`, the others indented as far."""
     from rich.console import Console
     from rich.text import Text
 
@@ -100,7 +98,7 @@ def _wrapped(text: str, start: str = "") -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Without what could move a terminal's cursor or can't be written."""
+    """`text` without characters that could move a terminal's cursor or can't be written."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
