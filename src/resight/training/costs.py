@@ -29,7 +29,7 @@ DURATIONS = {
     "peak_epoch": "peak at epoch {epochs:.3g}",
     "step_epochs": "a step every {epochs:.3g} epochs",
     "cycle_epochs": "cycles of {epochs:.3g} epochs",
-    "stem_epochs": "the stem's bias learns until epoch {epochs:.3g}",
+    "stem_epochs": "stem bias trained until epoch {epochs:.3g}",
     "small_epochs": "images of {small_px} px until epoch {epochs:.3g}",
 }
 assert all(set(kind.durations) <= DURATIONS.keys() for kind in KINDS["schedule"].values())

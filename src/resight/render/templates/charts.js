@@ -1,10 +1,10 @@
 "use strict";
-// Line and bar charts. They redraw when their width changes, and give their values to the mouse, to
-// a finger and to the arrow keys alike.
+// Line and bar charts. They redraw when their width changes; their values can be read with the
+// mouse, by touch and with the arrow keys.
 
 const CHART_COLOURS = 7; // --series-1 … --series-7 in style.css
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "12 4", "4 2", "1 4"];
-const FEW_POINTS = 40; // each with a marker
+const MAX_MARKERS = 40; // a line with more points has no markers
 let chartCount = 0;
 
 /**
@@ -53,7 +53,7 @@ function lineChart(container, options) {
   });
 }
 
-/** A series made ready: its look, its drawable points, and the runs between its gaps. */
+/** A series ready to draw: its look, its points, and its stretches between gaps (`runs`). */
 function chartLine(one, index, xLog) {
   const runs = [[]];
   one.x.forEach((x, i) => {
@@ -69,15 +69,15 @@ function chartLine(one, index, xLog) {
     runs,
     colour: one.color ?? `var(--series-${(index % CHART_COLOURS) + 1})`,
     dash: one.dash ?? DASHES[index % DASHES.length],
-    marker: points.length <= FEW_POINTS,
+    marker: points.length <= MAX_MARKERS,
   };
 }
 
-/** What there is to read at each x: of each line its point there, or very near to there. */
+/** The readings at each x: the point of each line at or very close to it. */
 function chartReadings(lines, xs, xLog, xRange) {
   const scale = xLog ? Math.log10 : (value) => value;
   const near = (scale(xRange[1]) - scale(xRange[0])) / 200;
-  const cursors = lines.map(() => 0); // xs rise, so each line is walked once
+  const cursors = lines.map(() => 0); // xs are ascending, so one pass over each line is enough
   const sorted = lines.map((one) => [...one.points].sort((a, b) => a[0] - b[0]));
   return xs.map((x) => {
     const at = [];
@@ -161,10 +161,10 @@ function drawMarks(frame, marks, rows, width) {
   });
 }
 
-/** The rows on which the names of vertical lines stand, so that none covers another. */
+/** The row for the name of each vertical line, so that names do not overlap. */
 function markRows(marks, width, xRange, xLog) {
   const scale = xLog ? Math.log10 : (value) => value;
-  const ends = []; // where each row is free
+  const ends = []; // where the free part of each row begins
   return marks.map((mark) => {
     let from =
       ((scale(mark.x) - scale(xRange[0])) / (scale(xRange[1]) - scale(xRange[0]))) * (width - 60) +

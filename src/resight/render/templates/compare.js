@@ -1,12 +1,12 @@
 "use strict";
-// The page of a comparison: tables as they are given, curves over one another, disagreements.
+// The page of a comparison: its tables, the runs' curves in common charts, disagreements.
 
 const IMAGES_AT_ONCE = 60;
 const SPLITS = { val: "validation", test: "test", train: "training" };
 const facts = JSON.parse(byId("facts").textContent);
 const { names } = facts;
 
-/** Each run has a colour and a dash of its own, the same in every chart and beside its name. */
+/** A run's own colour and dash, the same in every chart and next to its name. */
 function runLine(i) {
   return {
     color: `var(--series-${(i % CHART_COLOURS) + 1})`,
@@ -22,7 +22,7 @@ function runKey(i) {
   return svg("svg", { width: 30, height: 12, "aria-hidden": "true" }, line);
 }
 
-/** A name that may be long, in one line; the whole of it on hovering. */
+/** A name on one line, cut if it is too long; hovering shows it in full. */
 function cut(name, tag = "span") {
   return el(tag, { class: "name", title: name }, name);
 }
@@ -40,7 +40,7 @@ function bullets(lines, look) {
   return lines.length ? el("ul", look, lines.map((line) => el("li", {}, line))) : null;
 }
 
-/** A section of facts.sections: its table, whose first row names the columns, and its lines. */
+/** A section of facts.sections: its table, whose first row is the column names, and its lines. */
 function drawSection({ heading, table: [columns = [], ...rows], lines }) {
   const id = heading.split(" ")[0].toLowerCase();
   const key = { display: "flex", gap: "8px", "align-items": "center" };
@@ -62,7 +62,7 @@ function drawSection({ heading, table: [columns = [], ...rows], lines }) {
   return headed(id, heading, drawn, bullets(lines, { class: "notes muted" }));
 }
 
-/** Four charts: accuracy and loss, of the split that was watched and of training. */
+/** Four charts: accuracy and loss, on the monitored split and on training. */
 function drawCurves() {
   const measured = (run, split) => run[`${split}_loss`].some(known);
   const watched = ["val", "test"].filter((split) => facts.curves.some((run) => measured(run, split)));
@@ -100,7 +100,7 @@ function drawPage() {
   const curves = drawCurves();
   const [first, ...rest] = facts.sections.map(drawSection);
   byId("sections").replaceWith(...[first, curves.section, ...rest].filter(known));
-  curves.draw.forEach((draw) => draw()); // where it stands: a chart needs to know its width
+  curves.draw.forEach((draw) => draw()); // only now: a chart has to know its width
   startViewer();
   const sections = [...document.querySelectorAll("main > section:not([hidden])")];
   byId("contents").replaceChildren(
@@ -110,9 +110,9 @@ function drawPage() {
 
 const viewer = {
   pairs: facts.disagreements.flatMap((group, g) => group.pairs.map((pair) => ({ ...pair, g }))),
-  sheets: [], // of each group of images, null where they could not be loaded
-  shown: [], // the images that were chosen, in their order
-  total: 0, // how many there are of their kind, kept on the page or not
+  sheets: [], // one per group of images, null if they could not be loaded
+  shown: [], // the chosen images, in their order
+  total: 0, // how many there are of the chosen kind, whether kept on the page or not
 };
 
 function chosenPair() {
@@ -140,7 +140,7 @@ function startViewer() {
 
 function choosePair() {
   const { a, b, totals, group } = chosenPair();
-  const kinds = ["right only in A", "right only in B", "wrong in both, but not alike"];
+  const kinds = ["correct only in A", "correct only in B", "wrong in both, with different answers"];
   const kind = byId("kind").value || "all";
   byId("kind").replaceChildren(
     el("option", { value: "all" }, `all (${count(sum(totals))})`),
@@ -152,8 +152,8 @@ function choosePair() {
     el("strong", {}, names[a]),
     ", B is ",
     el("strong", {}, names[b]),
-    ". Each image with its true class, and what A and B took it for and how sure they were; ",
-    "those with the most different losses come first.",
+    ". Each image is shown with its true class and with the predictions of A and B and their ",
+    "confidence; images on which the losses differ most come first.",
     group.reason ? el("span", { class: "flag" }, ` The images can't be shown: ${group.reason}`) : "",
   );
   chooseKind();
@@ -187,12 +187,12 @@ function showMore({ focus = false } = {}) {
   const left = kept - host.children.length;
   byId("more").hidden = left === 0;
   byId("more").textContent = `Show ${count(Math.min(IMAGES_AT_ONCE, left))} more of ${count(left)}`;
-  const rest = `; the page keeps those of ${count(viewer.total)} with the most different losses`;
+  const rest = `; of ${count(viewer.total)} the page keeps those on which the losses differ most`;
   byId("disagreements-count").textContent = kept
     ? `Showing ${count(host.children.length)} of ${counted(kept, "image")}${kept < viewer.total ? rest : ""}.`
-    : "No such image.";
+    : "No such images.";
   if (!focus) return;
-  host.children[from].tabIndex = -1; // the button may be gone: reading goes on where it stood
+  host.children[from].tabIndex = -1; // the button may be gone: continue at the first new image
   host.children[from].focus();
 }
 
@@ -203,7 +203,7 @@ function card(i, { a, b, group, sheet }) {
   const answer = (letter, run) => {
     const said = group.said.find((one) => one.run === run);
     const right = said.predicted[i] === group.true[i];
-    const mark = el("span", { class: "hidden-text" }, right ? " right:" : " wrong:");
+    const mark = el("span", { class: "hidden-text" }, right ? " correct:" : " wrong:");
     const end = { "margin-left": "auto", "white-space": "nowrap" };
     return line(
       el("span", { class: right ? "fine" : "flag" }, right ? "✓" : "✗", mark),

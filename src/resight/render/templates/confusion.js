@@ -1,7 +1,7 @@
 "use strict";
-// The confusion matrix: a table of counts, or for many classes a heat map, and the worst pairs.
+// The confusion matrix, as a table of counts or, for many classes, a heat map; the worst pairs.
 
-const MOST_CLASSES_AS_TABLE = 20;
+const MAX_CLASSES_AS_TABLE = 20;
 const confusionView = { cells: null, mark: null, row: 0, column: 0 };
 
 function drawConfusion(body, { classes, confusion, most_confused: pairs, gallery: hasGallery }) {
@@ -11,7 +11,7 @@ function drawConfusion(body, { classes, confusion, most_confused: pairs, gallery
     const size = classes.length;
     confusionView.row = Math.min(confusionView.row, size - 1);
     confusionView.column = Math.min(confusionView.column, size - 1);
-    const draw = size <= MOST_CLASSES_AS_TABLE ? matrixTable : matrixMap;
+    const draw = size <= MAX_CLASSES_AS_TABLE ? matrixTable : matrixMap;
     parts.push(
       el(
         "div",
@@ -20,8 +20,8 @@ function drawConfusion(body, { classes, confusion, most_confused: pairs, gallery
           "p",
           { class: "muted" },
           hasGallery
-            ? "Rows are true classes, columns what they were taken for. Choose a cell to see its images."
-            : "Rows are true classes, columns what they were taken for.",
+            ? "Rows are true classes, columns are predictions. Select a cell to see its images."
+            : "Rows are true classes, columns are predictions.",
         ),
         draw(classes, confusion),
       ),
@@ -31,7 +31,7 @@ function drawConfusion(body, { classes, confusion, most_confused: pairs, gallery
       el(
         "p",
         { class: "muted" },
-        `No matrix: ${counted(classes.length, "class", "classes")} would be too fine to read.`,
+        `No matrix: ${counted(classes.length, "class", "classes")} would be too many to read.`,
       ),
     );
   }
@@ -59,7 +59,7 @@ function pairList(classes, pairs) {
             class: "pair",
             title: text,
             "data-key": `pair-${k}`,
-            "aria-label": `${classes[pair.true]} taken for ${classes[pair.predicted]}: ${count(pair.count)} images, ${percent(pair.share)} of the class`,
+            "aria-label": `${classes[pair.true]} predicted as ${classes[pair.predicted]}: ${count(pair.count)} images, ${percent(pair.share)} of the class`,
             onclick: (event) =>
               showInGallery(pair.true, pair.predicted, { focus: event.detail === 0 }),
           },
@@ -76,14 +76,14 @@ function cellLines(classes, confusion, t, p) {
   const total = confusion[t].reduce((a, b) => a + b, 0);
   const value = confusion[t][p];
   return [
-    t === p ? `${classes[t]}, right` : `${classes[t]} taken for ${classes[p]}`,
+    t === p ? `${classes[t]}, correct` : `${classes[t]} predicted as ${classes[p]}`,
     total
       ? `${count(value)} of ${counted(total, "image")}, ${percent(value / total)}`
-      : "no images of the class",
+      : "no images of this class",
   ];
 }
 
-/** How strongly a cell is coloured, 0 … 1: by the share of its row; a square root lifts rare mistakes. */
+/** A cell's colour strength, 0 … 1, by its share of the row; a square root lifts rare mistakes. */
 function strength(value, total, right) {
   if (!value) return 0;
   const share = value / total;
@@ -185,7 +185,7 @@ function moveInMatrix(event, size, stand) {
   stand(...to.map((value) => Math.max(0, Math.min(size - 1, value))));
 }
 
-/** A cell is a few pixels: drawn on a canvas, read by hovering or with a cursor moved by arrow keys. */
+/** Cells of a few pixels on a canvas, read by hovering or with a cursor and the arrow keys. */
 function matrixMap(classes, confusion) {
   const size = classes.length;
   const canvas = el("canvas", { width: size, height: size, "aria-hidden": "true" });
@@ -198,7 +198,7 @@ function matrixMap(classes, confusion) {
       role: "application",
       "aria-roledescription": "confusion matrix",
       "data-key": "heat",
-      "aria-label": `Confusion matrix of ${size} classes. Arrow keys move over its cells, Enter shows their images.`,
+      "aria-label": `Confusion matrix of ${size} classes. Arrow keys move between cells, Enter shows a cell's images.`,
       style: { "--classes": size },
     },
     canvas,
@@ -262,7 +262,7 @@ function matrixMap(classes, confusion) {
   return el("div", { class: "scroll" }, el("p", { class: "heat-axis" }, "predicted →"), box, said);
 }
 
-/** Marks the cell whose images the gallery shows, if it shows those of one cell. */
+/** Marks the cell whose images the gallery shows, if they are those of a single cell. */
 function markConfusionCell(chosen) {
   const one = chosen.true !== "" && chosen.predicted !== "";
   confusionView.mark?.(one ? Number(chosen.true) : null, one ? Number(chosen.predicted) : null);

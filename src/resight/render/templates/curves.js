@@ -1,5 +1,5 @@
 "use strict";
-// The charts of a training. Each function fills `body` from its part of the facts.
+// The charts of a training. Each function fills `body` with its part of the facts.
 
 const asPercent = (value) => percent(value);
 
@@ -20,7 +20,7 @@ function drawCurves(body, metrics) {
   const lines = (what) =>
     splits
       .map(([key, name]) => {
-        // an epoch that was not measured is no gap: the line goes on to the next that was
+        // an epoch that was not evaluated leaves no gap: the line continues at the next one
         const rows = metrics.filter((one) => known(one[`${key}_${what}`]));
         return {
           name,
@@ -103,7 +103,7 @@ function drawLrTest(body, test) {
     marks,
     xFormat: (value) => number(value, 3),
     height: 260,
-    // past the start the loss only explodes: the fall is what is read
+    // a high loss at the end would flatten the fall, which is what the curve is read for
     yMax: Math.min(Math.max(...test.smoothed), start + 0.35 * (start - low || start)),
   });
 }
@@ -125,7 +125,7 @@ function drawSchedule(body, schedule) {
 function drawCalibration(body, { bins, ece, temperature, temperature_reason: reason }) {
   const row = el("div", { class: "columns" });
   const scaled = known(temperature)
-    ? `A temperature of ${number(temperature.value, 3)}, found on ${temperature.split}, brings it to ${percent(temperature.ece_after, 2)}.`
+    ? `A temperature of ${number(temperature.value, 3)}, fitted on ${temperature.split}, changes it to ${percent(temperature.ece_after, 2)}.`
     : known(reason)
       ? `No temperature: ${reason}`
       : "";
@@ -171,19 +171,19 @@ function drawCalibration(body, { bins, ece, temperature, temperature_reason: rea
       parts: [bin.correct, bin.count - bin.correct],
       lines: [
         heading(bin),
-        `${count(bin.correct)} right`,
+        `${count(bin.correct)} correct`,
         `${count(bin.count - bin.correct)} wrong`,
         `${percent(total ? bin.count / total : 0)} of all images`,
       ],
     })),
     areas: [
-      { name: "right", area: "area-right" },
+      { name: "correct", area: "area-right" },
       { name: "wrong", area: "area-wrong" },
     ],
     xLabel: "confidence",
     yLabel: "images",
     xFormat: (value) => percent(value, 0),
     yFormat: short,
-    label: `Histogram of confidence. ${filled.map((bin) => `${heading(bin)}: ${count(bin.correct)} right, ${count(bin.count - bin.correct)} wrong.`).join(" ")}`,
+    label: `Histogram of confidence. ${filled.map((bin) => `${heading(bin)}: ${count(bin.correct)} correct, ${count(bin.count - bin.correct)} wrong.`).join(" ")}`,
   });
 }

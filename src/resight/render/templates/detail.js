@@ -1,5 +1,5 @@
 "use strict";
-// One image, large: both maps, the probabilities, and the way to the next image.
+// One image in detail: both maps, the probabilities, buttons to the next and previous image.
 
 let detailPlace = -1; // in gallery.indices
 
@@ -15,10 +15,10 @@ function showDetail(place) {
   const i = indices[place];
   const names = { true: facts.classes[data.true[i]], predicted: facts.classes[data.predicted[i]] };
   byId("detail-title").textContent = isMistake(i)
-    ? `${names.true} taken for ${names.predicted}`
-    : `${names.true}, rightly classified`;
+    ? `${names.true} predicted as ${names.predicted}`
+    : `${names.true}, correctly classified`;
   byId("detail-place").textContent = `${count(place + 1)} of ${count(indices.length)}`;
-  // aria-disabled, as a button that is disabled loses the focus, and the dialog its keys
+  // aria-disabled: a disabled button would lose the focus, and the dialog its arrow keys
   byId("detail-previous").setAttribute("aria-disabled", String(place === 0));
   byId("detail-next").setAttribute("aria-disabled", String(place === indices.length - 1));
   const pictures = [figure("The image", [sheet.picture(i, `Image ${data.id[i]}`)])];
@@ -44,7 +44,7 @@ function showDetail(place) {
         ? el(
             "p",
             { class: "flag" },
-            "⚑ The label may be wrong: the network is sure of another class.",
+            "⚑ The label may be wrong: the net is confident in another class.",
           )
         : null,
       probabilities(i),
@@ -78,7 +78,7 @@ function probabilities(i) {
       k === data.true[i]
         ? isMistake(i)
           ? "true"
-          : "right"
+          : "correct"
         : k === data.predicted[i]
           ? "predicted"
           : "other";

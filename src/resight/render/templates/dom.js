@@ -1,5 +1,5 @@
 "use strict";
-// Elements and texts that every part of a page uses. Data reaches the page as text, never as HTML.
+// Elements and number formats for all parts of a page. Data enters the page as text, never as HTML.
 
 /** An element: attributes (`onclick` etc. are listeners, `style` an object), then children. */
 function el(tag, attributes, ...children) {
@@ -24,7 +24,7 @@ function known(value) {
 }
 
 const FIRST_ROWS = 200;
-const numberFormats = new Map(); // making one takes longer than using it a hundred times
+const numberFormats = new Map(); // creating one takes longer than using it a hundred times
 
 function formatted(value, options) {
   const key = JSON.stringify(options);
@@ -41,13 +41,13 @@ function counted(value, one, many = one + "s") {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
-/** A fraction as per cent, with at most `digits` decimals (exactly as many where `fixed`). */
+/** A fraction in per cent, with at most `digits` decimals (exactly `digits` if `fixed`). */
 function percent(fraction, digits = 1, fixed = false) {
   const options = { maximumFractionDigits: digits, minimumFractionDigits: fixed ? digits : 0 };
   return `${formatted(100 * fraction, options)}\u00a0%`;
 }
 
-/** Up to `digits` significant digits; exponents where there would be many zeros. */
+/** Up to `digits` significant digits; in exponent notation where there would be many zeros. */
 function number(value, digits = 4) {
   const size = Math.abs(value);
   if (value !== 0 && (size < 1e-4 || size >= 1e9)) {
@@ -56,7 +56,7 @@ function number(value, digits = 4) {
   return size >= 1000 ? count(value) : formatted(value, { maximumSignificantDigits: digits });
 }
 
-/** Millions and thousands of operations or parameters: `6.57 M`. */
+/** A number of operations or parameters in thousands, millions and so on: `6.57 M`. */
 function short(value) {
   for (const [unit, name] of [
     [1e12, "T"],
@@ -78,7 +78,7 @@ function duration(seconds) {
   return `${Math.floor(minutes / 60)}\u00a0h ${String(minutes % 60).padStart(2, "0")}\u00a0min`;
 }
 
-/** A command with a button that copies it. */
+/** A command with a button to copy it. */
 function command(text, key) {
   const said = el("span", { class: "copied", role: "status" });
   const button = el(
@@ -89,7 +89,7 @@ function command(text, key) {
       "data-key": `copy-${key}`,
       "aria-label": `Copy: ${text}`,
       onclick: async () => {
-        said.textContent = (await copied(text)) ? "Copied" : "Copy it by hand";
+        said.textContent = (await copied(text)) ? "Copied" : "Please copy by hand";
         setTimeout(() => {
           said.textContent = "";
         }, 2000);
@@ -105,7 +105,7 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // no clipboard for pages from another machine without TLS: the old way
+    // browsers offer no clipboard to pages from another machine without TLS: the old way
     const area = el("textarea", { class: "hidden-text", "aria-hidden": "true" });
     area.value = text;
     const focused = document.activeElement;
@@ -119,9 +119,9 @@ async function copied(text) {
 }
 
 /**
- * A table in a box of its own that scrolls. `columns`: {name, numeric?, cell(row), sort?(row)};
- * columns with `sort` have a button in their heading. `order`: {column, falling}, kept by the caller.
- * A long table shows its first rows until it is asked for all.
+ * A table in its own scrolling box. `columns`: {name, numeric?, cell(row), sort?(row)}; columns with
+ * `sort` have a button in their heading. `order`: {column, falling}, kept by the caller. A long
+ * table shows its first rows, and a button for the others.
  */
 function table(rows, columns, { caption, order = null, key = caption } = {}) {
   const body = el("tbody");
@@ -212,7 +212,7 @@ function compare(a, b) {
   return (a ?? -1) - (b ?? -1);
 }
 
-/** A bar of a share in 0 … 1 with its value beside it; the bar says nothing that the text does not. */
+/** A bar for a share in 0 … 1, and its value as text; screen readers read only the text. */
 function meter(share, text, kind = "") {
   return el(
     "span",

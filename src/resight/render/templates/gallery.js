@@ -1,5 +1,5 @@
 "use strict";
-// The images of a run: which of them are shown, and in what order.
+// The images of a run: which are shown, and in which order.
 
 const PAGE = 60;
 const METHODS = { gradcam: "Grad-CAM", "gradcam++": "Grad-CAM++" };
@@ -10,7 +10,7 @@ const gallery = {
   maps: null,
   indices: [], // of the images that pass the filters, in their order
   shown: 0, // how many of them have a thumbnail
-  drawn: "", // the filters that the thumbnails were drawn for
+  drawn: "", // the filters with which the thumbnails were drawn
 };
 
 function renderGallery(facts) {
@@ -46,13 +46,13 @@ function isMistake(i) {
   return gallery.data.true[i] !== gallery.data.predicted[i];
 }
 
-/** The selects hold what the data has; what the reader had chosen stays chosen. */
+/** The selects offer what the data has; the reader's choices are kept. */
 function fillFilters({ classes }) {
   const { data } = gallery;
   const all = data.id.map((_, i) => i);
   const kinds = [
     ["mistakes", "mistakes", all.filter(isMistake).length],
-    ["right", "right ones", all.filter((i) => !isMistake(i)).length],
+    ["right", "correct", all.filter((i) => !isMistake(i)).length],
     ["suspects", "probable label errors", data.suspect.filter(Boolean).length],
     ["all", "all", all.length],
   ];
@@ -79,14 +79,14 @@ function aboutGallery({ gallery: data, suspects_total: suspects }) {
   const right = data.id.length - shown;
   const mistakes =
     shown < total
-      ? `${counted(total, "mistake")}, the ${count(shown)} with the highest loss are here`
+      ? `The ${count(shown)} of ${counted(total, "mistake")} with the highest loss`
       : total === 1
-        ? "The one mistake is here"
+        ? "The only mistake"
         : total
-          ? `All ${count(total)} mistakes are here`
+          ? `All ${count(total)} mistakes`
           : "No mistakes";
   const parts = [
-    mistakes + (right ? `, with a sample of ${count(right)} rightly classified.` : "."),
+    mistakes + (right ? `, and a sample of ${counted(right, "correct prediction")}.` : "."),
   ];
   if (suspects) {
     parts.push(
@@ -173,11 +173,11 @@ function showMore() {
   byId("gallery-count").textContent = galleryCount();
 }
 
-/** `Showing 60 of 118 images: cat taken for dog. 120 in all, the rest is not kept here.` */
+/** `Showing 60 of 118 images: cat predicted as dog, of 120 in the whole split.` */
 function galleryCount() {
   const { facts, indices, shown } = gallery;
   const chosen = filters();
-  if (!indices.length) return "No image matches.";
+  if (!indices.length) return "No images match.";
   const start =
     shown < indices.length
       ? `Showing ${count(shown)} of ${counted(indices.length, "image")}`
@@ -186,8 +186,8 @@ function galleryCount() {
   const [t, p] = [Number(chosen.true), Number(chosen.predicted)];
   const pair =
     t === p
-      ? `${facts.classes[t]} seen as such`
-      : `${facts.classes[t]} taken for ${facts.classes[p]}`;
+      ? `${facts.classes[t]}, correctly classified`
+      : `${facts.classes[t]} predicted as ${facts.classes[p]}`;
   const total = facts.confusion?.[t]?.[p];
   const kept =
     chosen.kind === "suspects" || chosen.search || !known(total) || total <= indices.length;

@@ -1,8 +1,8 @@
 "use strict";
-// Pictures of a sprite sheet, and Grad-CAM maps laid over them.
+// Pictures from a sprite sheet, with Grad-CAM maps as overlays.
 
 const RAMP_STOPS = [
-  // inferno: rises evenly in lightness, so it reads the same without colour
+  // inferno: its lightness rises evenly, so it can be read without colour
   [0, 0, 4],
   [22, 11, 57],
   [66, 10, 104],
@@ -24,9 +24,9 @@ const RAMP = Array.from({ length: 256 }, (_, value) => {
 });
 
 const RAMP_PIXELS = Uint32Array.from(RAMP, ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
-const SMOOTH_PX = 64; // a map is interpolated to at least about so many pixels, the browser does the rest
+const SMOOTH_PX = 64; // a map is interpolated to about this many pixels; the browser does the rest
 
-/** A sheet whose pictures can be drawn: `picture(i, label)` is a canvas that fills when it is decoded. */
+/** A sheet to draw from: `picture(i, label)` is a canvas that fills once the sheet is decoded. */
 function openSheet(sheet) {
   const image = new Image();
   image.src = sheet.src;
@@ -53,7 +53,7 @@ function openSheet(sheet) {
   };
 }
 
-/** The maps of a gallery, decoded when the first one is asked for. */
+/** The maps of a gallery, decoded when one is first needed. */
 function openMaps(maps) {
   const bytes = {};
   const size = maps.height * maps.width;
@@ -64,7 +64,7 @@ function openMaps(maps) {
       bytes[kind] ??= Uint8Array.from(atob(maps[kind]), (character) => character.charCodeAt(0));
       const cells = bytes[kind].subarray(i * size, (i + 1) * size);
       const half = Math.floor(SMOOTH_PX / 2 / Math.max(maps.height, maps.width));
-      const times = 2 * half + 1; // odd, so that each cell's own value is met in its middle
+      const times = 2 * half + 1; // odd, so that a cell's exact value appears at its centre
       const canvas = el("canvas", {
         class: "map",
         width: maps.width * times,
@@ -77,7 +77,7 @@ function openMaps(maps) {
   };
 }
 
-/** `cells` (height × width) enlarged `times` times, bilinearly: values, not colours, are mixed. */
+/** `cells` (height × width) enlarged `times` times, bilinearly: values are mixed, not colours. */
 function enlarged(cells, height, width, times) {
   const result = new Uint8Array(height * width * times * times);
   const between = (size) =>
@@ -98,7 +98,7 @@ function enlarged(cells, height, width, times) {
   return result;
 }
 
-/** Fills a canvas with values 0 … 255 in the colours of the ramp. */
+/** Paints values 0 … 255 on a canvas, in the colours of the ramp. */
 function paint(canvas, values) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(canvas.width, canvas.height);

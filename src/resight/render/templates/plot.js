@@ -1,6 +1,6 @@
 "use strict";
-// What the charts of charts.js are made of: axes, legends, a cursor. SVG, without a library; colours
-// are CSS variables, so that a chart follows the theme.
+// The parts of the charts in charts.js: axes, legends, a cursor. SVG, without a library; colours are
+// CSS variables, so that a chart follows the theme.
 
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -28,7 +28,7 @@ function linearTicks(low, high, about) {
   return ticks;
 }
 
-/** Powers of ten, with 2 and 5 between them where the span is short. */
+/** Powers of ten, with 2 and 5 between them where the range is short. */
 function logTicks(low, high) {
   const factors = Math.log10(high / low) < 2 ? [1, 2, 5] : [1];
   const ticks = [];
@@ -47,7 +47,7 @@ function plainNumber(value) {
     : String(Number(value.toPrecision(4)));
 }
 
-/** A box by the pointer: the first line in bold. `hideTip` takes it away. */
+/** A tooltip by the pointer, its first line in bold. `hideTip` removes it. */
 function showTip(clientX, clientY, lines) {
   const tip = document.getElementById("tip");
   tip.replaceChildren(...lines.map((line, i) => html("div", i === 0 ? "tip-first" : "", line)));
@@ -64,9 +64,9 @@ function hideTip() {
 }
 
 /**
- * Puts a chart into `container`. `draw(width)` gives {node, stops}: the SVG and where a cursor can
- * stand, each stop {px, py, lines}. `label` says in words what the chart shows. It is drawn when
- * the page has been laid out, so that many charts cost one layout.
+ * Puts a chart into `container`. `draw(width)` returns {node, stops}: the SVG and the places for the
+ * cursor, each {px, py, lines}. `label` describes the chart in words. It is drawn once the page has
+ * been laid out, so that many charts cost one layout.
  */
 function mountChart(container, label, legend, height, draw) {
   const plot = html("div", "chart-plot");
@@ -75,7 +75,7 @@ function mountChart(container, label, legend, height, draw) {
   plot.tabIndex = 0;
   plot.setAttribute("role", "group");
   plot.setAttribute("aria-roledescription", "chart");
-  plot.setAttribute("aria-label", `${label} Left and right arrow keys read the values.`);
+  plot.setAttribute("aria-label", `${label} The left and right arrow keys read its values.`);
   if (container.id) plot.dataset.key = `${container.id}-plot`;
   said.setAttribute("aria-live", "polite");
   container.replaceChildren(...(legend ? [legend] : []), plot, said);
@@ -130,7 +130,7 @@ function mountChart(container, label, legend, height, draw) {
   new ResizeObserver(redraw).observe(plot);
 }
 
-/** Axes and grid: gives {node, x(value), y(value), top, bottom, left, right}. */
+/** Axes and grid: {node, x(value), y(value), top, bottom, left, right}. */
 function chartFrame(
   width,
   {

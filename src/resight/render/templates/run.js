@@ -1,9 +1,9 @@
 "use strict";
-// The page of a run: everything is drawn from the facts by render(), which may be called again.
+// The page of a run. render() draws all of it from the facts, and may be called again.
 
 const drawn = new Map(); // section id → the part of the facts that it shows
 
-/** Draws a section if its part of the facts has changed; null leaves the section out. */
+/** Draws a section if its part of the facts has changed; null hides the section. */
 function section(id, part, draw) {
   const host = byId(id);
   host.hidden = part === null;
@@ -75,7 +75,7 @@ function render(facts) {
   });
 }
 
-/** What the reader looks at stays where it is on the screen, and keeps the focus. */
+/** Keeps what the reader is looking at in its place on the screen, and keeps the focus. */
 function keepingPlace(change) {
   const key = document.activeElement?.dataset.key;
   const seen =
@@ -146,7 +146,7 @@ function drawHeadline(body, result) {
     tile(
       "Training time",
       shown(result.train_seconds, duration),
-      known(result.wall_seconds) ? `${duration(result.wall_seconds)} from start to end` : null,
+      known(result.wall_seconds) ? `${duration(result.wall_seconds)} from start to result` : null,
     ),
     tile(
       "Images/s",
@@ -177,7 +177,7 @@ function drawHeadline(body, result) {
       ? el(
           "div",
           { class: "repeat" },
-          el("p", { class: "muted" }, "Repeat it with"),
+          el("p", { class: "muted" }, "Repeat this run with"),
           command(result.command, "repeat"),
         )
       : "",
@@ -212,9 +212,9 @@ function drawFindings(body, { findings, diagnosed }) {
             el(
               "dl",
               { class: "pairs" },
-              known(one.evidence) ? pair("Seen", one.evidence) : [],
+              known(one.evidence) ? pair("Evidence", one.evidence) : [],
               known(one.threshold) ? pair("Threshold", one.threshold) : [],
-              known(one.advice) ? pair("Try", one.advice) : [],
+              known(one.advice) ? pair("Advice", one.advice) : [],
             ),
             known(one.command) ? command(one.command, `finding-${one.name}`) : null,
           );
@@ -253,13 +253,13 @@ function drawLive(body, live) {
       texts.filter(Boolean).map((text) => el("span", {}, text)),
       el("span", { id: "connection", role: "status" }),
     ),
-    el("progress", { max: epochs, value: reached, "aria-label": "Progress of the training" }),
+    el("progress", { max: epochs, value: reached, "aria-label": "Training progress" }),
   );
 }
 
 const POLL_MS = 2000;
 
-/** While it trains and comes from a server, the page asks for the facts again and draws what changed. */
+/** While the run trains and a server is there, the page polls the facts and redraws what changed. */
 async function follow(last) {
   let facts = null;
   let said = "";
@@ -270,7 +270,7 @@ async function follow(last) {
     if (text !== last) facts = JSON.parse(text);
     last = text;
   } catch {
-    said = "connection lost, trying again";
+    said = "connection lost, retrying";
   }
   if (facts) {
     render(facts);

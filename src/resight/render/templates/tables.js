@@ -1,5 +1,5 @@
 "use strict";
-// The tables and lists below the charts. Each function fills `body` from its part of the facts.
+// The tables and lists below the charts. Each function fills `body` with its part of the facts.
 
 const perClassOrder = { column: 2, falling: false };
 
@@ -32,7 +32,7 @@ function drawPerClass(body, rows) {
     el(
       "p",
       { class: "muted" },
-      "Recall: the share of the class's images that were found. Precision: the share of right ones among those called so.",
+      "Recall: the share of the class's images that are predicted correctly. Precision: the share of the predictions of the class that are correct.",
     ),
   );
 }
@@ -43,7 +43,7 @@ function drawAugmented(body, { classes, augmented }) {
     el(
       "p",
       { class: "muted" },
-      "What the network was trained on: the training images after augmentation.",
+      "What the net was trained on: training images after augmentation.",
     ),
     el(
       "ul",
@@ -64,8 +64,8 @@ function drawDuplicates(body, { classes, duplicates, total }) {
   const shown = duplicates.length;
   const all = known(total) ? total.exact + total.near : shown;
   const counts = known(total)
-    ? `${counted(total.exact, "exact copy", "exact copies")} and ${counted(total.near, "near copy", "near copies")}`
-    : counted(shown, "copy", "copies");
+    ? `${counted(total.exact, "exact duplicate")} and ${counted(total.near, "near duplicate")}`
+    : counted(shown, "duplicate");
   const name = (label) => el("span", { class: "name", title: classes[label] }, classes[label]);
   const listed = shown < all ? `; ${shown === 1 ? "one is" : `${count(shown)} are`} listed` : "";
   const parts = [el("p", {}, `${counts} of test images among the training images${listed}.`)];
@@ -94,7 +94,7 @@ function drawDuplicates(body, { classes, duplicates, total }) {
                   ),
           },
         ],
-        { caption: "Copies of test images among the training images" },
+        { caption: "Duplicates of test images among the training images" },
       ),
     );
   }
@@ -113,7 +113,7 @@ function drawSummary(body, summary) {
     ["Input", megabytes(summary.input_mb)],
     ["Forward and backward", megabytes(summary.forward_backward_mb)],
     ["Weights", megabytes(summary.params_mb)],
-    ["In all", megabytes(summary.total_mb)],
+    ["Total", megabytes(summary.total_mb)],
   ];
   body.replaceChildren(
     el(

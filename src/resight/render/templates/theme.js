@@ -1,5 +1,5 @@
 "use strict";
-// The theme is the system's until the reader chooses one. Runs before the first paint.
+// The theme follows the system until the reader chooses one. Runs before the first paint.
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -7,7 +7,7 @@ function storedTheme() {
   try {
     return localStorage.getItem("resight-theme");
   } catch {
-    return null; // storage is off; the choice then lasts as long as the page
+    return null; // storage is off: a choice then lasts as long as the page
   }
 }
 

@@ -1,11 +1,11 @@
 "use strict";
-// The images of the gallery as thumbnails, with their maps; one tab stop and arrow keys for all.
+// The gallery's images as thumbnails, with their maps; a single tab stop, and arrow keys.
 
 function thumbnail(i, place) {
   const { data, facts, sheet } = gallery;
   const [t, p] = [facts.classes[data.true[i]], facts.classes[data.predicted[i]]];
   const right = !isMistake(i);
-  const said = right ? `${t}, right` : `${t} taken for ${p}`;
+  const said = right ? `${t}, correct` : `${t} predicted as ${p}`;
   const value = filters().sort.startsWith("loss")
     ? `loss ${number(data.loss[i], 3)}`
     : `${percent(data.confidence[i])} sure`;
@@ -29,7 +29,7 @@ function thumbnail(i, place) {
       },
       el("span", { class: "stack" }, layers),
       el("span", { class: "verdict" }, t),
-      el("span", { class: "verdict strong" }, right ? "✓ right" : `→ ${p}`),
+      el("span", { class: "verdict strong" }, right ? "✓ correct" : `→ ${p}`),
       el("span", { class: "value" }, value),
     ),
   );
@@ -54,7 +54,7 @@ function toggleMaps() {
   }
 }
 
-/** Thumbnail `place` takes the one tab stop of the grid, and the focus. */
+/** Gives thumbnail `place` the grid's only tab stop, and the focus. */
 function focusThumbnail(place) {
   while (place >= gallery.shown && gallery.shown < gallery.indices.length) showMore();
   const items = byId("thumbs").children;
