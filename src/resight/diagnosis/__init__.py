@@ -1,1 +1,1 @@
-"""Silent failures, named: findings with their evidence, threshold and the one thing to try."""
+"""Silent failures: findings, each with its evidence, its threshold and one thing to try."""

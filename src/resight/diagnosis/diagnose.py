@@ -1,4 +1,4 @@
-"""The verb: a run, finished or not, looked through for what went wrong without a word."""
+"""`diagnose`: a run, finished or not, checked for failures that raise no error."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def diagnose(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Diagnosis:
-    """Look for silent failures in a run; what was found is kept in its `diagnosis.json`.
+    """Look for silent failures in a run; the result is kept in its `diagnosis.json`.
 
-    data: its images, where they have moved. Raises `ResightError` where there is no run.
+    data: its images, if they have moved. Raises `ResightError` if there is no run.
     """
     return examine(open_run(run, data, device=device, reporter=reporter))
 
 
 def examine(opened: OpenRun) -> Diagnosis:
-    """Every check that `opened` allows; the result is written into the run's folder."""
+    """Run every check that `opened` allows; the result is written into the run folder."""
     skipped: list[str] = []
     findings = check(evidence_of(opened))
     if opened.data is None:
@@ -63,13 +63,13 @@ def examine(opened: OpenRun) -> Diagnosis:
     diagnosis = Diagnosis.of(findings, skipped)
     try:
         opened.run.write("diagnosis.json", diagnosis.to_dict())
-    except ResightError as error:  # the findings are there all the same
+    except ResightError as error:  # the findings are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return diagnosis
 
 
 def check(evidence: Evidence) -> list[Finding]:
-    """Every finding of every check. What follows from not learning is not said again."""
+    """All findings of all checks, without those that merely follow from not learning."""
     found = [finding for each in CHECKS for finding in each(evidence)]
     if any(f.name in ("not-learning", "diverged") for f in found):
         found = [f for f in found if f.name not in ("never-predicted", "suspicious-labels")]
@@ -77,7 +77,7 @@ def check(evidence: Evidence) -> list[Finding]:
 
 
 def evidence_of(opened: OpenRun) -> Evidence:
-    """What the run's files say."""
+    """The evidence in the run's files."""
     run = opened.run
     resolved = run.resolved
     return Evidence(

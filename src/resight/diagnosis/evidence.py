@@ -1,4 +1,4 @@
-"""`Evidence`: what a run has recorded, and what knowing nothing or luck would look like."""
+"""`Evidence`: what a run has recorded, and what chance level would look like."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resight.runs.predictions import Predictions
 @dataclass(frozen=True)
 class Evidence:
     """What a run has recorded. class_counts: int64 (K,), of train; find_lr: the command;
-    watched_images: of the split that is measured each epoch; judged_from: the step from which on an
+    watched_images: number in the split measured each epoch; judged_from: the step from which an
     unfinished training is judged."""
 
     recipe: Recipe
@@ -36,18 +36,18 @@ class Evidence:
 
     @property
     def step(self) -> int:
-        """The last one of the epochs that are recorded."""
+        """The last step of the recorded epochs."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
     @property
     def settled(self) -> bool:
-        """Whether accuracies are to be judged: a net that warms up may be anywhere."""
+        """Whether accuracies can be judged: during warm-up they may be anything."""
         return self.finished or self.step >= self.judged_from
 
 
 def chance_loss(class_counts: npt.NDArray[np.int64], label_smoothing: float) -> float:
-    """The lowest mean loss of a net that sees no image: the entropy of the (smoothed) class
-    frequencies, ln K where they are equal. In nats."""
+    """The lowest mean loss possible without seeing the images: the entropy of the (smoothed) class
+    frequencies, ln K if they are equal. In nats."""
     shares = class_counts / class_counts.sum()
     targets = (1 - label_smoothing) * shares + label_smoothing / len(shares)
     targets = targets[targets > 0]
@@ -55,7 +55,7 @@ def chance_loss(class_counts: npt.NDArray[np.int64], label_smoothing: float) -> 
 
 
 def chance_accuracy(class_counts: npt.NDArray[np.int64], images: float) -> float:
-    """What knowing nothing reaches on `images` images, with room for luck."""
+    """The accuracy that a model which has learned nothing reaches on `images` images, with luck."""
     share = float(class_counts.max() / class_counts.sum())
-    luck = 3 * math.sqrt(share * (1 - share) / max(images, 1))
+    luck = THRESHOLDS.chance_standard_errors * math.sqrt(share * (1 - share) / max(images, 1))
     return share + max(THRESHOLDS.chance_accuracy_margin, luck)

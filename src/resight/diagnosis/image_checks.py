@@ -1,4 +1,4 @@
-"""What can be found of the images themselves: their statistics, and twins in train and test."""
+"""Checks of the images themselves: their statistics, and duplicates across train and test."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from resight.data.types import ImageData, Split
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
 
-SAMPLE = 10_000  # images of a split that are looked at
+SAMPLE = 10_000  # images of a split that are inspected
 
 
 def split_statistics(data: ImageData) -> Iterator[Finding]:
-    """Splits whose pixels, normalised as the net sees them, are grossly unlike train's."""
+    """Splits whose pixels, normalised as the net sees them, are very different from train's."""
     for name in ("train", "val", "test"):
         split: Split | None = getattr(data, name)
         if split is None or (name != "train" and split is data.train):
@@ -35,53 +35,57 @@ def _unlike(
     own_mean, own_std = channel_statistics(images)
     shift = np.abs(own_mean - mean) / std
     ratio = np.maximum(own_std / std, std / np.maximum(own_std, 1e-9))
-    # a few images scatter: their means have a spread of their own
+    # with few images, their mean is uncertain
     pixels = images.shape[1] * images.shape[2]
     spread = (row_sums(images)[:, 0] / (255 * pixels)).std(0)
     luck = THRESHOLDS.standard_errors * spread / np.sqrt(len(images)) / std
     bound = THRESHOLDS.own_mean_sd if name == "train" else THRESHOLDS.split_mean_sd
     channel = int((shift - luck).argmax())
     shifted = bool(shift[channel] > bound + luck[channel])
-    scaled = bool((ratio > THRESHOLDS.split_sd_ratio).any()) and len(images) >= 30
+    enough = len(images) >= THRESHOLDS.split_sd_images
+    scaled = enough and bool((ratio > THRESHOLDS.split_sd_ratio).any())
     if not shifted and not scaled:
         return
     if not shifted:
         channel = int(ratio.argmax())
     yield Finding(
-        "split-statistics",
-        "problem",
-        f"the {name} images are not normalised as they should be"
+        name="split-statistics",
+        severity="problem",
+        title="the train images are not normalised correctly"
         if name == "train"
-        else f"the {name} images are grossly unlike train's",
-        f"channel {channel} of {name} has mean {own_mean[channel]:.3f} and sd "
-        f"{own_std[channel]:.3f}, and is normalised by {mean[channel]:.3f} and {std[channel]:.3f}: "
-        f"{shift[channel]:.2f} sd off",
-        f"a mean {bound:g} sd off, or an sd {THRESHOLDS.split_sd_ratio:g} times another",
-        f"check where the {name} images come from: another camera, inverted or grey images, other "
-        "preprocessing; every split must be made alike",
+        else f"the {name} images are very different from the training images",
+        evidence=f"channel {channel} of {name} has mean {own_mean[channel]:.3f} and sd "
+        f"{own_std[channel]:.3f}, but is normalised with mean {mean[channel]:.3f} and sd "
+        f"{std[channel]:.3f}: {shift[channel]:.2f} sd off",
+        threshold=f"a mean {bound:g} sd off, or an sd {THRESHOLDS.split_sd_ratio:g} times too "
+        "large or too small",
+        advice=f"check where the {name} images come from: a different camera, inverted or grey "
+        "images, different preprocessing; all splits must be prepared the same way",
     )
 
 
 def leakage(duplicates: list[Duplicate], test_images: int) -> Iterator[Finding]:
-    """Test images that are in train too, exactly or nearly."""
+    """Test images that are also in train, exactly or nearly."""
     exact = sum(d.kind == "exact" for d in duplicates)
     near = len(duplicates) - exact
     share = exact / test_images
     if exact >= THRESHOLDS.leak_note:
         yield Finding(
-            "leakage",
-            "problem" if share > THRESHOLDS.leak_problem else "note",
-            "test images are in train too",
-            f"{exact:,} of {test_images:,} test images ({share:.1%}), pixel for pixel",
-            f"{THRESHOLDS.leak_note} image; a problem from {THRESHOLDS.leak_problem:.0%}",
-            "remove them from one of the two (the report lists the first hundred) and train anew",
+            name="leakage",
+            severity="problem" if share > THRESHOLDS.leak_problem else "note",
+            title="test images also appear in train",
+            evidence=f"{exact:,} of {test_images:,} test images ({share:.1%}), pixel for pixel",
+            threshold=f"{THRESHOLDS.leak_note} image; a problem above "
+            f"{THRESHOLDS.leak_problem:.0%}",
+            advice="remove them from one of the two splits (the report lists the first hundred) "
+            "and train again",
         )
     if near / test_images > THRESHOLDS.near_note:
         yield Finding(
-            "near-duplicates",
-            "note",
-            "test images have near twins in train",
-            f"{near:,} of {test_images:,} test images ({near / test_images:.1%})",
-            f"{THRESHOLDS.near_note:.0%} of the test images",
-            "look at them in the report; keep pictures of one scene on one side",
+            name="near-duplicates",
+            severity="note",
+            title="test images have near duplicates in train",
+            evidence=f"{near:,} of {test_images:,} test images ({near / test_images:.1%})",
+            threshold=f"{THRESHOLDS.near_note:.0%} of the test images",
+            advice="look at them in the report; keep pictures of the same scene in one split",
         )

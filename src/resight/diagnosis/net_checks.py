@@ -1,4 +1,4 @@
-"""What a forward pass over some training images shows: batch norms that lie, channels that died."""
+"""What a forward pass over training images shows: wrong batch-norm statistics, dead channels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PROBE_IMAGES = 1000
 
 @torch.no_grad()
 def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Finding]:
-    """Accuracy on training images with a batch's statistics against the running ones.
+    """Accuracy on training images with batch statistics against running statistics.
 
     images: float32 (N, C, H, W), as the training saw them; labels: int64 (N,). Running statistics
-    that do not fit (too few steps, a momentum that is too small, an LR that moves the weights
-    faster than the means follow) make a net that trains well and tests badly.
+    that do not match the batches (too few steps, too small a momentum, an LR that moves the weights
+    faster than the running means can follow) make a net train well and test badly.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms or len(images) < 2:
@@ -38,20 +38,20 @@ def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Fin
     if drop <= THRESHOLDS.batch_norm_drop:
         return
     yield Finding(
-        "batch-norm-statistics",
-        "problem",
-        "batch norm's running statistics do not fit its batches",
-        f"on {len(images):,} training images it is right on {batch:.1%} with the batch's own "
-        f"statistics and on {running:.1%} with the running ones",
-        f"{100 * THRESHOLDS.batch_norm_drop:.0f} points",
-        "train more steps (more epochs or a smaller --batch-size), or end at a lower LR: "
-        "--set schedule.lr_end=0",
+        name="batch-norm-statistics",
+        severity="problem",
+        title="batch norm's running statistics do not match its batches",
+        evidence=f"accuracy on {len(images):,} training images is {batch:.1%} with batch "
+        f"statistics and {running:.1%} with running statistics",
+        threshold=f"a difference of {100 * THRESHOLDS.batch_norm_drop:.0f} points",
+        advice="train for more steps (more epochs or a smaller --batch-size), or end at a lower "
+        "LR: --set schedule.lr_end=0",
     )
 
 
 @torch.no_grad()
 def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
-    """Channels that a ReLU leaves at 0 in every cell of every image."""
+    """Channels that are 0 after a ReLU in every cell of every image."""
     with _Relus(model) as relus:
         model(images)
     worst_name, worst_share, dead, of = "", 0.0, 0, 0
@@ -64,14 +64,14 @@ def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
     if worst_share < THRESHOLDS.dead_note and share <= THRESHOLDS.dead_problem:
         return
     yield Finding(
-        "dead-channels",
-        "problem" if share > THRESHOLDS.dead_problem else "note",
-        "channels are dead",
-        f"{worst_share:.0%} of the channels after the ReLU in {worst_name} are 0 for each of "
-        f"{len(images):,} training images; {dead:,} of {of:,} in the whole net",
-        f"{THRESHOLDS.dead_note:.0%} of a layer; a problem from {THRESHOLDS.dead_problem:.0%} of "
-        "the net",
-        "train anew with a lower LR, or warm up longer (schedule.peak_epoch)",
+        name="dead-channels",
+        severity="problem" if share > THRESHOLDS.dead_problem else "note",
+        title="many channels are dead",
+        evidence=f"{worst_share:.0%} of the channels after the ReLU in {worst_name} are 0 for all "
+        f"of {len(images):,} training images; in the whole net, {dead:,} of {of:,} channels are",
+        threshold=f"{THRESHOLDS.dead_note:.0%} of a layer; a problem above "
+        f"{THRESHOLDS.dead_problem:.0%} of the net",
+        advice="train again with a lower LR or a longer warm-up (schedule.peak_epoch)",
     )
 
 
@@ -80,8 +80,8 @@ def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 class _Relus(TorchFunctionMode):
-    """Sees every ReLU of a forward pass, a module's or a function's: for each the module it ran in
-    and, by channel, whether any cell of any image was above 0 (bool (C,))."""
+    """Records every ReLU of a forward pass, module or function: the name of the module it ran in
+    and, per channel, whether any cell of any image was above 0 (bool (C,))."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Relus(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        # F.relu calls torch.relu below: one of the two is counted
+        # F.relu calls torch.relu internally: only one of the two is counted
         if func in (torch.relu, torch.relu_, F.relu) and output.dim() == 4:
             self.alive.append((self._inside[-1] or "the net", (output > 0).any(3).any(2).any(0)))
         return output

@@ -1,4 +1,4 @@
-"""What can be found in a net's answers: classes it never gives, labels it denies, confidence."""
+"""Checks of a net's predictions: classes never predicted, suspicious labels, confidence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from resight.findings import Finding, Severity
 from resight.intervals import standard_error
 from resight.runs.predictions import Predictions
 
+MAX_CLASSES_NAMED = 5  # in a finding
+
 
 def never_predicted(evidence: Evidence) -> Iterator[Finding]:
-    """Classes with test images that no test image is taken for."""
+    """Classes with test images that are predicted for no image."""
     predictions = evidence.predictions
     if predictions is None or evidence.step < THRESHOLDS.watch_steps:
         return
@@ -25,22 +27,25 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
     never = np.flatnonzero((support >= THRESHOLDS.never_support) & (predicted == 0))
     if not len(never):
         return
-    names = ", ".join(f"'{predictions.classes[i]}' ({support[i]})" for i in never[:5])
-    more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-    enough = len(predictions) >= THRESHOLDS.never_images * k  # else an empty column may be chance
+    named = never[:MAX_CLASSES_NAMED]
+    names = ", ".join(f"'{predictions.classes[i]}' ({support[i]} images)" for i in named)
+    more = f" and {len(never) - len(named)} more" if len(never) > len(named) else ""
+    enough = len(predictions) >= THRESHOLDS.never_images * k  # with fewer it may be chance
     yield Finding(
-        "never-predicted",
-        "problem" if enough else "note",
-        "a class is never predicted" if len(never) == 1 else "classes are never predicted",
-        f"no {predictions.split} image is taken for {names}{more} (in brackets: its images)",
-        f"a class with {THRESHOLDS.never_support} images or more; a problem where classes have "
-        f"{THRESHOLDS.never_images} on average",
-        "look at its row of the confusion matrix; add images of it, or check its labels",
+        name="never-predicted",
+        severity="problem" if enough else "note",
+        title="a class is never predicted"
+        if len(never) == 1
+        else "some classes are never predicted",
+        evidence=f"no {predictions.split} image is predicted as {names}{more}",
+        threshold=f"a class with {THRESHOLDS.never_support} images or more; a problem if classes "
+        f"have {THRESHOLDS.never_images} or more on average",
+        advice="look at its row in the confusion matrix; check its labels, or add images of it",
     )
 
 
 def suspects(predictions: Predictions) -> npt.NDArray[np.int64]:
-    """Indices of probable label errors that are confident enough to bother a person with."""
+    """Indices of probable label errors, if confident enough to be worth a look."""
     rows = predictions.label_suspects()
     p = predictions.probabilities
     sure = p[rows, predictions.predicted[rows]] >= THRESHOLDS.suspect_confidence
@@ -50,7 +55,7 @@ def suspects(predictions: Predictions) -> npt.NDArray[np.int64]:
 
 
 def suspicious_labels(evidence: Evidence) -> Iterator[Finding]:
-    """Labels that the net denies with confidence."""
+    """Labels that the net confidently contradicts."""
     predictions = evidence.predictions
     if predictions is None:
         return
@@ -59,15 +64,15 @@ def suspicious_labels(evidence: Evidence) -> Iterator[Finding]:
         return
     first = int(found[0])
     yield Finding(
-        "suspicious-labels",
-        "note",
-        "some labels may be wrong",
-        f"{len(found):,} of {len(predictions):,} {predictions.split} images; the first, "
+        name="suspicious-labels",
+        severity="note",
+        title="some labels may be wrong",
+        evidence=f"{len(found):,} of {len(predictions):,} {predictions.split} images; the first, "
         f"{predictions.ids[first]}, is labelled '{predictions.classes[predictions.labels[first]]}' "
-        f"and taken for '{predictions.classes[predictions.predicted[first]]}'",
-        f"confidence {THRESHOLDS.suspect_confidence:g} or more, the label's probability "
-        f"{THRESHOLDS.suspect_label:g} or less",
-        "look at them in the report: gallery, suspects",
+        f"but predicted as '{predictions.classes[predictions.predicted[first]]}'",
+        threshold=f"confidence {THRESHOLDS.suspect_confidence:g} or more, and probability of the "
+        f"label {THRESHOLDS.suspect_label:g} or less",
+        advice="look at them in the report's gallery: probable label errors",
     )
 
 
@@ -85,15 +90,15 @@ def overconfident(evidence: Evidence) -> Iterator[Finding]:
     severity: Severity = "problem" if excess > THRESHOLDS.overconfident_problem else "note"
     recipe, advice = evidence.recipe, "divide the logits by the temperature in the report"
     if not recipe.data.val_fraction:
-        advice = "train with --val 0.1, and the report fits a temperature"
+        advice = "train with --val 0.1, so that the report fits a temperature"
     if not recipe.loss.label_smoothing:
         advice += "; or train with --set loss.label_smoothing=0.1"
     yield Finding(
-        "overconfident",
-        severity,
-        "it is surer than it is right",
-        f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}",
-        f"{100 * THRESHOLDS.overconfident_note:.0f} points; a problem from "
+        name="overconfident",
+        severity=severity,
+        title="the model is overconfident",
+        evidence=f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}",
+        threshold=f"{100 * THRESHOLDS.overconfident_note:.0f} points; a problem above "
         f"{100 * THRESHOLDS.overconfident_problem:.0f}",
-        advice,
+        advice=advice,
     )

@@ -1,6 +1,6 @@
-"""What can be found in a run's records: metrics, the LR test, the class counts.
+"""Checks of a run's records: metrics, the LR test, the class counts.
 
-Each check takes `Evidence` and yields findings; it is pure, and silent where its facts are missing.
+Each check takes `Evidence` and yields findings; it is pure, and silent if its facts are missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resight.records import watched_split
 
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
-    """The training loss of the last epoch is that of knowing nothing, and never was much lower."""
+    """The training loss of the last epoch is at chance level, and never was much lower."""
     chance = chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing)
     if not evidence.metrics or evidence.failure or evidence.step < THRESHOLDS.watch_steps:
         return
@@ -31,13 +31,13 @@ def not_learning(evidence: Evidence) -> Iterator[Finding]:
     ):
         yield at_chance(
             evidence,
-            f"in epoch {len(evidence.metrics)} the training loss is {last['train_loss']:.3f}, the "
-            f"accuracy {last['train_accuracy']:.1%}",
+            f"in epoch {len(evidence.metrics)} the training loss is {last['train_loss']:.3f} and "
+            f"the accuracy {last['train_accuracy']:.1%}",
         )
 
 
 def at_chance(evidence: Evidence, seen: str) -> Finding:
-    """The finding "not-learning", with what was seen."""
+    """The finding "not-learning", with the evidence `seen`."""
     k, chance = (
         len(evidence.classes),
         chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing),
@@ -45,31 +45,32 @@ def at_chance(evidence: Evidence, seen: str) -> Finding:
     even = (
         len(set(evidence.class_counts.tolist())) == 1 and not evidence.recipe.loss.label_smoothing
     )
-    name = f"ln {k} = {chance:.3f}" if even else f"{chance:.3f} from the class frequencies alone"
+    level = f"ln {k} = {chance:.3f}" if even else f"{chance:.3f}, from the class frequencies"
     lr = "" if evidence.lr_max is None else f" at LR max {evidence.lr_max:.3g}"
     return Finding(
-        "not-learning",
-        "problem",
-        "it does not learn",
-        f"{seen}{lr}; a net that knows nothing has {name}",
-        f"loss at least {THRESHOLDS.chance_loss_share:g} × that",
-        "find an LR that learns",
-        evidence.find_lr,
+        name="not-learning",
+        severity="problem",
+        title="the model is not learning",
+        evidence=f"{seen}{lr}; a model that has learned nothing (chance level) has a loss "
+        f"of {level}",
+        threshold=f"a loss of at least {THRESHOLDS.chance_loss_share:g} × that",
+        advice="find a suitable LR with an LR test",
+        command=evidence.find_lr,
     )
 
 
 def diverged(evidence: Evidence) -> Iterator[Finding]:
-    """The loss became infinite, or ended far above where it had been."""
-    advice = "train anew with a lower LR"
+    """The loss became non-finite, or ended far above its lowest value."""
+    advice = "train again with a lower LR"
     if evidence.failure:
         yield Finding(
-            "diverged",
-            "problem",
-            "the training diverged",
-            str(evidence.failure["message"]).split(":")[0],
-            "any loss or weight that is not finite",
-            advice,
-            evidence.find_lr,
+            name="diverged",
+            severity="problem",
+            title="the training diverged",
+            evidence=str(evidence.failure["message"]).split(":")[0],
+            threshold="any loss or weight that is not finite",
+            advice=advice,
+            command=evidence.find_lr,
         )
         return
     if len(evidence.metrics) < 2:
@@ -85,24 +86,24 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
         and last - lowest > (1 - THRESHOLDS.learnt_loss_share) * chance
     ):
         yield Finding(
-            "diverged",
-            "problem",
-            "the training diverged",
-            f"the training loss was {lowest:.3f} after epoch {losses.index(lowest) + 1} and is "
-            f"{last:.3f} after epoch {len(losses)}",
-            f"more than {rise:g} × the lowest",
-            advice,
-            evidence.find_lr,
+            name="diverged",
+            severity="problem",
+            title="the training diverged",
+            evidence=f"the training loss was {lowest:.3f} after epoch {losses.index(lowest) + 1} "
+            f"and is {last:.3f} after epoch {len(losses)}",
+            threshold=f"more than {rise:g} × the lowest loss",
+            advice=advice,
+            command=evidence.find_lr,
         )
 
 
 def gap(evidence: Evidence) -> Iterator[Finding]:
-    """Train accuracy far above the watched split's."""
+    """Train accuracy far above the accuracy on the split measured each epoch."""
     if not evidence.metrics or not evidence.settled:
         return
     last = evidence.metrics[-1]
     split = watched_split(last)
-    if f"{split}_accuracy" not in last:  # measured at the end alone
+    if f"{split}_accuracy" not in last:  # measured only at the end
         return
     train, other = last["train_accuracy"], last[f"{split}_accuracy"]
     error = standard_error(other, evidence.watched_images)
@@ -111,19 +112,19 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
         return
     gross = difference > THRESHOLDS.gap_problem
     yield Finding(
-        "train-test-gap",
-        "problem" if gross else "note",
-        f"train and {split} accuracy lie far apart",
-        f"train {train:.1%}, {split} {other:.1%}: {100 * difference:.0f} points",
-        f"{100 * THRESHOLDS.gap_note:.0f} points; a problem from "
+        name="train-test-gap",
+        severity="problem" if gross else "note",
+        title=f"large gap between train and {split} accuracy",
+        evidence=f"train {train:.1%}, {split} {other:.1%}: {100 * difference:.0f} points",
+        threshold=f"{100 * THRESHOLDS.gap_note:.0f} points; a problem above "
         f"{100 * THRESHOLDS.gap_problem:.0f}",
-        f"check that the {split} images and labels are of the same kind as train's; else more "
-        "augmentation or weight decay, or more images",
+        advice=f"check that the {split} images and labels are of the same kind as those in train; "
+        "otherwise use more augmentation, more weight decay or more images",
     )
 
 
 def improving(evidence: Evidence) -> Iterator[Finding]:
-    """The accuracy still rose at the end, and train is not ahead: more epochs would help."""
+    """Accuracy still rose at the end, and train is not far ahead: more epochs would help."""
     if not evidence.metrics or not evidence.finished:
         return
     split = watched_split(evidence.metrics[-1])
@@ -139,62 +140,65 @@ def improving(evidence: Evidence) -> Iterator[Finding]:
         return
     epochs = evidence.recipe.schedule.epochs
     yield Finding(
-        "still-improving",
-        "note",
-        "it was still improving at the end",
-        f"{split} accuracy rose from {before:.1%} to {now:.1%} in the last "
-        f"{'epoch' if late == 1 else f'{late} epochs'}, and train is at {train:.1%}",
-        f"a rise of {100 * gain:.1f} points with train at most "
-        f"{100 * THRESHOLDS.improving_gap:.0f} ahead",
-        f"train longer: --epochs {2 * epochs}",
+        name="still-improving",
+        severity="note",
+        title="accuracy was still improving at the end",
+        evidence=f"{split} accuracy rose from {before:.1%} to {now:.1%} in the last "
+        f"{'epoch' if late == 1 else f'{late} epochs'}, and train accuracy is {train:.1%}",
+        threshold=f"a rise of {100 * gain:.1f} points, with train accuracy at most "
+        f"{100 * THRESHOLDS.improving_gap:.0f} points ahead",
+        advice=f"train longer: --epochs {2 * epochs}",
     )
 
 
 def lr_against_curve(evidence: Evidence) -> Iterator[Finding]:
-    """The LR max that was used, on the curve of the run's own LR test."""
+    """The LR max that was used, judged by the curve of the run's own LR test."""
     test, lr = evidence.lr_test, evidence.lr_max
     if test is None or lr is None:
         return
     if test.stop.startswith("diverged") and lr >= float(test.lrs[-1]):
         yield Finding(
-            "lr-too-high",
-            "problem",
-            "the LR is too high for its own test",
-            f"LR max is {lr:.3g}, and the LR test {test.stop}",
-            "the LR at which the test diverged",
-            "take what the curve suggests",
-            evidence.find_lr,
+            name="lr-too-high",
+            severity="problem",
+            title="the LR is too high according to the run's LR test",
+            evidence=f"LR max is {lr:.3g}, and the LR test {test.stop}",
+            threshold="the LR at which the test diverged",
+            advice="use the LR that the curve suggests",
+            command=evidence.find_lr,
         )
         return
     try:
         lowest, start = 2 * test.suggest("minimum/2"), test.suggest_lr_min(math.inf)
-    except ResightError:  # no curve to judge by: find-lr says so
+    except ResightError:  # the curve allows no judgement; find-lr reports that
         return
     if lr > lowest or lr < start:
         high = lr > lowest
         yield Finding(
-            "lr-too-high" if high else "lr-too-low",
-            "note" if high else "problem",
-            f"the LR is too {'high' if high else 'low'} for its own test",
-            f"LR max is {lr:.3g}; the test's loss starts to fall at {start:.3g} and is lowest at "
-            f"{lowest:.3g}",
-            "the LR of the lowest loss" if high else "the LR where the loss starts to fall",
-            "take what the curve suggests",
-            evidence.find_lr,
+            name="lr-too-high" if high else "lr-too-low",
+            severity="note" if high else "problem",
+            title=f"the LR is too {'high' if high else 'low'} according to the run's LR test",
+            evidence=f"LR max is {lr:.3g}; the test's loss starts to fall at {start:.3g} and is "
+            f"lowest at {lowest:.3g}",
+            threshold="the LR of the lowest loss"
+            if high
+            else "the LR where the loss starts to fall",
+            advice="use the LR that the curve suggests",
+            command=evidence.find_lr,
         )
 
 
 def imbalance(evidence: Evidence) -> Iterator[Finding]:
+    """The largest class has many times the images of the smallest."""
     counts = evidence.class_counts
     most, fewest = int(counts.argmax()), int(counts.argmin())
     if counts[most] < THRESHOLDS.imbalance_ratio * max(counts[fewest], 1):
         return
     yield Finding(
-        "class-imbalance",
-        "note",
-        "the classes are of very different size",
-        f"train has {counts[most]:,} images of '{evidence.classes[most]}' and {counts[fewest]:,} "
-        f"of '{evidence.classes[fewest]}'",
-        f"{THRESHOLDS.imbalance_ratio:g} times as many",
-        "read recall per class rather than the accuracy; add images of the rare classes",
+        name="class-imbalance",
+        severity="note",
+        title="the classes are imbalanced",
+        evidence=f"train has {counts[most]:,} images of '{evidence.classes[most]}' and "
+        f"{counts[fewest]:,} of '{evidence.classes[fewest]}'",
+        threshold=f"{THRESHOLDS.imbalance_ratio:g} times as many",
+        advice="look at recall per class rather than accuracy; add images of the rare classes",
     )

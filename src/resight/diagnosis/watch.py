@@ -1,4 +1,4 @@
-"""While it trains: the failures that can be told before the end, each said once."""
+"""During training: failures that can be detected before the end, each reported once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from resight.recipe.settings import Schedule
 
 
 def judged_from(schedule: Schedule, steps_per_epoch: int) -> int:
-    """The step from which a training is judged: `watch_steps` past warm-up.
+    """The step from which a training is judged: `watch_steps` after warm-up.
 
-    That ends at a one-cycle's peak, and for any shape not before `watch_steps`: fresh weights start
-    above the loss of knowing nothing, and lose that first.
+    Warm-up ends at the peak of a one-cycle schedule, and for no schedule before `watch_steps`:
+    fresh weights start above the chance-level loss and first have to get down to it.
     """
     return (
         max(round(schedule.peak * steps_per_epoch), THRESHOLDS.watch_steps) + THRESHOLDS.watch_steps
@@ -32,24 +32,24 @@ def judged_from(schedule: Schedule, steps_per_epoch: int) -> int:
 
 @dataclass
 class Watch:
-    """Remembers the last steps; from `watch_steps` past warm-up on it judges them.
+    """Remembers the last steps and judges them, from `watch_steps` after warm-up.
 
-    evidence: the run's facts so far, without metrics.
+    evidence: what is known of the run so far, without metrics.
     """
 
     evidence: Evidence
     _recent: deque[tuple[float, float, float]] = field(
         default_factory=lambda: deque(maxlen=THRESHOLDS.watch_steps)
     )
-    _seen: int = 0  # steps, over the whole training
+    _seen: int = 0  # steps, counted over the whole training
     _said: set[str] = field(default_factory=set)
 
     def steps(
         self, first: int, losses: Tensor, correct: Tensor, images: Tensor
     ) -> Iterator[Finding]:
-        """Take the steps from `first` on (counted over the whole training); those seen before are
-        left out. losses: means over a batch (n,); correct, images: right and all images of a batch
-        (n,)."""
+        """Take the steps from `first` on (counted over the whole training); those already seen are
+        ignored. losses: mean per batch (n,); correct, images: number of correct predictions and of
+        images per batch (n,)."""
         new = slice(max(self._seen - first, 0), None)
         batches = (losses[new].tolist(), correct[new].tolist(), images[new].tolist())
         self._recent.extend(zip(*batches, strict=True))
@@ -58,7 +58,7 @@ class Watch:
             yield from self._new(self._judge())
 
     def epoch(self, metrics: list[dict[str, Any]]) -> Iterator[Finding]:
-        """Judge an epoch's end by all rows so far."""
+        """Judge the end of an epoch by all rows so far."""
         if not self._settled():
             return
         rows = dataclasses.replace(self.evidence, metrics=metrics, finished=False)
@@ -75,19 +75,21 @@ class Watch:
         counts, smoothing = self.evidence.class_counts, self.evidence.recipe.loss.label_smoothing
         chance = chance_loss(counts, smoothing)
         seen = (
-            f"over the last {len(steps)} steps the loss is {loss:.3f}, the accuracy {accuracy:.1%}"
+            f"over the last {len(steps)} steps the loss is {loss:.3f} and the accuracy "
+            f"{accuracy:.1%}"
         )
-        even = math.log(len(counts))  # that of knowing not even how frequent the classes are
+        even = math.log(len(counts))  # chance level without even knowing the class frequencies
         if loss > THRESHOLDS.worse_than_chance * even:
             return [
                 Finding(
-                    "diverged",
-                    "problem",
-                    "the training has diverged",
-                    f"{seen}; a net that knows nothing has ln {len(counts)} = {even:.3f}",
-                    f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
-                    "stop it (Ctrl-C) and train anew with a lower LR",
-                    self.evidence.find_lr,
+                    name="diverged",
+                    severity="problem",
+                    title="the training has diverged",
+                    evidence=f"{seen}; a model that has learned nothing (chance level) has a loss "
+                    f"of ln {len(counts)} = {even:.3f}",
+                    threshold=f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
+                    advice="stop it (Ctrl-C) and train again with a lower LR",
+                    command=self.evidence.find_lr,
                 )
             ]
         if _means(steps[half:])[0] < THRESHOLDS.falling * _means(steps[:half])[0]:
@@ -105,6 +107,6 @@ class Watch:
 
 
 def _means(steps: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Loss and accuracy over the images of some steps."""
+    """Mean loss and accuracy over the images of some steps."""
     images = sum(n for _, _, n in steps)
     return sum(loss * n for loss, _, n in steps) / images, sum(k for _, k, _ in steps) / images
