@@ -1,21 +1,21 @@
-"""Images/s of training on this CPU: Resight's steps, or whole epochs, against the plain way.
+"""Images/s of training on this CPU: Resight's steps, or whole epochs, compared with plain PyTorch.
 
     python benchmarks/cpu_step.py [--recipe custom-resnet] [--batch-size 512] [--rounds 5]
     python benchmarks/cpu_step.py --epoch-images 2048 [--workers 0 2]
 
-Resight's step is the one that `resight train` runs: augmentation from drawn numbers,
-channels-last, bf16 where the CPU has it. The plain step is the same net eagerly: contiguous fp32,
-torch's default Adam, a batch that is ready in memory. In the same rounds are timed: the
-augmentation alone, whose share of Resight's step that gives, and a large product of square
-matrices, whose rate is what this CPU can do at most (an image's FLOPs: see `training_flop`).
+Resight's step is the one that `resight train` runs: augmentation from drawn random numbers,
+channels-last, bf16 where the CPU has it. The plain step is the same net in eager execution:
+contiguous fp32, torch's default Adam, a batch that is already in memory. The same rounds also time
+the augmentation alone, for its share of Resight's step, and a large product of square matrices,
+whose rate is the most that this CPU can do (FLOPs per image: see `training_flop`).
 
-With --epoch-images the sides are whole epochs over so many images. The plain one is the
-write-ups': a DataLoader over PIL images with torchvision's augmentation (Albumentations too where
-it is installed), loss.item() each step; of its numbers of workers the fastest counts. Resight's
-draws its plan, augments, and reads the loss each step as well.
+With --epoch-images whole epochs over that many images are compared. The plain one follows the usual
+tutorials: a DataLoader over PIL images with torchvision's augmentation (also Albumentations, if it
+is installed) and loss.item() at each step; the fastest number of workers counts. Resight's also
+draws its plan, augments, and reads the loss at each step.
 
-All take turns, so that a machine whose speed drifts favours none; figures are medians of the
-rounds, ratios are made round by round. The pixels are random.
+The sides take turns, so that a drift in the machine's speed favours none of them. Figures are
+medians over the rounds, ratios are computed per round. The pixels are random.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LR = 1e-3
 
 
 def plain_net(job: Job) -> nn.Module:
-    """The job's net and weights in contiguous memory; to be made before the first step."""
+    """A copy of the job's net in contiguous memory; to be made before the first step."""
     net = copy.deepcopy(job.state.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     assert isinstance(net, nn.Module)
     return net.train()
@@ -98,7 +98,7 @@ def augmentation(job: Job) -> Work:
 
 
 def resight_epoch(job: Job) -> Work:
-    """An epoch as `resight train` runs it, with its look at the loss after each step."""
+    """An epoch as `resight train` runs it, reading the loss after each step."""
 
     def epoch() -> float:
         job.state.step = 0  # each round does the work of the first epoch
@@ -133,7 +133,7 @@ def plain_epoch(job: Job, loader: DataLoader[tuple[Tensor, int]]) -> Work:
 
 
 def measure_steps(job: Job, matrix: int, rounds: int) -> dict[str, Any]:
-    """Seconds by round of both steps, the augmentation and the products, and what follows."""
+    """Seconds per round of both steps, the augmentation and the products, and derived figures."""
     runtime, batch = job.runtime, job.recipe.train.batch_size
     flop = training_flop(job.state.model, (3, job.data.image_size, job.data.image_size)) * batch
     kinds = ["fp32", "bf16"] if runtime.precision == "bf16" else ["fp32"]
@@ -169,7 +169,8 @@ def measure_steps(job: Job, matrix: int, rounds: int) -> dict[str, Any]:
 
 
 def measure_epochs(job: Job, workers: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Seconds by round of an epoch of either side, for each way of loading, and what follows."""
+    """Seconds per round of an epoch of either side, for each way of loading, and derived
+    figures."""
     recipe, images = job.recipe, job.epoch_images()
     works: dict[str, Work] = {}
     for library, transform in transforms(job.data, recipe.augment).items():
@@ -202,9 +203,9 @@ def say_steps(job: Job, figures: dict[str, Any]) -> None:
     print_table(("step", "images/s", "GFLOP/s"), rows)
     print(f"ratio resight/plain {Spread(**figures['ratio'])}")
     for kind, fraction in figures["fraction_of_product"].items():
-        print(f"FLOP/s of resight's step over those of a large {kind}: {Spread(**fraction)}")
+        print(f"FLOP/s of resight's step relative to a large {kind}: {Spread(**fraction)}")
     share = Spread(**{key: 100 * value for key, value in figures["augmentation_share"].items()})
-    print(f"augmentation, percent of resight's step: {share}")
+    print(f"augmentation as a percentage of resight's step: {share}")
 
 
 def say_epochs(job: Job, figures: dict[str, Any]) -> None:
@@ -232,14 +233,20 @@ def prepare_job(arguments: argparse.Namespace) -> Job:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="custom-resnet", help="a name or a file")
-    parser.add_argument("--set", action="append", default=[], help="a field of the recipe")
-    parser.add_argument("--batch-size", type=whole_number, help="the recipe's unless given")
+    parser.add_argument("--set", action="append", default=[], help="set a field of the recipe")
+    parser.add_argument("--batch-size", type=whole_number, help="by default the recipe's")
     parser.add_argument("--rounds", type=whole_number, default=5)
     parser.add_argument("--matrix", type=whole_number, default=4096, help="side of the products")
     parser.add_argument(
-        "--epoch-images", type=whole_number, nargs="?", const=2048, help="whole epochs; 2048"
+        "--epoch-images",
+        type=whole_number,
+        nargs="?",
+        const=2048,
+        help="compare whole epochs of so many images (2048 if no number is given)",
     )
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the DataLoader")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="numbers of DataLoader workers"
+    )
     arguments = parser.parse_args(argv)
     job = prepare_job(arguments)
     machine = describe(job.runtime)

@@ -1,14 +1,14 @@
-"""Milliseconds of a GPU's pooled layers: `pool_norm_act` against torch's three layers.
+"""Milliseconds of pooled layers on a GPU: `pool_norm_act` compared with torch's three layers.
 
     python benchmarks/fused_layers.py [--batch-size 512] [--width 64] [--dtype fp16]
 
-Max-pool, batch norm in training mode and ReLU, forward and backward, of the three maps that
-custom-resnet pools; channels-last. Either side takes its turn in every round, --repeats times in
-a CUDA graph, and the clock stops when the GPU is done. Ratios are made round by round. Bytes a
-second are of what the fused layers have to move at least: x read, its gradient written, the pooled
-map and its gradient read or written once each, an index of a byte written and read.
+Max-pool, batch norm in training mode and ReLU, forward and backward, on the three feature maps that
+custom-resnet pools; channels-last. Both sides run in every round, --repeats times in a CUDA graph,
+and the clock stops when the GPU is done. Ratios are computed per round. Bytes per second count the
+least that the fused layers have to move: x read, its gradient written, the pooled map and its
+gradient each read or written once, a one-byte index written and read.
 
-Without a GPU it says so and exits 2; `--device cpu` runs the plain PyTorch twin, to try it out.
+Without a GPU it says so and exits 2; `--device cpu` tries it out with the plain PyTorch version.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def apart(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 
 def both_ways(layer: Layer, x: Tensor, repeats: int) -> Work:
-    """`repeats` times forward and backward, as one CUDA graph on a GPU."""
+    """`repeats` times forward and backward; on a GPU as one CUDA graph."""
     norm = nn.BatchNorm2d(x.shape[1], device=x.device)
     x = x.clone(memory_format=torch.channels_last).requires_grad_()
     gradient = torch.randn_like(layer(x, norm))
@@ -120,7 +120,7 @@ def measure(x: Tensor, repeats: int, rounds: int) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--batch-size", type=whole_number, default=512)
-    parser.add_argument("--width", type=whole_number, default=64, help="custom-resnet's")
+    parser.add_argument("--width", type=whole_number, default=64, help="custom-resnet's width")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp16")
     parser.add_argument("--rounds", type=whole_number, default=11)
     parser.add_argument("--repeats", type=whole_number, default=20)
@@ -133,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         x = torch.randn(shape, device=runtime.device, dtype=DTYPES[arguments.dtype])
         x = x.contiguous(memory_format=torch.channels_last)
         if not runtime.on_cpu and not available(x, "relu"):
-            raise ResightError(f"the kernels don't take {shape} of {arguments.dtype} on this GPU")
+            raise ResightError(
+                f"the kernels don't support {shape} in {arguments.dtype} on this GPU"
+            )
         layers.append(measure(x, arguments.repeats, arguments.rounds))
     machine = describe(runtime)
     print(f"{machine['device_name']}, torch {machine['torch']}, {arguments.dtype}", end=", ")

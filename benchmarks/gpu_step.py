@@ -1,15 +1,15 @@
-"""Milliseconds a training step on a GPU: captured as a CUDA graph against eager.
+"""Milliseconds per training step on a GPU: captured as a CUDA graph compared with eager.
 
     python benchmarks/gpu_step.py [--recipe custom-resnet] [--batch-size 512] [--rounds 7]
 
-A round is a whole epoch of random images (--images, as many as CIFAR-10's) with each executor in
-turn: its plan is drawn and copied, images are augmented, losses kept, and the clock stops when the
-GPU is done. In the same rounds runs a large bf16 product of square matrices: its rate is what this
-GPU can do at most (an image's FLOPs: see `training_flop`). Ratios are made round by round. Warm-up
-and capture are apart: `first s` is an executor's first epoch. "Fused" is with the kernels of
-`resight.kernels` for pool, norm and activation, the others are with torch's own.
+A round is a whole epoch of random images (--images; by default as many as CIFAR-10 has) with each
+executor in turn: its plan is drawn and copied, images are augmented, losses kept, and the clock
+stops when the GPU is done. The same rounds time a large bf16 product of square matrices, whose rate
+is the most that this GPU can do (FLOPs per image: see `training_flop`). Ratios are computed per
+round. Warm-up and capture are reported separately: `first s` is an executor's first epoch. "Fused"
+uses the kernels of `resight.models.kernels` for pool, norm and activation, the others use torch's.
 
-Without a GPU it says so and exits 2; `--device cpu` runs the eager executor alone, to try it out.
+Without a GPU it says so and exits 2; `--device cpu` tries it out with the eager executor alone.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from workload import (
     training_flop,
 )
 
-PRODUCTS = 20  # a round: one takes a millisecond or two
+PRODUCTS = 20  # per round: one takes a millisecond or two
 
 
 def make_jobs(recipe: Recipe, data: ImageData, runtime: Runtime) -> dict[str, Job]:
-    """A job of its own for each way that the device has; the eager executor is always there."""
+    """A separate job for each executor that the device has; eager is always there."""
     ways: dict[str, tuple[Execution, bool]] = {"eager": ("eager", False)}
     if not runtime.on_cpu:
         ways["captured"] = ("captured", False)
@@ -65,10 +65,10 @@ def make_jobs(recipe: Recipe, data: ImageData, runtime: Runtime) -> dict[str, Jo
         job = build_job(recipe, data, how)
         if job.runtime.executor != executor:
             raise ResightError(
-                f"recipe {recipe.name}: the step can't be {executor}: "
+                f"recipe {recipe.name}: its step can't run {executor}: "
                 f"{job.runtime.reasons['executor']}"
             )
-        fuse(job.state.model, fused=fused)  # whatever the job chose
+        fuse(job.state.model, fused=fused)  # overrides the job's own choice
         jobs[name] = job
     return jobs
 
@@ -79,7 +79,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def epoch_of(job: Job) -> Work:
-    """An epoch's steps from drawing its plan until the device is done."""
+    """An epoch's steps, from drawing its plan until the device is done."""
     trace = job.state.trace
 
     def epoch() -> None:
@@ -94,7 +94,7 @@ def epoch_of(job: Job) -> Work:
 
 
 def first_seconds(epoch: Work) -> float:
-    """Seconds of the first epoch. Raises `ResightError` where it goes on without its graph."""
+    """Seconds of the first epoch. Raises `ResightError` if it falls back to eager execution."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResightWarning)
         try:
@@ -113,7 +113,8 @@ def products(product: MatrixProduct, device: torch.device) -> Work:
 
 
 def measure(jobs: dict[str, Job], matrix: int, rounds: int) -> dict[str, Any]:
-    """Seconds by round of an epoch with each executor and of the products, and what follows."""
+    """Seconds per round of an epoch with each executor and of the products, and derived
+    figures."""
     eager = jobs["eager"]
     device, steps, data = eager.runtime.device, eager.steps_per_epoch, eager.data
     image = (data.channels, data.image_size, data.image_size)
@@ -171,9 +172,9 @@ def say(figures: dict[str, Any], epochs: int) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="custom-resnet", help="a name or a file")
-    parser.add_argument("--set", action="append", default=[], help="a field of the recipe")
-    parser.add_argument("--batch-size", type=whole_number, help="the recipe's unless given")
-    parser.add_argument("--images", type=whole_number, default=50_000, help="of an epoch")
+    parser.add_argument("--set", action="append", default=[], help="set a field of the recipe")
+    parser.add_argument("--batch-size", type=whole_number, help="by default the recipe's")
+    parser.add_argument("--images", type=whole_number, default=50_000, help="images per epoch")
     parser.add_argument("--rounds", type=whole_number, default=7)
     parser.add_argument("--matrix", type=whole_number, default=8192, help="side of the products")
     parser.add_argument("--device", default="cuda", help="cpu: to try the benchmark out")

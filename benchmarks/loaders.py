@@ -1,7 +1,7 @@
-"""The epoch's images as PyTorch write-ups load them: a DataLoader over PIL images and transforms.
+"""An epoch's images as PyTorch tutorials load them: a DataLoader over PIL images and transforms.
 
-The transforms are torchvision's own steps, in PIL and torch: crop with padding, flip, to tensor,
-normalise, cutout. Where Albumentations is installed there is its pipeline too.
+The transforms do what torchvision's do, in PIL and torch: crop with padding, flip, to tensor,
+normalise, cutout. If Albumentations is installed, there is also a pipeline of its transforms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Decoded images in memory, a PIL image an item, as torchvision's CIFAR10 gives them."""
+    """Decoded images in memory, one PIL image per item, like torchvision's CIFAR10."""
 
     def __init__(self, data: ImageData, transform: Transform) -> None:
         self.images, self.labels = data.train.images, data.train.labels.tolist()
@@ -38,7 +38,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 
 class PilTransform:
-    """One image at a time, random numbers from torch's generator, as torchvision does it."""
+    """One image at a time, with random numbers from torch's generator, like torchvision."""
 
     def __init__(self, data: ImageData, augment: Augment) -> None:
         self.augment = augment
@@ -76,14 +76,14 @@ class AlbumentationsTransform:
     """The same augmentation in Albumentations 2, with its own generator."""
 
     def __init__(self, data: ImageData, augment: Augment) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no network access on import
         import albumentations as library  # type: ignore[import-not-found, unused-ignore]
         from albumentations.pytorch import ToTensorV2  # type: ignore[import-not-found, unused-ignore]
 
         side, pad, hole = data.image_size, augment.crop_pad_px, augment.cutout_px
         steps: list[Any] = []
         if pad:
-            # OpenCV's names of the borders
+            # OpenCV's border modes
             border = {"zero": 0, "reflect": 4}[augment.crop_fill]
             wide = side + 2 * pad
             steps.append(library.PadIfNeeded(wide, wide, border_mode=border))
@@ -102,7 +102,7 @@ class AlbumentationsTransform:
 
 
 def transforms(data: ImageData, augment: Augment) -> dict[str, Transform]:
-    """By the library's name; Albumentations only where version 2 of it is installed."""
+    """By the library's name; Albumentations only if its version 2 is installed."""
     known: dict[str, Transform] = {"PIL": PilTransform(data, augment)}
     try:
         version = metadata.version("albumentations")
@@ -116,7 +116,7 @@ def transforms(data: ImageData, augment: Augment) -> dict[str, Transform]:
 def make_loader(
     data: ImageData, transform: Transform, train: Train, workers: int
 ) -> DataLoader[tuple[Tensor, int]]:
-    """Shuffled batches as the recipe has them, of which at least one."""
+    """Shuffled batches as the recipe has them, at least one."""
     return DataLoader(
         PilImages(data, transform),
         batch_size=train.batch_size,

@@ -1,10 +1,10 @@
-"""Resight's LR test beside torch-lr-finder's: the same net, weights, batches, optimizer and LRs.
+"""Resight's LR test next to torch-lr-finder's: the same net, weights, batches, optimizer and LRs.
 
     python benchmarks/lr_finder.py [--recipe digits] [--data DIR] [--set model.width=24]
 
-Both run in fp32, so that they do the same arithmetic. torch-lr-finder reads its own curve:
-smoothing 0.05, the steepest gradient after skipping 10 points and 5; its numbers are printed as it
-gives them. `--json FILE` writes the figures too.
+Both run in fp32, so that they do the same arithmetic. torch-lr-finder reads its own curve with its
+defaults: smoothing 0.05, and the steepest gradient without the first 10 and the last 5 points.
+`--json FILE` also writes the figures to a file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def drawn_batches(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def their_test(job: Job, steps: int) -> tuple[list[float], list[float], float | None]:
-    """LRs, raw losses and the suggestion of torch-lr-finder on the batches that the job draws."""
+    """torch-lr-finder's LRs, raw losses and suggestion on the batches that the job draws."""
     recipe = job.recipe
     batches = list(itertools.islice(drawn_batches(job), steps))
     model = init_net(recipe, classes=len(job.data.classes), channels=job.data.channels)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--data")
-    parser.add_argument("--set", action="append", default=[], help="a field of the recipe")
+    parser.add_argument("--set", action="append", default=[], help="set a field of the recipe")
     arguments = parser.parse_args(argv)
     if LRFinder is None:
         raise ResightError("torch-lr-finder is not installed: pip install torch-lr-finder")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if job.recipe.optimizer.name != "adam":
         raise ResightError(
             f"--recipe {arguments.recipe} has optimizer.name = '{job.recipe.optimizer.name}' and "
-            "the comparison is written for adam: give --set optimizer.name=adam"
+            "the comparison is only for adam: give --set optimizer.name=adam"
         )
     start = time.perf_counter()
     ours = run_range_test(job)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, medians with their spread, options, tables, JSON. No torch."""
+"""Shared by the benchmarks: turns, medians with their spread, options, tables, JSON. No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some figures, the lowest and the highest of them."""
+    """The median of some figures, with the lowest and the highest."""
 
     median: float
     low: float
@@ -33,7 +33,7 @@ class Spread:
 
     @classmethod
     def of_ratios(cls, over: Iterable[float], under: Iterable[float]) -> Spread:
-        """Of over / under, each pair of the same round."""
+        """Of over / under, pair by pair (each pair from one round)."""
         return cls.of(a / b for a, b in zip(over, under, strict=True))
 
     def to_dict(self) -> dict[str, float]:
@@ -54,7 +54,7 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each work in each round, after `warm_up` untimed rounds.
 
-    Every other round goes backwards, so that a machine whose speed drifts favours none.
+    Every other round goes backwards, so that a drift in the machine's speed favours none.
     """
     names = list(works)
     for _ in range(warm_up):
@@ -68,7 +68,7 @@ def take_turns(
 
 
 def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """A `main` that says what the user can mend in one line and exits 2."""
+    """A `main` that reports what the user can fix in one line and exits 2."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
@@ -86,20 +86,22 @@ def options_parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write the figures here too")
+    parser.add_argument(
+        "--json", type=_new_file, metavar="FILE", help="also write the figures to this file"
+    )
     return parser
 
 
 def whole_number(text: str) -> int:
-    """At least 1; `1e5` is one too."""
+    """An integer ≥ 1; `1e5` is one, too."""
     number = float(text)
     if not number.is_integer() or number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer ≥ 1")
     return int(number)
 
 
 def _new_file(text: str) -> Path:
-    """Refused before the measuring where its folder is missing, not after."""
+    """A missing folder is refused before the measurements, not after."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: must be a file in a folder that exists")
@@ -107,7 +109,7 @@ def _new_file(text: str) -> Path:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """The first column to the left, the others to the right."""
+    """The first column is left-aligned, the others right-aligned."""
     lines = [headings, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for first, *others in lines:

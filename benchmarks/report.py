@@ -1,8 +1,8 @@
-"""Where the seconds of a run's report go, how large its page is, and how fast Chromium opens it.
+"""How long a run's report takes, part by part, how large its page is, how fast Chromium opens it.
 
     python benchmarks/report.py RUN [--opens 5] [--json FILE]
 
-The run must have finished and its images must be there; its `diagnosis.json` is written anew.
+The run must be finished and its images available; its `diagnosis.json` is written again.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def open_page(path: Path, times: int) -> list[float]:
-    """Milliseconds from navigation to the load event, page drawn; [] without Chromium."""
+    """Milliseconds from navigation to the load event, with the page drawn; [] without Chromium."""
     chromium = shutil.which("chromium")
     if chromium is None:
         return []

@@ -1,16 +1,16 @@
-"""Cost and memory an image from a thousand images to a million: neither should grow.
+"""Time and memory per image, from a thousand images to a million: neither should grow.
 
     python benchmarks/scaling.py [--max 1e6] [--rounds 5] [--mapped]
 
-For each size an epoch's plan is drawn; a split is placed on the device; an epoch is augmented, or
-16 batches of 512 spread over it; predictions of 10 classes are counted into a confusion matrix and
+For each size an epoch's plan is drawn; a split is placed on the device; an epoch, or 16 batches of
+512 spread over it, is augmented; predictions for 10 classes are counted into a confusion matrix and
 binned for calibration. The sizes take turns in every round; small ones are repeated, up to a
-twentieth of a second or the memory of the largest. The images are random, 32×32 RGB, in memory, or
-with --mapped in a memory-mapped file that is streamed, as a cache larger than the memory is.
+twentieth of a second or the memory of the largest. The images are random, 32×32 RGB, in memory or,
+with --mapped, streamed from a memory-mapped file, like a cache that is larger than the memory.
 
-ns/image is the median of the rounds, the ratio that of the largest size over the smallest, round by
-round. Bytes are those that the result holds. The peak is what the process grew by at its highest at
-the largest size (Linux).
+ns/image is the median over the rounds; the ratio is the largest size over the smallest, per round.
+Bytes are those that the result holds. The peak is by how much the process grew at most, at the
+largest size (Linux).
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from workload import describe, random_split
 
 SIDE, CLASSES, BATCH, SAMPLED_BATCHES = 32, 10, 512, 16
 IMAGE_BYTES = SIDE * SIDE * 3
-OTHER_BYTES = 300  # an image's, of logits, labels, ids, a plan and predictions
-LEAST_SECONDS = 0.05
+OTHER_BYTES = 300  # per image: logits, label, id, plan, predictions
+MIN_SECONDS = 0.05
 HALF = torch.full((3,), 0.5)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A work on `images` images, whose result is of `kept` of them."""
+    """Work on `images` images, whose result is for `kept` of them."""
 
     run: Work
     images: int
@@ -119,16 +119,16 @@ def all_works(splits: Sequence[Split], *, resident: bool) -> dict[str, dict[int,
 
 
 def measure(of_sizes: dict[int, Timed], rounds: int) -> dict[str, Any]:
-    """A row a size, and what the largest costs an image over the smallest."""
+    """One row per size, and the cost per image of the largest size over that of the smallest."""
     held = {n: held_bytes(work.run()) for n, work in of_sizes.items()}
     largest = max(of_sizes)
     times = {}
     for n, work in of_sizes.items():
-        wanted = math.ceil(LEAST_SECONDS / max(seconds_of(work.run), 1e-9))
+        wanted = math.ceil(MIN_SECONDS / max(seconds_of(work.run), 1e-9))
         times[n] = min(wanted, max(1, held[largest] // held[n]))
 
     def repeated(n: int) -> Work:
-        # the results are kept meanwhile: each finds memory that is not in the caches, as in a run
+        # all results are kept, so that each is written to memory outside the caches, as in a run
         return lambda: [of_sizes[n].run() for _ in range(times[n])]
 
     seconds = take_turns({str(n): repeated(n) for n in of_sizes}, rounds)
@@ -155,16 +155,16 @@ def measure(of_sizes: dict[int, Timed], rounds: int) -> dict[str, Any]:
 
 
 def held_bytes(value: object) -> int:
-    """Bytes of the arrays and tensors that an object or a tuple holds."""
+    """Bytes of the arrays and tensors in an object or a tuple."""
     parts = value if isinstance(value, tuple) else vars(value).values()
     return sum(int(part.nbytes) for part in parts if isinstance(part, Tensor | np.ndarray))
 
 
 def peak_growth(work: Work) -> int | None:
-    """Bytes by which the process grew at its highest during `work`; None where Linux isn't."""
+    """Bytes by which the process grew at most during `work`; None except on Linux."""
     gc.collect()
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         before = _status_bytes("VmRSS")
         work()
         return max(0, _status_bytes("VmHWM") - before)
@@ -179,7 +179,7 @@ def _status_bytes(key: str) -> int:
 
 @contextlib.contextmanager
 def images_of(n: int, *, mapped: bool) -> Iterator[Split]:
-    """Random images in memory, or in a file that is deleted at the end."""
+    """Random images in memory, or in a file that is deleted afterwards."""
     if not mapped:
         yield random_split(n, size=SIDE, classes=CLASSES)
         return
@@ -197,7 +197,7 @@ def images_of(n: int, *, mapped: bool) -> Iterator[Split]:
 
 
 def sizes_between(least: int, most: int) -> list[int]:
-    """`least`, ten times that, and so on up to `most`. Raises `ResightError` for fewer than two."""
+    """`least`, ten times that, and so on up to `most`. Raises `ResightError` if it is only one."""
     sizes = [least]
     while sizes[-1] * 10 <= most:
         sizes.append(sizes[-1] * 10)
@@ -207,12 +207,12 @@ def sizes_between(least: int, most: int) -> list[int]:
 
 
 def check_memory(n: int, *, mapped: bool) -> None:
-    """Raise `ResightError` where the largest size does not fit."""
+    """Raise `ResightError` if the largest size does not fit."""
     need = n * ((0 if mapped else 2 * IMAGE_BYTES) + OTHER_BYTES)
     free = free_memory(torch.device("cpu"))
     if need > free:
         raise ResightError(
-            f"--max {n} takes {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; give "
+            f"--max {n} needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; give "
             "a smaller --max, or --mapped"
         )
 
@@ -220,8 +220,10 @@ def check_memory(n: int, *, mapped: bool) -> None:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
-    parser.add_argument("--min", type=whole_number, default=1000, help="images, the smallest size")
-    parser.add_argument("--max", type=whole_number, default=1_000_000, help="e.g. 1e5")
+    parser.add_argument("--min", type=whole_number, default=1000, help="smallest number of images")
+    parser.add_argument(
+        "--max", type=whole_number, default=1_000_000, help="largest number of images, e.g. 1e5"
+    )
     parser.add_argument("--rounds", type=whole_number, default=5)
     parser.add_argument("--mapped", action="store_true", help="images in a memory-mapped file")
     arguments = parser.parse_args(argv)

@@ -1,11 +1,12 @@
-"""Seconds from a command to its answer: Python itself, torch, and what `resight` adds.
+"""Seconds from a command to its output: Python itself, torch, and what `resight` adds.
 
     python benchmarks/start_up.py [--n 5]
 
-Each is a process of its own, from its start to its exit, n times in turn; ratios are over `import
-torch` of the same round. The training is `resight train --recipe digits --epochs 1 --no-report`:
-to the result is what it says of itself, from the start of the process to the accuracy being known;
-to the first step that less steps, evaluation and saving, so the LR test is in it.
+Each command is timed as a process, from its start to its exit, n times in turn; ratios are to
+`import torch` in the same round. The training is `resight train --recipe digits --epochs 1
+--no-report`. Its time to the result is what the run itself records, from the start of the process
+until the accuracy is known; its time to the first step is that without training steps, evaluation
+and saving, so it includes the LR test.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ COMMANDS = {
     "import resight": [sys.executable, "-c", "import resight"],
     "import torch": [sys.executable, "-c", "import torch"],
 }
-AFTER = ("steps", "evaluate", "save")  # parts of the training's time from its first step on
+AFTER = ("steps", "evaluate", "save")  # the parts of a training's time from its first step on
 TRAIN = [*RESIGHT, "train", "--recipe", "digits", "--epochs", "1", "--no-report"]
 
 
@@ -47,14 +48,14 @@ def command(words: Sequence[str]) -> Work:
     def work() -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing was said"]
+            said = done.stderr.strip().splitlines() or ["it printed nothing"]
             raise ResightError(f"{' '.join(words)}: exit {done.returncode}: {said[-1]}")
 
     return work
 
 
 def training(runs: list[dict[str, Any]], more: Sequence[str]) -> Work:
-    """A digits training; what its run folder says of its seconds is added to `runs`."""
+    """A digits training; the timings in its run folder are added to `runs`."""
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +74,7 @@ def training(runs: list[dict[str, Any]], more: Sequence[str]) -> Work:
 
 
 def measure(n: int, *, more: Sequence[str] = ()) -> dict[str, Any]:
-    """Seconds by round of each command and what they are over `import torch`'s."""
+    """Seconds per round of each command, and their ratios to those of `import torch`."""
     runs: list[dict[str, Any]] = []
     works = {name: command(words) for name, words in COMMANDS.items()}
     seconds = take_turns({**works, "train digits, to its exit": training(runs, more)}, n)
@@ -96,9 +97,11 @@ def measure(n: int, *, more: Sequence[str] = ()) -> dict[str, Any]:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = options_parser(__doc__)
-    parser.add_argument("--n", type=whole_number, default=5, help="of each, after one to warm up")
     parser.add_argument(
-        "--set", action="append", default=[], help="a field of the recipe that is trained"
+        "--n", type=whole_number, default=5, help="rounds, after one round to warm up"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], help="set a field of the training's recipe"
     )
     arguments = parser.parse_args(argv)
     more = [word for pair in arguments.set for word in ("--set", pair)]

@@ -1,14 +1,14 @@
-"""Accuracy and seconds of n whole trainings, each a process of its own; beside a peer's if given.
+"""Accuracy and seconds of n whole trainings, each in its own process, optionally next to a peer's.
 
     python benchmarks/time_to_accuracy.py --recipe fast --n 10 [--data DIR] [--target 0.906]
         [--peer 'python airbench94.py' --peer-accuracy 'REGEX' --peer-seconds 'REGEX']
 
-Ours is `resight train --recipe R --seed i --no-report --json`, i from 0. The peer's command runs in
-turn with it, once a training; `{seed}` in it becomes i. Its accuracy (a percentage or a fraction)
-and its training seconds are what the last match of a regular expression in its output says: group 1
-where there is one. From command to result is wall time, from the start of the process to its exit.
+Ours is `resight train --recipe R --seed i --no-report --json`, i from 0. The peer's command takes
+turns with it, once per training; `{seed}` in it becomes i. Its accuracy (a percentage or a
+fraction) and its training seconds are the last match of a regular expression in its output (group
+1, if there is one). "Command to result" is wall time, from the start of the process to its exit.
 --fresh-cache: nothing is cached, neither decoded images nor compiled kernels, on either side (the
-operating system's cache of files stays). Ratios are of medians, ours over the peer's.
+operating system's file cache stays). Ratios are ours over the peer's, of medians.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ CACHES = ("RESIGHT_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_
 
 @dataclass(frozen=True)
 class Training:
-    """One process: wall seconds; accuracy in [0, 1] and training seconds where they are known."""
+    """One process: wall seconds; accuracy in [0, 1] and training seconds, if they are known."""
 
     wall_seconds: float
     accuracy: float | None
     train_seconds: float | None
     device: str | None = None
-    parts: dict[str, float] | None = None  # where our seconds went, as the run's result says
+    parts: dict[str, float] | None = None  # how our time was spent, from the run's result
 
 
 def our_training(options: argparse.Namespace, seed: int) -> Training:
@@ -81,9 +81,9 @@ def their_training(options: argparse.Namespace, seed: int) -> Training:
 def timed(
     words: Sequence[str], *, fresh_cache: bool, with_errors: bool = False
 ) -> tuple[float, str]:
-    """Wall seconds of a command and what it printed, its stderr too `with_errors`.
+    """Wall seconds of a command and what it printed; `with_errors` includes its stderr.
 
-    Raises `ResightError` where it can't be started or fails.
+    Raises `ResightError` if it can't be started or fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         caches = {name: str(Path(folder) / name.lower()) for name in CACHES if fresh_cache}
@@ -102,13 +102,13 @@ def timed(
             raise ResightError(f"{shlex.join(words)}: {error.strerror or error}") from None
         seconds = time.perf_counter() - began
     if done.returncode:
-        said = (done.stderr or done.stdout or "").strip().splitlines() or ["nothing was said"]
+        said = (done.stderr or done.stdout or "").strip().splitlines() or ["it printed nothing"]
         raise ResightError(f"{shlex.join(words)}: exit {done.returncode}: {said[-1]}")
     return seconds, done.stdout
 
 
 def last_number(pattern: re.Pattern[str] | None, output: str, option: str) -> float | None:
-    """The number that the last match names; None without a pattern."""
+    """The number in the last match; None without a pattern."""
     if pattern is None:
         return None
     matches = list(pattern.finditer(output))
@@ -122,13 +122,14 @@ def last_number(pattern: re.Pattern[str] | None, output: str, option: str) -> fl
         ) from None
     except (TypeError, ValueError):
         raise ResightError(
-            f"{option} '{pattern.pattern}' matches '{matches[-1].group()}', which is no number; "
+            f"{option} '{pattern.pattern}' matches '{matches[-1].group()}', which is not a number; "
             "put the number in a group"
         ) from None
 
 
 def summarized(trainings: Sequence[Training], target: float | None) -> dict[str, Any]:
-    """Mean, sample standard deviation and share of the accuracies; medians of the seconds."""
+    """Mean and sample standard deviation of the accuracies, share at the target; medians of the
+    seconds."""
     accuracies = [t.accuracy for t in trainings if t.accuracy is not None]
     seconds = [t.train_seconds for t in trainings if t.train_seconds is not None]
     reached = [a >= target for a in accuracies] if target is not None else []
@@ -143,7 +144,7 @@ def summarized(trainings: Sequence[Training], target: float | None) -> dict[str,
 
 
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float | None]:
-    """Ours over the peer's, of the medians; None where a side has none."""
+    """Ours over the peer's, of medians; None if a side has none."""
     return {
         key: ours[key]["median"] / theirs[key]["median"] if ours[key] and theirs[key] else None
         for key in ("train_seconds", "wall_seconds")
@@ -175,15 +176,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="fast", help="a name or a file")
     parser.add_argument("--data", help="as `resight train --data`")
     parser.add_argument("--options", default="", help="more options of `resight train`, quoted")
-    parser.add_argument("--n", type=whole_number, default=10, help="trainings of each side")
+    parser.add_argument("--n", type=whole_number, default=10, help="trainings per side")
     parser.add_argument("--target", type=_fraction, help="an accuracy, e.g. 0.906")
     parser.add_argument("--fresh-cache", action="store_true", help="empty caches for each process")
-    parser.add_argument("--peer", metavar="COMMAND", help="what to run in turn with ours")
-    parser.add_argument("--peer-accuracy", type=_pattern, metavar="REGEX")
-    parser.add_argument("--peer-seconds", type=_pattern, metavar="REGEX")
+    parser.add_argument("--peer", metavar="COMMAND", help="run this in turn with ours")
+    parser.add_argument(
+        "--peer-accuracy", type=_pattern, metavar="REGEX", help="finds it in the peer's output"
+    )
+    parser.add_argument(
+        "--peer-seconds", type=_pattern, metavar="REGEX", help="finds them in the peer's output"
+    )
     options = parser.parse_args(argv)
     if options.peer is None and (options.peer_accuracy or options.peer_seconds):
-        parser.error("--peer-accuracy and --peer-seconds read what --peer prints: give it too")
+        parser.error("--peer-accuracy and --peer-seconds read the output of --peer: give it too")
     kinds: dict[str, Callable[[argparse.Namespace, int], Training]] = {"resight": our_training}
     if options.peer:
         kinds["peer"] = their_training
@@ -232,7 +237,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text, re.MULTILINE)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text}: no regular expression: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text}: not a regular expression: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks of steps and sizes work on: random images, large matrix products, FLOPs."""
+"""Work for the benchmarks of steps and sizes: random images, large matrix products, FLOPs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def random_split(n: int, *, size: int = 32, channels: int = 3, classes: int = 10) -> Split:
-    """Random pixels and labels: the time of a step does not depend on them."""
+    """Random pixels and labels: a step's time does not depend on them."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, size, size, channels), dtype=np.uint8)
     labels = rng.integers(0, classes, n, dtype=np.int64)
@@ -30,7 +30,7 @@ def random_split(n: int, *, size: int = 32, channels: int = 3, classes: int = 10
 
 
 def random_data(recipe: Recipe, n: int) -> ImageData:
-    """`n` colour images of 10 classes at the recipe's size, the same for train and test."""
+    """`n` colour images of 10 classes in the recipe's size, the same for train and test."""
     split = random_split(n, size=recipe.data.image_size)
     half = np.full(3, 0.5)
     names = tuple(str(number) for number in range(10))
@@ -38,7 +38,7 @@ def random_data(recipe: Recipe, n: int) -> ImageData:
 
 
 class MatrixProduct:
-    """A product of two random square matrices of `side`, into memory that is there already."""
+    """The product of two random square matrices with sides of `side`, into preallocated memory."""
 
     def __init__(self, side: int, precision: str, device: torch.device) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -52,14 +52,14 @@ class MatrixProduct:
 
 
 def at_full_size(recipe: Recipe) -> Recipe:
-    """Without the epochs of smaller images: a step's FLOPs are those of the recipe's image size."""
+    """The recipe without smaller images at first, so that every step has the same FLOPs."""
     if not recipe.schedule.small_epochs:
         return recipe
     return recipe.with_changes({"schedule.small_epochs": 0.0, "schedule.small_px": 0})
 
 
 def begin_epoch(job: Job, epoch: int, lr: float = 1e-3) -> EpochPlan:
-    """Draw an epoch and make the executor ready for its steps, all at `lr`."""
+    """Draw an epoch and prepare the executor for its steps, all at `lr`."""
     plan = job.plan(epoch)
     steps = job.steps_per_epoch
     job.executor.begin(plan, given_rates(job.state, [lr] * steps, total=job.total_steps))
@@ -67,10 +67,10 @@ def begin_epoch(job: Job, epoch: int, lr: float = 1e-3) -> EpochPlan:
 
 
 def training_flop(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of a training step an image, of convolutions and linear layers.
+    """Floating-point operations of a training step per image, in convolutions and linear layers.
 
-    Two a multiply-accumulate of the forward pass, as many for the gradient of the weight where it
-    is trained, and as many for the input's where something before the layer is trained.
+    Two per multiply-add of the forward pass, as many for the weight's gradient if it is trained,
+    and as many for the input's gradient if anything before the layer is trained.
     """
     flop, trained_before = 0, False
     for row in summarize(model, input_shape).rows:
@@ -83,7 +83,7 @@ def training_flop(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
 
 
 def describe(runtime: Runtime) -> dict[str, Any]:
-    """The machine and the versions that the figures are of."""
+    """The machine and the versions to which the figures belong."""
     return {
         **runtime.to_dict(),
         "cores": os.cpu_count(),
