@@ -1,13 +1,13 @@
-"""The facts of a report as plain JSON values: what `page.py` and `readme.py` show.
+"""The facts of a report as plain JSON values: what the page and the README show.
 
-While a run trains most of them are None, and the page leaves their sections out.
+While a run trains, most of them are None, and the page leaves their sections out.
 """
 
 from __future__ import annotations
 
 import base64
 import shlex
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +25,167 @@ from resight.runs.predictions import Predictions
 from resight.runs.run import Run
 from resight.version import __version__
 
-SHEET_BYTES = 2_500_000  # of the gallery's images: with the maps and words a page of 5 MB at most
-MOST_CLASSES = 100  # of a confusion matrix that a person can read
-MOST_DUPLICATES = 100
-TOP = 5  # classes shown of each image
+SHEET_BYTES = 2_500_000  # of the gallery's images: with maps and text, a page of 5 MB at most
+MAX_CONFUSION_CLASSES = 100  # more than that nobody can read
+MAX_CONFUSED_PAIRS = 20
+MAX_DUPLICATES = 100
+TOP = 5  # classes shown per image
 AUGMENTED = 40
 
 
-def run_facts(opened: OpenRun, diagnosis: Diagnosis, gallery: Gallery | None) -> dict[str, Any]:
-    """Of a run as it is now. All values are plain, none is NaN."""
+class Headline(TypedDict):
+    """Accuracies in [0, 1], of `split`; low, high: their 95 % interval. None until known."""
+
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    loss: float | None
+    images: int | None
+    split: str
+    weights: str | None
+    train_accuracy: float | None
+    epochs: int
+    seed: int
+    parameters: int | None
+    recipe: str
+    data: str | None
+    train_seconds: float | None
+    wall_seconds: float | None
+    images_per_second: float | None
+    device: str | None
+    precision: str | None
+    command: str | None
+
+
+class Confused(TypedDict):
+    """Images of one class predicted as another; true, predicted: class indices."""
+
+    true: int
+    predicted: int
+    count: int
+    share: float
+
+
+class LrTestFacts(TypedDict):
+    """The curve, what it suggests or why it suggests nothing, and the LR that was used."""
+
+    lrs: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestions: dict[str, float]
+    refused: str | None
+    method: str
+    used: float | None
+    stop: str
+
+
+class Temperature(TypedDict):
+    value: float
+    split: str
+    ece_after: float
+
+
+class CalibrationFacts(TypedDict):
+    """bins: `Calibration.rows`; temperature_reason: why there is no temperature."""
+
+    bins: tuple[dict[str, Any], ...]
+    ece: float
+    temperature: Temperature | None
+    temperature_reason: str | None
+
+
+class Augmented(TypedDict):
+    """sheet: a sprite sheet of training images; label: class index of each."""
+
+    sheet: dict[str, Any]
+    label: list[int]
+
+
+class Maps(TypedDict):
+    """Grad-CAM maps for the predicted and the true class: bytes in base64, one per cell."""
+
+    method: str
+    layer: str
+    height: int
+    width: int
+    predicted: str
+    true: str
+    predicted_empty: list[bool]
+    true_empty: list[bool]
+
+
+class GalleryFacts(TypedDict):
+    """Test images, one entry per image in each list; mistakes first. top: [class index,
+    probability] of the most probable classes."""
+
+    sheet: dict[str, Any] | None
+    total_mistakes: int
+    shown_mistakes: int
+    id: list[str]
+    true: list[int]
+    predicted: list[int]
+    loss: list[float]
+    confidence: list[float]
+    top: list[list[list[float]]]
+    suspect: list[bool]
+    maps: Maps | None
+
+
+class DuplicateFacts(TypedDict):
+    """test, train: ids of the images; kind: "exact" or "near"."""
+
+    test: str
+    train: str
+    kind: str
+    distance: float
+    test_label: int
+    train_label: int
+
+
+class DuplicateCounts(TypedDict):
+    exact: int
+    near: int
+
+
+class Facts(TypedDict):
+    """All facts of a report. live: the training's progress, for the live page; findings: as in
+    `diagnosis.json`; metrics: `Run.metrics`; schedule: `Run.schedule_points`; per_class:
+    `Predictions.per_class`; summary: `ModelSummary.to_dict` with its table as `text`."""
+
+    version: int
+    title: str
+    run: str
+    resight: str
+    live: dict[str, Any] | None
+    headline: Headline
+    findings: list[dict[str, Any]]
+    diagnosed: bool
+    notes: list[str]
+    classes: list[str]
+    confusion: list[list[int]] | None
+    most_confused: list[Confused]
+    per_class: list[dict[str, Any]] | None
+    metrics: list[dict[str, Any]]
+    schedule: dict[str, Any] | None
+    lr_test: LrTestFacts | None
+    calibration: CalibrationFacts | None
+    summary: dict[str, Any] | None
+    augmented: Augmented | None
+    gallery: GalleryFacts | None
+    duplicates: list[DuplicateFacts]
+    duplicates_total: DuplicateCounts | None
+    suspects_total: int | None
+
+
+def run_facts(opened: OpenRun, diagnosis: Diagnosis, gallery: Gallery | None) -> Facts:
+    """The facts of a run as it is now, without the model's table. None of them is NaN."""
     facts = base_facts(opened.run)
     predictions = opened.predictions
     facts["findings"] = diagnosis.to_dict()["findings"]
     facts["diagnosed"] = True
-    facts["notes"] += [f"not looked at: {reason}" for reason in diagnosis.skipped]
+    facts["notes"] += [f"not checked: {reason}" for reason in diagnosis.skipped]
     if predictions is not None:
-        facts |= _prediction_facts(predictions)
+        _add_predictions(facts, predictions)
         facts["calibration"] = _calibration(opened, predictions)
     if opened.data is not None:
         facts["augmented"] = _augmented(opened)
@@ -56,7 +201,7 @@ def run_facts(opened: OpenRun, diagnosis: Diagnosis, gallery: Gallery | None) ->
                 "test_label": int(names[0].labels[d.test]),
                 "train_label": int(names[1].labels[d.train]),
             }
-            for d in opened.duplicates[:MOST_DUPLICATES]
+            for d in opened.duplicates[:MAX_DUPLICATES]
         ]
     if gallery is not None:
         facts["gallery"] = _gallery(gallery)
@@ -65,8 +210,8 @@ def run_facts(opened: OpenRun, diagnosis: Diagnosis, gallery: Gallery | None) ->
     return facts
 
 
-def base_facts(run: Run) -> dict[str, Any]:
-    """What a run's small files say: enough for a run that still trains, and cheap."""
+def base_facts(run: Run) -> Facts:
+    """What a run's small files say: cheap, and enough for a run that is still training."""
     recipe, resolved = run.recipe, run.resolved
     data = resolved.get("data", {})
     metrics = run.metrics
@@ -98,13 +243,14 @@ def base_facts(run: Run) -> dict[str, Any]:
 
 
 def summary_facts(run: Run) -> dict[str, Any]:
-    """The model's table; it builds the net, so once a report."""
+    """The model's table, as values and as `text`. Builds the net, so call it once per report."""
     from resight.look.summary import summary
 
-    return summary(run.path).to_dict()
+    made = summary(run.path)
+    return {**made.to_dict(), "text": str(made)}
 
 
-def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
+def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> Headline:
     result = run.result
     runtime = run.environment.get("runtime", {})
     low, high = result.get("test_accuracy_95", (None, None))
@@ -131,28 +277,33 @@ def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prediction_facts(predictions: Predictions) -> dict[str, Any]:
-    few = len(predictions.classes) <= MOST_CLASSES
-    return {
-        "confusion": predictions.confusion.tolist() if few else None,
-        "per_class": predictions.per_class(),
-        "most_confused": [
-            {key: row[key] for key in ("true", "predicted", "count", "share")}
-            for row in predictions.most_confused(20)
-        ],
-        "suspects_total": len(suspects(predictions)),
-    }
+def _add_predictions(facts: Facts, predictions: Predictions) -> None:
+    few = len(predictions.classes) <= MAX_CONFUSION_CLASSES
+    facts["confusion"] = predictions.confusion.tolist() if few else None
+    facts["per_class"] = predictions.per_class()
+    facts["most_confused"] = [
+        {
+            "true": row["true"],
+            "predicted": row["predicted"],
+            "count": row["count"],
+            "share": row["share"],
+        }
+        for row in predictions.most_confused(MAX_CONFUSED_PAIRS)
+    ]
+    facts["suspects_total"] = len(suspects(predictions))
 
 
-def _calibration(opened: OpenRun, predictions: Predictions) -> dict[str, Any]:
+def _calibration(opened: OpenRun, predictions: Predictions) -> CalibrationFacts:
     plain = calibration(predictions)
     temperature, reason = opened.temperature, None
-    fitted = None
+    fitted: Temperature | None = None
     if temperature is None:
         reason = "no validation split to fit it on: train with --val 0.1"
         if opened.run.resolved["data"]["val"]:
             path = shlex.quote(str(opened.run.path))
-            reason = f"no predictions of validation: `resight evaluate {path} --split val`"
+            reason = (
+                f"no predictions for the validation split: `resight evaluate {path} --split val`"
+            )
     else:
         after = calibration(with_temperature(predictions, temperature)).ece
         fitted = {"value": temperature, "split": "val", "ece_after": after}
@@ -164,7 +315,7 @@ def _calibration(opened: OpenRun, predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _lr_test(test: LrTest | None, resolved: dict[str, Any]) -> dict[str, Any] | None:
+def _lr_test(test: LrTest | None, resolved: dict[str, Any]) -> LrTestFacts | None:
     if test is None or not len(test.lrs):
         return None
     try:
@@ -183,19 +334,18 @@ def _lr_test(test: LrTest | None, resolved: dict[str, Any]) -> dict[str, Any] | 
     }
 
 
-def _augmented(opened: OpenRun) -> dict[str, Any]:
-    """Training images as the net saw them, turned back into pixels."""
+def _augmented(opened: OpenRun) -> Augmented:
+    """Training images as the net saw them, converted back to pixels."""
     images, labels = opened.augmented(AUGMENTED)
     facts = opened.run.resolved["data"]
     mean, std = np.array(facts["mean"]), np.array(facts["std"])
     pixels = images.cpu().permute(0, 2, 3, 1).double().numpy() * std + mean
-    return {
-        "sheet": sheet((pixels * 255).round().clip(0, 255).astype(np.uint8)),
-        "label": labels.tolist(),
-    }
+    made = sheet((pixels * 255).round().clip(0, 255).astype(np.uint8))
+    assert made is not None  # a run has training images
+    return {"sheet": made, "label": labels.tolist()}
 
 
-def _gallery(gallery: Gallery) -> dict[str, Any]:
+def _gallery(gallery: Gallery) -> GalleryFacts:
     predictions, rows = gallery.predictions, gallery.rows
     suspect = np.isin(rows, suspects(predictions))
     maps = gallery.maps
@@ -226,7 +376,7 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
 
 
 def _top(predictions: Predictions, row: int) -> list[list[float]]:
-    """The most probable classes, and the true one."""
+    """The most probable classes and the true class, each with its probability."""
     p = predictions.probabilities[row]
     order = np.argsort(-p, kind="stable")[:TOP].tolist()
     true = int(predictions.labels[row])
@@ -235,5 +385,5 @@ def _top(predictions: Predictions, row: int) -> list[list[float]]:
 
 
 def _cells(maps: npt.NDArray[np.float32]) -> str:
-    """Maps in [0, 1], (n, h, w), as bytes in base64."""
+    """Maps (n, h, w) with values in [0, 1], as bytes in base64."""
     return base64.b64encode((maps * 255).round().astype(np.uint8).tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Which images the report shows, and what the net saw in them."""
+"""Which images the report shows, and where in them the net found evidence."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from resight.look.cam import METHODS, CamMaps, Method, grad_cam
 from resight.look.open_run import OpenRun
 from resight.runs.predictions import Predictions
 
-MOST_MISTAKES = 2000
-MOST_RIGHT = 400  # a sample, for the diagonal of the confusion matrix
-CAM_CHUNK = 250  # images between two looks at the progress
+MAX_GALLERY_MISTAKES = 2000
+MAX_GALLERY_CORRECT = 400  # a sample, for the diagonal of the confusion matrix
+CAM_CHUNK = 250  # images between two progress updates
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """rows: int64 (n,), indices into the predictions, mistakes first by falling loss, then a sample
-    of right ones; mistakes: how many of them are mistakes; images: uint8 (n, H, W, C); maps: for
-    the predicted and for the true class, None where there is no layer to draw them of."""
+    """rows: int64 (n,), indices into the predictions: mistakes by descending loss, then a sample of
+    correct ones; mistakes: how many are mistakes; images: uint8 (n, H, W, C); maps: for the
+    predicted and for the true class; no_maps: why there are none."""
 
     predictions: Predictions
     rows: npt.NDArray[np.int64]
@@ -44,17 +44,17 @@ class Gallery:
 
 def select(predictions: Predictions) -> tuple[npt.NDArray[np.int64], int]:
     """The rows that a gallery shows, and how many of them are mistakes."""
-    mistakes = predictions.mistakes()[:MOST_MISTAKES]
-    per_class = max(1, MOST_RIGHT // len(predictions.classes))
+    mistakes = predictions.mistakes()[:MAX_GALLERY_MISTAKES]
+    per_class = max(1, MAX_GALLERY_CORRECT // len(predictions.classes))
     order = np.argsort(predictions.losses, kind="stable")
     right = order[predictions.predicted[order] == predictions.labels[order]]
     sample = []
     for label in range(len(predictions.classes)):
         own = right[predictions.labels[right] == label]
-        if len(own):  # from the surest to the most doubtful
+        if len(own):  # from the most to the least confident
             places = np.linspace(0, len(own) - 1, min(per_class, len(own))).round().astype(int)
             sample.append(own[places])
-    chosen = np.concatenate(sample)[:MOST_RIGHT] if sample else np.empty(0, dtype=np.int64)
+    chosen = np.concatenate(sample)[:MAX_GALLERY_CORRECT] if sample else np.empty(0, dtype=np.int64)
     return np.concatenate([mistakes, chosen]), len(mistakes)
 
 
@@ -65,10 +65,10 @@ def collect(
     layer: str | None = None,
     method: Method = "gradcam",
 ) -> Gallery | None:
-    """The gallery of a finished run whose images are there, else None.
+    """The gallery of a run, None if it has not finished or its images are missing.
 
-    layer, method: of the maps, as in `grad_cam`. Raises `ResightError` for a layer or method that
-    was named and cannot be.
+    layer, method: of the maps, as in `grad_cam`. Raises `ResightError` if a given layer or method
+    is not valid.
     """
     predictions, data = opened.predictions, opened.data
     if predictions is None or data is None or opened.model is None:
@@ -80,7 +80,7 @@ def collect(
     except ResightError as error:
         if layer is not None or method not in METHODS:
             raise
-        maps, reason = None, str(error)  # a net without a map, say: the gallery does without
+        maps, reason = None, str(error)  # for example a net without maps: the gallery omits them
     return Gallery(predictions, rows, mistakes, images, maps, reason)
 
 

@@ -15,16 +15,16 @@ from typing import Any, Literal
 from resight.findings import Finding
 from resight.progress import Reporter, StepInfo
 from resight.render.page import render_run
-from resight.reporting.facts import base_facts, summary_facts
+from resight.reporting.facts import Facts, base_facts, summary_facts
 from resight.runs.run import Run
 
-PORT = 8321  # where it is free, so that a bookmark holds
-LAST_LOOK_SECONDS = 5.0  # that a page which is open gets to see the end
+PORT = 8321  # if free, so that a bookmark keeps working
+LAST_LOOK_SECONDS = 5.0  # for an open page to fetch the final state
 POLLED_LATELY_SECONDS = 10.0
 
 
 class LiveReport:
-    """A reporter that passes everything on to another, and remembers it for the page."""
+    """A reporter that forwards everything to another one and remembers it for the page."""
 
     def __init__(self, run: Run, below: Reporter) -> None:
         self._run, self._below = run, below
@@ -37,9 +37,9 @@ class LiveReport:
             "total": total,
             **dict.fromkeys(("loss", "accuracy", "lr", "images_per_second", "seconds_left")),
         }
-        self._findings: list[dict[str, Any]] = []  # that were named so far
-        self._final: dict[str, Any] | None = None
-        self._summary = summary_facts(run)  # it builds the net: here, not in a server's thread
+        self._findings: list[dict[str, Any]] = []  # reported so far
+        self._final: Facts | None = None
+        self._summary = summary_facts(run)  # builds the net: here, not in a server thread
         self._polled = -POLLED_LATELY_SECONDS
         self._seen_final = threading.Event()
 
@@ -63,13 +63,13 @@ class LiveReport:
     def close(self) -> None:
         self._below.close()
 
-    def finish(self, facts: dict[str, Any], *, state: Literal["finished", "stopped"]) -> None:
-        """The report's own facts: what the page shows last."""
+    def finish(self, facts: Facts, *, state: Literal["finished", "stopped"]) -> None:
+        """Take the facts of the finished report, which the page shows last."""
         self._now["state"] = state
         self._final = facts
 
-    def facts(self) -> dict[str, Any]:
-        """Of the run at this moment."""
+    def facts(self) -> Facts:
+        """The facts of the run at this moment."""
         self._polled = time.monotonic()
         if self._final is not None:
             self._seen_final.set()
@@ -82,14 +82,14 @@ class LiveReport:
         }
 
     def wait_for_last_look(self) -> None:
-        """Let a page that is open fetch the end, for a few seconds at most."""
+        """Give an open page a few seconds to fetch the final state."""
         if self._final is not None and time.monotonic() - self._polled < POLLED_LATELY_SECONDS:
             self._seen_final.wait(LAST_LOOK_SECONDS)
 
 
 @contextmanager
 def serve(run: Run, below: Reporter, *, port: int = PORT) -> Iterator[tuple[LiveReport, str]]:
-    """A live report and its address, served until the block is left."""
+    """A live report and its address, served until the block exits."""
     live = LiveReport(run, below)
     server = _bind(live, port)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -108,13 +108,13 @@ def _bind(live: LiveReport, port: int) -> ThreadingHTTPServer:
 
     try:
         return _Server(("127.0.0.1", port), Handler)
-    except OSError:  # taken, by another run's page perhaps
+    except OSError:  # in use, perhaps by another run's page
         return _Server(("127.0.0.1", 0), Handler)
 
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *args: Any) -> None:
-        """A page that was closed while it loaded is no news for the training's terminal."""
+        """Do not report on the training's terminal that a page was closed while it loaded."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(*args)
 
@@ -125,9 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = f":{self.server.server_port}"  # type: ignore[attr-defined]
         if self.headers.get("Host") not in (f"127.0.0.1{address}", f"localhost{address}"):
-            self.send_error(403)  # another site's page that resolves its name to this machine
+            self.send_error(403)  # from a website whose domain name resolves to this machine
         elif self.path in ("/", "/index.html"):
-            self._send(render_run(self.report.facts()).encode(), "text/html; charset=utf-8")
+            self._send(render_run(dict(self.report.facts())).encode(), "text/html; charset=utf-8")
         elif self.path == "/facts.json":
             self._send(json.dumps(self.report.facts()).encode(), "application/json")
         else:
@@ -142,4 +142,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *args: Any) -> None:
-        """Not on the terminal: the training's bar is there."""
+        """Log nothing: the terminal shows the training's progress bar."""

@@ -1,4 +1,4 @@
-"""The report as Markdown with pictures, for where a page does not open: GitHub, a terminal."""
+"""The report as Markdown with pictures, for places where a page does not open, like GitHub."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from resight.files import make_folder, write_atomically
 from resight.render import charts, sprites, tiles
 from resight.render.drawing import png
 from resight.reporting.readme_text import (
-    MOST_AUGMENTED,
-    MOST_MAPS,
-    MOST_MISTAKES,
-    Facts,
+    MAX_AUGMENTED_SHOWN,
+    MAX_MAPS_SHOWN,
+    MAX_MISTAKES_SHOWN,
     readme,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from resight.reporting.facts import Facts, GalleryFacts, Maps
     from resight.reporting.gallery import Gallery
 
 PICTURES = (
@@ -41,7 +41,7 @@ PICTURES = (
 
 def write_readme(folder: Path, facts: Facts, gallery: Gallery | None) -> None:
     """Write `README.md` and `images/NAME.png` into `folder`, and remove pictures of an older
-    report that this one has not. gallery: the images of `facts["gallery"]`."""
+    report that this one does not have. gallery: the images of `facts["gallery"]`."""
     images = folder / "images"
     make_folder(images)
     drawn = figures(facts, gallery)
@@ -51,7 +51,7 @@ def write_readme(folder: Path, facts: Facts, gallery: Gallery | None) -> None:
     for name in PICTURES:
         if name not in drawn:
             (images / f"{name}.png").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # pictures of other hands may lie there
+    with contextlib.suppress(OSError):  # the user may have put other files there
         images.rmdir()
 
 
@@ -60,8 +60,8 @@ def figures(facts: Facts, gallery: Gallery | None) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
     classes = facts["classes"]
     if facts["augmented"]:
-        some = sprites.cells(facts["augmented"]["sheet"])[:MOST_AUGMENTED]
-        labels = facts["augmented"]["label"][:MOST_AUGMENTED]
+        some = sprites.cells(facts["augmented"]["sheet"])[:MAX_AUGMENTED_SHOWN]
+        labels = facts["augmented"]["label"][:MAX_AUGMENTED_SHOWN]
         drawn["augmented"] = tiles.samples(some, [classes[label] for label in labels])
     if facts["lr_test"]:
         drawn["lr-test"] = charts.lr_test(facts["lr_test"])
@@ -76,30 +76,33 @@ def figures(facts: Facts, gallery: Gallery | None) -> dict[str, Figure]:
     shown = facts["gallery"]
     if shown and shown["shown_mistakes"]:
         assert gallery is not None
-        drawn["mistakes"] = _mistakes(facts, gallery, MOST_MISTAKES)
+        drawn["mistakes"] = _mistakes(gallery, shown, classes, MAX_MISTAKES_SHOWN)
         if shown["maps"]:
-            drawn["grad-cam"] = _mistakes(facts, gallery, MOST_MAPS, with_maps=True)
+            drawn["grad-cam"] = _mistakes(
+                gallery, shown, classes, MAX_MAPS_SHOWN, maps=shown["maps"]
+            )
     if facts["calibration"]:
         drawn["reliability"] = charts.reliability(facts["calibration"])
     return drawn
 
 
-def _mistakes(facts: Facts, gallery: Gallery, most: int, *, with_maps: bool = False) -> Figure:
-    """The first mistakes of the gallery, which are those of the highest loss."""
-    shown, classes = facts["gallery"], facts["classes"]
-    first = slice(0, min(most, shown["shown_mistakes"]))
-    kinds = ("predicted", "true") if with_maps else ()
+def _mistakes(
+    gallery: Gallery, shown: GalleryFacts, classes: list[str], limit: int, maps: Maps | None = None
+) -> Figure:
+    """The first mistakes of the gallery, which have the highest losses."""
+    first = slice(0, min(limit, shown["shown_mistakes"]))
+    cells = [_cells(maps, maps["predicted"]), _cells(maps, maps["true"])] if maps else []
     return tiles.mistakes(
         gallery.images[first],
         [classes[label] for label in shown["true"][first]],
         [classes[label] for label in shown["predicted"][first]],
         shown["confidence"][first],
         shown["id"][first],
-        *(_maps(shown["maps"], kind)[first] for kind in kinds),
+        *(part[first] for part in cells),
     )
 
 
-def _maps(maps: Facts, kind: str) -> npt.NDArray[np.uint8]:
+def _cells(maps: Maps, encoded: str) -> npt.NDArray[np.uint8]:
     """uint8 (n, h, w), zeros where there is no evidence."""
-    cells = np.frombuffer(base64.b64decode(maps[kind]), dtype=np.uint8)
+    cells = np.frombuffer(base64.b64decode(encoded), dtype=np.uint8)
     return cells.reshape(-1, maps["height"], maps["width"])

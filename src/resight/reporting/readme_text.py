@@ -1,31 +1,33 @@
-"""The words and tables of a report's README, from its facts. What is None there is left out."""
+"""The text and tables of a report's README, from its facts; without sections that have none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from resight.progress import duration
-from resight.records import watched_split, weakest_first
+from resight.records import Row, watched_split, weakest_first
 from resight.render.markdown import code, escaped, picture, table
 
-MOST_EPOCHS = 50
-MOST_CLASSES = 100
-MOST_PAIRS = 10
-MOST_DUPLICATES = 20
+if TYPE_CHECKING:
+    from resight.reporting.facts import Facts, Headline
+
+# rows of a table
+MAX_EPOCHS_LISTED = 50
+MAX_CLASSES_LISTED = 100
+MAX_PAIRS_LISTED = 10
+MAX_DUPLICATES_LISTED = 20
 # images in a picture
-MOST_AUGMENTED = 20
-MOST_MISTAKES = 20
-MOST_MAPS = 10
+MAX_AUGMENTED_SHOWN = 20
+MAX_MISTAKES_SHOWN = 20
+MAX_MAPS_SHOWN = 10
 
 METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
 
-Facts = dict[str, Any]
-
 
 def readme(facts: Facts) -> str:
-    """The whole text. What is None in `facts` is left out."""
+    """The whole text."""
     parts = [f"# {escaped(facts['title'])}", *_headline(facts["headline"], len(facts["metrics"]))]
     for title, section in (
         ("What was found", _findings),
@@ -46,11 +48,11 @@ def readme(facts: Facts) -> str:
         if lines:
             parts += [f"## {title}", *lines]
     made = f"Made by Resight {escaped(facts['resight'])}."
-    page = "`index.html` beside this file is the same report to look around in, offline."
+    page = "`index.html`, next to this file, is the same report as an interactive offline page."
     return "\n\n".join([*parts, f"{made} {page}"]) + "\n"
 
 
-def _headline(headline: Facts, epochs_done: int) -> Iterator[str]:
+def _headline(headline: Headline, epochs_done: int) -> Iterator[str]:
     if headline["accuracy"] is None:
         yield f"Not finished: {epochs_done} of {headline['epochs']} epochs are done."
     else:
@@ -67,7 +69,7 @@ def _headline(headline: Facts, epochs_done: int) -> Iterator[str]:
 
 def _findings(facts: Facts) -> Iterator[str]:
     if facts["diagnosed"] and not facts["findings"]:
-        yield "No problem, and nothing to note."
+        yield "No problems and nothing to note."
     for severity in ("problem", "note"):
         for finding in facts["findings"]:
             if finding["severity"] != severity:
@@ -81,23 +83,23 @@ def _findings(facts: Facts) -> Iterator[str]:
 
 
 def _result(facts: Facts) -> Iterator[str]:
-    shown: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-        ("accuracy", f"{facts['headline']['split']} accuracy", "{:.2%}".format),
-        ("loss", f"{facts['headline']['split']} loss", "{:.4f}".format),
-        ("train_accuracy", "train accuracy", "{:.2%}".format),
-        ("recipe", "recipe", str),
-        ("data", "data", str),
-        ("epochs", "epochs", str),
-        ("seed", "seed", str),
-        ("parameters", "parameters", "{:,}".format),
-        ("train_seconds", "training time", duration),
-        ("wall_seconds", "time from the command", duration),
-        ("images_per_second", "images a second", "{:,.0f}".format),
-        ("device", "device", str),
-        ("precision", "precision", str),
-    )
     headline = facts["headline"]
-    rows = [(name, show(headline[key])) for key, name, show in shown if headline[key] is not None]
+    shown: tuple[tuple[str, Any, Callable[[Any], str]], ...] = (
+        (f"{headline['split']} accuracy", headline["accuracy"], "{:.2%}".format),
+        (f"{headline['split']} loss", headline["loss"], "{:.4f}".format),
+        ("train accuracy", headline["train_accuracy"], "{:.2%}".format),
+        ("recipe", headline["recipe"], str),
+        ("data", headline["data"], str),
+        ("epochs", headline["epochs"], str),
+        ("seed", headline["seed"], str),
+        ("parameters", headline["parameters"], "{:,}".format),
+        ("training time", headline["train_seconds"], duration),
+        ("total time", headline["wall_seconds"], duration),
+        ("images per second", headline["images_per_second"], "{:,.0f}".format),
+        ("device", headline["device"], str),
+        ("precision", headline["precision"], str),
+    )
+    rows = [(name, show(value)) for name, value, show in shown if value is not None]
     head, *rest = [*rows, ("run", facts["run"])]
     yield table(head, rest, numbers_from=2)
 
@@ -106,7 +108,7 @@ def _log(facts: Facts) -> Iterator[str]:
     metrics = facts["metrics"]
     if not metrics:
         return
-    every = math.ceil(len(metrics) / MOST_EPOCHS)
+    every = math.ceil(len(metrics) / MAX_EPOCHS_LISTED)
     rows = [row for row in metrics if row["epoch"] % every == 0 or row is metrics[-1]]
     if every > 1:
         yield f"Every {_ordinal(every)} epoch and the last."
@@ -132,7 +134,7 @@ def _log(facts: Facts) -> Iterator[str]:
 
 def _augmented(facts: Facts) -> Iterator[str]:
     if facts["augmented"]:
-        count = min(MOST_AUGMENTED, facts["augmented"]["sheet"]["count"])
+        count = min(MAX_AUGMENTED_SHOWN, facts["augmented"]["sheet"]["count"])
         yield f"{count} training images as the net saw them in the first epoch."
         yield picture("augmented", f"{count} augmented training images with their classes")
 
@@ -142,7 +144,7 @@ def _learning_rate(facts: Facts) -> Iterator[str]:
     if test:
         names = ", ".join(f"{name} {lr:.3g}" for name, lr in test["suggestions"].items())
         steps = f"LR test of {len(test['lrs'])} steps, {test['stop']}"
-        told = f"It suggests {names}." if names else f"{_upper(test['refused'])}."
+        told = f"It suggests {names}." if names else f"{_upper(test['refused'] or '')}."
         told += f" The run trained with {test['used']:.3g}." if test["used"] is not None else ""
         yield f"{escaped(steps)}. {escaped(told)}"
         yield picture("lr-test", f"Loss against learning rate, on a log scale. {told}")
@@ -157,8 +159,8 @@ def _curves(facts: Facts) -> Iterator[str]:
         last = facts["metrics"][-1]
         split = watched_split(last)
         ends = [f"{s} {_number(last, f'{s}_accuracy', '.2%')}" for s in ("train", split)]
-        alt = f"Loss and accuracy over {len(facts['metrics'])} epochs, at the end "
-        yield picture("curves", f"{alt}{' and '.join(ends)}")
+        alt = f"Loss and accuracy over {len(facts['metrics'])} epochs; final accuracy: "
+        yield picture("curves", f"{alt}{', '.join(ends)}")
 
 
 def _classes(facts: Facts) -> Iterator[str]:
@@ -168,10 +170,11 @@ def _classes(facts: Facts) -> Iterator[str]:
     some = [row for row in rows if row["accuracy"] is not None]
     weak = weakest_first(some)[0] if some else None
     ends = f", lowest {weak['class']} with {weak['accuracy']:.1%}" if weak else ""
-    yield picture("per-class", f"Bars of the accuracy of each class{ends}")
-    if len(rows) > MOST_CLASSES:
-        rows = weakest_first(some)[:MOST_CLASSES]
-        yield f"The {len(rows)} weakest of {len(facts['per_class'])} classes."
+    yield picture("per-class", f"Bar chart of the accuracy per class{ends}")
+    listed: Sequence[Row] = rows
+    if len(rows) > MAX_CLASSES_LISTED:
+        listed = weakest_first(some)[:MAX_CLASSES_LISTED]
+        yield f"The {len(listed)} weakest of {len(rows)} classes."
     yield table(
         ("class", "precision", "recall", "F1", "images"),
         [
@@ -182,14 +185,14 @@ def _classes(facts: Facts) -> Iterator[str]:
                 _number(row, "f1", ".1%"),
                 _number(row, "support", ",d"),
             )
-            for row in rows
+            for row in listed
         ],
         numbers_from=1,
     )
 
 
 def _confusion(facts: Facts) -> Iterator[str]:
-    classes, pairs = facts["classes"], facts["most_confused"][:MOST_PAIRS]
+    classes, pairs = facts["classes"], facts["most_confused"][:MAX_PAIRS_LISTED]
     if facts["confusion"]:
         alt = f"Confusion matrix of {len(classes)} classes, rows true, columns predicted"
         yield picture("confusion", alt)
@@ -213,7 +216,7 @@ def _mistaken(facts: Facts) -> Iterator[str]:
     gallery = facts["gallery"]
     if not gallery or not gallery["shown_mistakes"]:
         return
-    count = min(MOST_MISTAKES, gallery["shown_mistakes"])
+    count = min(MAX_MISTAKES_SHOWN, gallery["shown_mistakes"])
     yield (
         f"The {count} of {gallery['total_mistakes']:,} mistakes with the highest loss: ✓ the true "
         "class, ✗ the predicted one with its confidence."
@@ -221,16 +224,16 @@ def _mistaken(facts: Facts) -> Iterator[str]:
     yield picture("mistakes", f"{count} misclassified images, true and predicted class below each")
     if facts["suspects_total"]:
         yield (
-            f"Suspect labels: {facts['suspects_total']:,} images are confidently taken for another "
-            "class than their label says."
+            f"Suspect labels: {facts['suspects_total']:,} images are confidently predicted as "
+            "a class different from their label."
         )
     if gallery["maps"]:
         method, layer = gallery["maps"]["method"], gallery["maps"]["layer"]
-        count = min(MOST_MAPS, count)
+        count = min(MAX_MAPS_SHOWN, count)
         method = METHODS.get(method, method)
-        told = f"{method} at {layer}: bright where the evidence for a class lies"
-        yield f"{escaped(told)}, above for the predicted (✗), below for the true class (✓)."
-        yield picture("grad-cam", f"{count} misclassified images under their {method} maps")
+        told = f"{method} at {layer}: bright where there is evidence for a class"
+        yield f"{escaped(told)}; upper map: predicted class (✗), lower map: true class (✓)."
+        yield picture("grad-cam", f"{count} misclassified images with their {method} maps")
 
 
 def _calibration(facts: Facts) -> Iterator[str]:
@@ -246,22 +249,12 @@ def _calibration(facts: Facts) -> Iterator[str]:
     elif calibration["temperature_reason"]:
         told += f"; no temperature: {calibration['temperature_reason']}"
     yield f"{escaped(told)}."
-    yield picture("reliability", f"Share of right predictions by confidence. {told}")
+    yield picture("reliability", f"Share of correct predictions by confidence. {told}")
 
 
 def _model(facts: Facts) -> Iterator[str]:
     if facts["summary"]:
-        from resight.models.summary import ModelSummary, Row
-
-        values = facts["summary"]
-        rows = [{k: v for k, v in row.items() if k != "label"} for row in values["rows"]]
-        summary = ModelSummary(
-            tuple(values["input_shape"]),
-            tuple(Row(**{**row, "output_shape": tuple(row["output_shape"])}) for row in rows),
-            values["total_params"],
-            values["trainable_params"],
-        )
-        yield code(summary)
+        yield code(facts["summary"]["text"])
 
 
 def _notes(facts: Facts) -> Iterator[str]:
@@ -270,12 +263,11 @@ def _notes(facts: Facts) -> Iterator[str]:
 
 
 def _duplicates(facts: Facts) -> Iterator[str]:
-    total, rows = facts["duplicates_total"], facts["duplicates"][:MOST_DUPLICATES]
+    total, rows = facts["duplicates_total"], facts["duplicates"][:MAX_DUPLICATES_LISTED]
     if not total or not (total["exact"] or total["near"]):
         return
     yield (
-        f"Test images with a twin in train: {total['exact']:,} the same pixel for pixel, "
-        f"{total['near']:,} nearly."
+        f"Test images with a duplicate in train: {total['exact']:,} exact, {total['near']:,} near."
     )
     if len(rows) < total["exact"] + total["near"]:
         yield f"The first {len(rows)}:"
@@ -290,7 +282,7 @@ def _duplicates(facts: Facts) -> Iterator[str]:
     )
 
 
-def _number(row: Facts, key: str, form: str) -> str:
+def _number(row: Row, key: str, form: str) -> str:
     value = row.get(key)
     return "–" if value is None else format(value, form)
 

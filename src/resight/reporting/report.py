@@ -1,9 +1,8 @@
-"""The verb `report`: a run's page and README, written into its folder."""
+"""`report`: write a run's page and README into its folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import examine
@@ -13,12 +12,12 @@ from resight.look.cam import Method
 from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter, default_reporter
 from resight.render.page import render_run
-from resight.reporting.facts import run_facts, summary_facts
+from resight.reporting.facts import Facts, run_facts, summary_facts
 from resight.reporting.gallery import Gallery, collect
 from resight.reporting.readme import write_readme
 from resight.runs.run import Run
 
-PAGE = "report/index.html"  # in the run's folder
+PAGE = "report/index.html"  # in the run folder
 
 
 def report(
@@ -31,10 +30,10 @@ def report(
     reporter: Reporter | None = None,
 ) -> Path:
     """Write `report/index.html`, one file that opens offline, and `report/README.md` with its
-    pictures into the run's folder, and look for what went wrong on the way. Returns the page.
+    pictures into the run folder, and diagnose the run on the way. Returns the page's path.
 
-    data: the run's images, where they have moved. layer, method: of the maps, as in `grad_cam`. A
-    run that has not finished gets a report of what there is. Raises `ResightError`.
+    data: the run's images, if they have moved. layer, method: of the maps, as in `grad_cam`. A run
+    that has not finished gets a report of what there is so far. Raises `ResightError`.
     """
     reporter = reporter or default_reporter()
     try:
@@ -51,12 +50,12 @@ def write_report(
     opened: OpenRun,
     diagnosis: Diagnosis,
     gallery: Gallery | None,
-) -> dict[str, Any]:
-    """Write the report of `opened`, say where, and return its facts."""
+) -> Facts:
+    """Write the report of `opened` and return its facts."""
     facts = run_facts(opened, diagnosis, gallery)
     facts["summary"] = summary_facts(opened.run)
     page = opened.run.path / PAGE
     make_folder(page.parent)
-    write_atomically(page, render_run(facts).encode())
+    write_atomically(page, render_run(dict(facts)).encode())
     write_readme(page.parent, facts, gallery)
     return facts
