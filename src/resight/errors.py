@@ -1,4 +1,4 @@
-"""What a user can fix: one clear line each, with the nearest right name where there is one."""
+"""Errors that a user can fix: one clear line each, with the closest valid name if there is one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class ResightError(ValueError):
-    """Something the user can fix, said in one line: what, where, what is allowed, what to do."""
+    """Something the user can fix, in one line: what, where, what is allowed, what to do."""
 
     def __init__(self, message: str) -> None:
-        # a name that the message repeats may hold a line break
+        # a name quoted in the message may contain a line break
         super().__init__(" ".join(message.splitlines()))
 
 
@@ -19,12 +19,12 @@ class ResightWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where something in `known` is near to `name`, else the whole list.
+    """`; did you mean 'x'?` if something in `known` is close to `name`, else the whole list.
 
     >>> did_you_mean("digts", ["digits", "cifar10"])
     "; did you mean 'digits'?"

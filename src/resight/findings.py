@@ -11,8 +11,8 @@ Severity = Literal["problem", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """name: fixed, for scripts; title, evidence, threshold, advice: for people; command: the one to
-    run next, where there is one."""
+    """One silent failure. name: stable, for scripts; title, evidence, threshold, advice: for
+    people; command: the one to run next, if there is one."""
 
     name: str
     severity: Severity
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, problems first, and what could not be looked at, with the reason."""
+    """The findings, problems first, and what could not be checked, each with the reason."""
 
     findings: tuple[Finding, ...]
     skipped: tuple[str, ...] = ()
@@ -56,11 +56,11 @@ class Diagnosis:
         lines = [] if self.problems else ["no problem found"]
         for finding in self.findings:
             lines.append(f"{finding.severity}: {finding.title}")
-            lines.append(f"  seen       {finding.evidence}")
+            lines.append(f"  evidence   {finding.evidence}")
             lines.append(f"  threshold  {finding.threshold}")
-            lines.append(f"  try        {finding.advice}")
+            lines.append(f"  advice     {finding.advice}")
             lines += [f"             {finding.command}"] if finding.command else []
-        lines += [f"not looked at: {reason}" for reason in self.skipped]
+        lines += [f"not checked: {reason}" for reason in self.skipped]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

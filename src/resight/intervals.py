@@ -1,4 +1,4 @@
-"""How far a measured number may be off: intervals, standard errors and the tests built on them."""
+"""The uncertainty of measured numbers: intervals, standard errors and the tests built on them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def wilson_interval(correct: int, n: int, z: float = Z_95) -> tuple[float, float
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on `images` images, by Agresti and Coull: not 0 at 0 or 1."""
+    """The standard error of an accuracy over `images` images (Agresti-Coull): not 0 at 0 or 1."""
     share = (accuracy * images + 2) / (images + 4)
     return math.sqrt(share * (1 - share) / (images + 4))
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """Of a sample (n - 1); None for fewer than two values."""
+    """The standard deviation of a sample (n - 1); None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 

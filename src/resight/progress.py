@@ -1,4 +1,4 @@
-"""What a training says while it runs: a live bar on a terminal, lines elsewhere, or nothing."""
+"""What a training prints while it runs: a live bar on a terminal, lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """The training at a step: done of total steps; loss and accuracy are the epoch's so far."""
+    """A training at a step: `done` of `total` steps; loss and accuracy of the epoch so far."""
 
     epoch: int
     epochs: int
@@ -39,26 +39,26 @@ class StepInfo:
 
 
 class Reporter(Protocol):
-    """Where a training's words go."""
+    """Where a training's messages go."""
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Print a line that stays."""
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
-        """A function `(done, total)` that shows how far `what` has come."""
+        """A function `(done, total)` that shows the progress of `what`."""
 
     def step(self, info: StepInfo) -> None: ...
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None: ...
 
     def finding(self, finding: Finding) -> None:
-        """What is going wrong, said while it does."""
+        """Report something that is going wrong."""
 
     def close(self) -> None: ...
 
 
 class Quiet:
-    """Says nothing."""
+    """Prints nothing."""
 
     def say(self, line: str) -> None:
         pass
@@ -80,7 +80,7 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """A line per epoch, for logs and pipes; slow counts say so every 10 s."""
+    """One line per epoch, for logs and pipes; slow tasks show their progress every 10 s."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -88,7 +88,7 @@ class Lines(Quiet):
     def say(self, line: str) -> None:
         try:
             print(line, file=self._stream, flush=True)
-        except BrokenPipeError:  # nobody listens any more: `resight train … | head`
+        except BrokenPipeError:  # the reader has gone: `resight train … | head`
             self._stream = Path(os.devnull).open("w")  # noqa: SIM115 (for the rest of the run)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
@@ -110,7 +110,7 @@ class Lines(Quiet):
 
 
 class Live(Quiet):
-    """A bar on a terminal, and a row per epoch above it."""
+    """A bar on a terminal, with one row per epoch above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -170,19 +170,19 @@ class Live(Quiet):
 
 
 def default_reporter(stream: IO[str] | None = None) -> Reporter:
-    """Live where `stream` (stdout unless given) is a terminal, lines elsewhere."""
+    """`Live` if `stream` (stdout by default) is a terminal, else `Lines`."""
     stream = stream or sys.stdout
     console = Console(file=stream)
     return Live(console) if console.is_terminal else Lines(stream)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """An epoch's row as a line that a log keeps."""
+    """An epoch's row as one line for a log."""
     width = len(str(epochs))
     parts = [
         f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:6.2%}  "
         for split in ("train", "val", "test")
-        if f"{split}_loss" in row  # only train's where the recipe measures at the end
+        if f"{split}_loss" in row  # train only, if the recipe evaluates at the end
     ]
     return (
         f"epoch {row['epoch']:>{width}}/{epochs}  {''.join(parts)}"
@@ -191,7 +191,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """About how long, in words: `45 s`, `6 min 30 s`, `2 h 14 min`."""
+    """An approximate duration in words: `45 s`, `6 min 30 s`, `2 h 14 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

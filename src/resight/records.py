@@ -1,4 +1,4 @@
-"""What is read off recorded rows: an epoch's (`metrics.jsonl`) and a class's (`per_class`)."""
+"""Reading recorded rows: one per epoch (`metrics.jsonl`) or per class (`per_class`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Row = Mapping[str, Any]
 
 
 def best_epoch(rows: Iterable[Row], key: str) -> Row | None:
-    """The first of the rows with the highest `key`; None where no row has it."""
+    """The first of the rows with the highest `key`; None if no row has it."""
     return max((row for row in rows if key in row), key=lambda row: float(row[key]), default=None)
 
 
 def watched_split(row: Row) -> str:
-    """The split that was measured after an epoch: validation where there is one, else test."""
+    """The split that was measured after an epoch: validation if there is one, else test."""
     return "val" if "val_accuracy" in row else "test"
 
 

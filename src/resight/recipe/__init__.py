@@ -1,1 +1,1 @@
-"""What is trained: recipes, their sections, the named ones, and the tables of nets."""
+"""What to train: recipes, their sections, the named recipes, and the table of nets."""

@@ -1,6 +1,6 @@
-"""The named recipes: one function each, its docstring the promise that was measured.
+"""The named recipes: one function each, whose docstring states what was measured.
 
-`docs/recipes.md` holds the measurements with their commands; a docstring says no more than it.
+`docs/recipes.md` has the measurements with their commands; a docstring claims no more than that.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from resight.recipe.settings import (
 
 
 def custom_resnet() -> Recipe:
-    """Custom ResNet (6.57 M parameters), Adam, linear one-cycle with the LR found, 24 epochs.
+    """Custom ResNet (6.57 M parameters), Adam, linear one-cycle, LR from an LR test, 24 epochs.
 
     data      CIFAR-10
     accuracy  24 epochs: not measured yet; --epochs 3, JPEG copy of CIFAR-10: 80.65 % (n=1)
-    time      --epochs 3: 16 min from the command on a CPU with 2 cores (n=1)
+    time      --epochs 3: 16 min wall-clock on a CPU with 2 cores (n=1)
     command   resight train --recipe custom-resnet --data cifar10
     """
     return Recipe()
 
 
 def custom_resnet_ln() -> Recipe:
-    """custom-resnet-a with GroupNorm(1) ("layer norm") in its residual blocks, its LR found.
+    """custom-resnet-a with GroupNorm(1) ("layer norm") in its residual blocks, LR from an LR test.
 
     data      CIFAR-10
     accuracy  not measured yet
@@ -72,7 +72,7 @@ def custom_resnet_a() -> Recipe:
 
 
 def custom_resnet_d() -> Recipe:
-    """Custom ResNet, SGD with momentum, linear one-cycle: 0.0204 up to 0.1 and down to 0.
+    """Custom ResNet, SGD with momentum, linear one-cycle from 0.0204 up to 0.1 and down to 0.
 
     data      CIFAR-10
     accuracy  not measured yet
@@ -86,19 +86,19 @@ def custom_resnet_d() -> Recipe:
 
 
 def fast() -> Recipe:
-    """fastnet (1.97 M parameters), Muon, 9 epochs, five of them at 24 px: the least time.
+    """fastnet (1.97 M parameters), Muon, 9 epochs, five of them at 24 px: tuned for speed.
 
     data      CIFAR-10
     accuracy  JPEG copy of CIFAR-10: 90.66 and 90.81 % (n=2)
-    time      12 to 13 min from the command on a CPU with 2 cores (n=2)
+    time      12 to 13 min wall-clock on a CPU with 2 cores (n=2)
     command   resight train --recipe fast --data cifar10
     """
     return Recipe(
         name="fast",
         model=Model(net="fastnet", logit_scale=1 / 256),
         augment=Augment(crop_pad_px=2, crop_fill="reflect", flip="alternating", cutout_px=0),
-        # the LRs are airbench94_muon's an image, here of a mean over 1,000; the first step takes
-        # 0.4 % off the biases and the head, the last next to nothing
+        # airbench94_muon's LRs are for a loss summed over the batch, here it is a mean over 1,000
+        # images; decay takes 0.4 % off biases and head in the first step, next to none in the last
         optimizer=Muon(
             name="muon",
             weight_decay=0.004 / 0.17,
@@ -115,13 +115,13 @@ def fast() -> Recipe:
 
 
 def best() -> Recipe:
-    """fastnet-deep (9.92 M parameters), SGD with lookahead, 37 epochs: the best of these nets.
+    """fastnet-deep (9.92 M parameters), SGD with lookahead, 37 epochs: tuned for accuracy.
 
     data      CIFAR-10
     accuracy  not measured yet
     command   resight train --recipe best --data cifar10
     """
-    lr_max = 9.0 * 1024 / 7850.67  # airbench96's, of a loss that is a sum over 1,024 images
+    lr_max = 9.0 * 1024 / 7850.67  # airbench96's is for a loss summed over 1,024 images
     return Recipe(
         name="best",
         model=Model(net="fastnet-deep", width=128, logit_scale=1 / 9),
@@ -137,7 +137,7 @@ def best() -> Recipe:
 
 
 def custom_resnet_fast() -> Recipe:
-    """Custom ResNet, SGD up to 0.4 as in DavidNet, logits × 0.125, smoothed labels, 24 epochs.
+    """Custom ResNet, SGD, LR up to 0.4 as in DavidNet, label smoothing, logits × 0.125, 24 epochs.
 
     data      CIFAR-10
     accuracy  not measured yet
@@ -186,7 +186,7 @@ def resnet18_gn() -> Recipe:
 
 
 def plateau() -> Recipe:
-    """Custom ResNet, SGD from the found LR, a tenth of it when the loss stops falling, 40 epochs.
+    """Custom ResNet, SGD, LR from an LR test, divided by 10 on a plateau of the loss, 40 epochs.
 
     data      CIFAR-10; watches the validation loss with --val, else the training loss
     accuracy  not measured yet
@@ -202,9 +202,9 @@ def plateau() -> Recipe:
 def digits() -> Recipe:
     """A narrow custom ResNet (width 16) on scikit-learn's 8×8 scans of digits, no flip.
 
-    data      digits: 1,438 to train, 359 to test, bundled with scikit-learn
+    data      digits: 1,438 training and 359 test images, bundled with scikit-learn
     accuracy  99.00 % ± 0.51 (n=5)
-    time      8 s from the command on a CPU with 2 cores (n=3)
+    time      8 s wall-clock on a CPU with 2 cores (n=3)
     command   resight train --recipe digits
     """
     return Recipe(
@@ -236,12 +236,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def promise(name: str) -> str:
-    """The docstring of a named recipe, dedented: first line what it is, then what was measured."""
+    """The dedented docstring of a named recipe: what it is in one line, then what was measured."""
     return inspect.getdoc(RECIPES[name]) or ""
 
 
 def find_recipe(recipe: str | Path | Recipe) -> Recipe:
-    """A recipe as it is, by its name, or from a TOML or JSON file.
+    """The recipe of that name or in that TOML or JSON file; a `Recipe` is returned as it is.
 
     Raises `ResightError` with the nearest known name.
     """
@@ -252,4 +252,5 @@ def find_recipe(recipe: str | Path | Recipe) -> Recipe:
         return RECIPES[name]()
     if name.endswith((".toml", ".json")) or Path(name).is_file():
         return Recipe.load(name)
-    raise ResightError(f"recipe '{name}' is neither a name nor a file{did_you_mean(name, RECIPES)}")
+    hint = did_you_mean(name, RECIPES)
+    raise ResightError(f"recipe '{name}' is neither a known name nor a file{hint}")

@@ -1,4 +1,4 @@
-"""The table of nets: what is known of each without building it, and without importing torch.
+"""The table of nets: what is known about each without building it, and without importing torch.
 
 A new net is a file in `models/` and a row here.
 """
@@ -17,12 +17,12 @@ class Net:
     """build: `module.function` in `resight.models`; it takes the recipe's model settings, classes,
     channels and image_size, and returns a module.
 
-    smallest_px: the smallest side of an image. last_map: the side of the last normalised map, of
-    the image's side. cam_layers: the modules to make maps of, first to last. batch_norm: whether it
-    normalises by batches. whitening_stem: whether its first layer is set by the images (`whiten_`).
+    smallest_px: the smallest side of an image. last_map: the side of the last normalised map for an
+    image's side. cam_layers: the modules that Grad-CAM uses, first to last. batch_norm: whether it
+    uses batch norm. whitening_stem: whether its first layer is set from the images (`whiten_`).
     any_size: whether its images may be smaller during the first epochs (`small_px`). variants:
-    whether `model.norm` and `model.conv_bias` are settings of it. narrowest_on_cpu: the smallest
-    `model.width` that a CPU trains.
+    whether it has the settings `model.norm` and `model.conv_bias`. narrowest_on_cpu: the smallest
+    `model.width` that can be trained on a CPU.
     """
 
     build: str
@@ -37,9 +37,9 @@ class Net:
 
 
 RESNET18_LAYERS = ("layer1", "layer2", "layer3", "layer4")
-FASTNET_LAYERS = ("group2", "group3")  # not group1: a cell of it sees 9 pixels
+FASTNET_LAYERS = ("group2", "group3")  # not group1: its cells see only 9 pixels
 # below 8 channels torch 2.13's weight gradient of a strided 1×1 convolution in channels-last memory
-# writes past its end on a CPU, and the process dies of it sooner or later
+# writes past its end on a CPU, which crashes the process sooner or later
 RESNET18_NARROWEST = 8
 
 NETS: dict[str, Net] = {
@@ -48,7 +48,7 @@ NETS: dict[str, Net] = {
         smallest_px=8,  # it halves three times and rounds down
         last_map=lambda px: px // 8,
         cam_layers=("res1", "layer2", "res2"),
-        any_size=False,  # its last pool is of one size
+        any_size=False,  # its last pool has a fixed size
         variants=True,
     ),
     "resnet18": Net(
@@ -84,6 +84,6 @@ NETS: dict[str, Net] = {
 
 
 def nets_with(fact: str) -> str:
-    """The names of the nets of which `fact` (a field of `Net`) holds, as words."""
+    """The names of the nets for which `fact` (a field of `Net`) is true: `a, b and c`."""
     *names, last = [name for name, net in NETS.items() if getattr(net, fact)]
     return f"{', '.join(names)} and {last}" if names else last

@@ -1,4 +1,4 @@
-"""How the words of a call (`epochs=3`, `optimizer={"weight_decay": 0}`) become a recipe."""
+"""How the arguments of a call (`epochs=3`, `optimizer={"weight_decay": 0}`) change a recipe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SHORT = {
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """`recipe` with the changes of a public call; a value of None changes nothing.
+    """`recipe` with the keyword arguments of a public call applied; None changes nothing.
 
-    The words of `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, where a section's name
-    is taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
+    The names in `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, if a section's name is
+    taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
     not given itself. `lr` is "find" or a number; the other LRs follow it: see `_lr_changes`.
     """
     dotted: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or ("." not in key and key != "name"):
         raise ResightError(
             f"--set '{text}': write it as section.field=value; epochs, batch size, LR, seed and "
-            "val have options of their own"
+            "val have their own options"
         )
     try:
         return key, tomllib.loads(f"v = {value}")["v"]
@@ -63,10 +63,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def _lr_changes(recipe: Recipe, lr: object) -> dict[str, Any]:
-    """lr_max, and an lr_min that goes along with it.
+    """lr_max, and the lr_min that follows it.
 
-    A number skips the LR test: a fixed lr_min keeps its ratio to lr_max, one that would be found
-    becomes a tenth. "find" finds lr_min too.
+    A number skips the LR test: a fixed lr_min keeps its ratio to lr_max, one to be found becomes a
+    tenth of it. "find" finds lr_min too.
     """
     schedule = recipe.schedule
     lr_min = getattr(schedule, "lr_min", None)

@@ -1,6 +1,6 @@
-"""`Recipe`: what is trained, whole. Frozen, validated, and the same after TOML or JSON.
+"""`Recipe`: everything that defines a training. Frozen, validated; TOML and JSON round-trip.
 
-`settings.py` has its sections. What is wrong is said in one line, with the nearest right name.
+Its sections are in `settings.py`. An error is one line, with the closest valid name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from resight.render import html
 
 
 class Recipe(Settings):
-    """What is trained. `Recipe()` is custom-resnet; every field has a place in the TOML."""
+    """Everything that defines a training. `Recipe()` is custom-resnet; its TOML has every field."""
 
     name: str = "custom-resnet"
     model: Model = Model()
@@ -66,8 +66,8 @@ class Recipe(Settings):
             )
         if optimizer.cycle_momentum and not optimizer.can_cycle_momentum:
             raise ValueError(
-                "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta: "
-                "set it to false"
+                "optimizer.cycle_momentum = true works with sgd, adam and adamw; muon has two "
+                "momenta: set it to false"
             )
         self._small_images_agree()
         if self.schedule.stem_epochs and not self.model.facts.whitening_stem:
@@ -102,7 +102,7 @@ class Recipe(Settings):
         return self
 
     def _small_images_agree(self) -> None:
-        """Raise `ValueError` for smaller images that the schedule, data or net can't have."""
+        """Raise `ValueError` if the schedule, the data or the net rules out smaller images."""
         epochs, size = self.schedule.small_epochs, self.schedule.small_px
         net, full = self.model.net, self.data.image_size
         if bool(epochs) != bool(size):
@@ -117,8 +117,8 @@ class Recipe(Settings):
             )
         if size and not self.model.facts.any_size:
             raise ValueError(
-                f"schedule.small_px = {size}: {net} takes images of one size only; smaller ones at "
-                f"first are for {nets_with('any_size')}"
+                f"schedule.small_px = {size}: {net} takes images of one size only; starting with "
+                f"smaller ones works with {nets_with('any_size')}"
             )
         least = self.model.facts.smallest_px
         if size and not least <= size < full:
@@ -148,11 +148,12 @@ class Recipe(Settings):
         except (OSError, UnicodeDecodeError) as error:
             raise ResightError(f"{path}: can't be read as a recipe: {error}") from None
         if not isinstance(values, dict):
-            raise ResightError(f"{path}: a recipe is a table of sections, not a {type(values)}")
+            kind = type(values).__name__
+            raise ResightError(f"{path}: a recipe must be a table of sections, not a {kind}")
         return cls.parse(values, where=str(path))
 
     def _repr_html_(self) -> str:
-        """A row per section."""
+        """One row per section."""
         values = self.to_dict()
         name = values.pop("name")
         rows = []
@@ -189,7 +190,7 @@ class Recipe(Settings):
     def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with dotted fields changed, e.g. `{"optimizer.weight_decay": 0}`.
 
-        Another `schedule.shape` or `optimizer.name` keeps the settings that both kinds have.
+        A new `schedule.shape` or `optimizer.name` keeps the settings that both kinds have.
         Raises `ResightError` for an unknown field or a value that is not allowed.
         """
         values = self.to_dict()
@@ -216,18 +217,18 @@ class Recipe(Settings):
         return Recipe.parse(values, where="setting")
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """A copy with `epochs`, every other duration in epochs scaled alike."""
+        """A copy with `epochs`; every other duration in epochs is scaled by the same factor."""
         return self.with_changes(self.scaled(epochs))
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The changes, as dotted fields, that stretch the schedule to `epochs`."""
         if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise ResightError(f"epochs = {epochs!r} must be a whole number of at least 1")
+            raise ResightError(f"epochs = {epochs!r} must be an integer ≥ 1")
         scaled = self.schedule.scaled(epochs)
         return {f"schedule.{key}": value for key, value in scaled.items()}
 
     def differences(self, other: Recipe) -> list[str]:
-        """`section.field: mine → theirs` for each field that differs; name and source apart."""
+        """`section.field: mine → theirs` for each field that differs, except name and source."""
         mine, theirs = self.flat(), other.flat()
         return [
             f"{key}: {mine.get(key, 'unset')} → {theirs.get(key, 'unset')}"
@@ -238,7 +239,7 @@ class Recipe(Settings):
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's own rule
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML forbids DEL
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)
@@ -247,10 +248,11 @@ def _toml(value: object) -> str:
 def _shared_settings(
     section: str, key: str, settings: dict[str, Any], kind: object
 ) -> dict[str, Any]:
-    """`settings` without those that `kind` lacks, or whose value only the old kind knows."""
+    """`settings` without those that `kind` lacks or that mean something else in it."""
     known = KINDS[section].get(str(kind))
     if known is None:
-        raise ResightError(f"{section}.{key} = '{kind}'{did_you_mean(str(kind), KINDS[section])}")
+        hint = did_you_mean(str(kind), KINDS[section])
+        raise ResightError(f"{section}.{key} = '{kind}': unknown {key}{hint}")
     kept = {k: v for k, v in settings.items() if k in known.model_fields}
     for setting in known.own_meaning | KINDS[section][settings[key]].own_meaning:
         kept.pop(setting, None)
@@ -265,16 +267,17 @@ def _one_line(error: ValidationError, where: str) -> str:
     first = errors[0]
     path = [str(p) for p in first["loc"]]
     if len(path) > 1 and path[1] in KINDS.get(path[0], {}):
-        del path[1]  # pydantic names the kind that it took the section for
+        del path[1]  # pydantic inserts the kind that it chose for the section
     field, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"])
         text = f"unknown field '{field}'{did_you_mean(path[-1], known)}"
     elif kind == "union_tag_invalid":
         context = first["ctx"]
-        allowed = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        allowed = [word.strip(" '") for word in str(context["expected_tags"]).split(",")]
         name = str(context["discriminator"]).strip("'")
-        text = f"{field}.{name} = '{context['tag']}'{did_you_mean(str(context['tag']), allowed)}"
+        tag = str(context["tag"])
+        text = f"{field}.{name} = '{tag}': unknown {name}{did_you_mean(tag, allowed)}"
     elif kind == "union_tag_not_found":
         name = str(first["ctx"]["discriminator"]).strip("'")
         text = f"{field}.{name} is missing; known: {', '.join(KINDS[field])}"

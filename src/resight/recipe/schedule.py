@@ -1,6 +1,6 @@
 """The learning rate of every step, as a pure function of the step.
 
-Nothing here counts or remembers: step 0 is the first, and a resumed run asks for the same numbers.
+Nothing here keeps state: step 0 is the first, and a resumed run gets the same numbers.
 Each shape equals torch's scheduler of that kind step by step, but never falls below its end.
 """
 
@@ -24,12 +24,12 @@ from resight.recipe.settings import (
     Step,
 )
 
-MAX_POINTS = 400  # of a curve
-MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR; torch's OneCycleLR
+MAX_POINTS = 400  # per curve
+MOMENTUM_RANGE = (0.85, 0.95)  # lowest at the highest LR, as in torch's OneCycleLR
 
 
 def lr_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
-    """The LR of `step` (from 0; later ones than the last get the last's).
+    """The LR of `step` (from 0; steps after the last one get its LR).
 
     `schedule` must be resolved: no "find" in it. Not for plateau, which depends on the losses:
     see `plateau_lr`.
@@ -56,14 +56,15 @@ def lr_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         case Constant():
             return lr_max
         case Plateau():
-            raise AssertionError("plateau's LR follows the losses: plateau_lr")
+            raise AssertionError("plateau's LR depends on the losses: use plateau_lr")
     raise AssertionError(schedule)
 
 
 def stem_lr_at(schedule: Schedule, step: int, steps_per_epoch: int, lr: float) -> float:
     """The LR of a whitening stem's bias at `step`, where everything else has `lr`.
 
-    From `lr_max` to 0 on a line over `stem_epochs`, then 0: airbench's freeze.
+    Falls linearly from `lr_max` to 0 over `stem_epochs`, then stays 0: the stem is frozen, as in
+    airbench.
     """
     if not schedule.stem_epochs:
         return lr
@@ -103,9 +104,9 @@ def plateau_lr(schedule: Plateau, losses: Sequence[float]) -> float:
 def lr_points(
     schedule: Schedule, steps_per_epoch: int, metrics: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """What draws the LR over the epochs: epoch (from 0, fractions) and lr, as lists of at most
-    `MAX_POINTS`, and the shape. Plateau's are those that `metrics`, the rows of the finished
-    epochs, record; None where there are none yet."""
+    """The LR over the epochs, for a chart: epoch (from 0, fractional) and lr, as lists of at most
+    `MAX_POINTS`, and the shape. Plateau's are taken from `metrics`, the rows of the finished
+    epochs; None if there are none yet."""
     epochs: list[float]
     if isinstance(schedule, Plateau):
         epochs, lrs = [row["epoch"] for row in metrics], [row["lr"] for row in metrics]
@@ -120,7 +121,7 @@ def lr_points(
 def _one_cycle(
     schedule: OneCycle, step: int, total: int, start: float, peak: float, end: float
 ) -> float:
-    # torch's OneCycleLR counts the peak and the end as steps of their own, hence the - 1
+    # torch's OneCycleLR counts the peak and the end as separate steps, so subtract 1
     peak_step = max(schedule.peak_epoch / schedule.epochs * total - 1, 0.0)
     if step <= peak_step:
         share = step / peak_step if peak_step else 1.0

@@ -1,7 +1,7 @@
 """The sections of a recipe.
 
-A shape of schedule and an optimizer have exactly the settings they use, so none is ever silently
-ignored; a section refuses a key it does not know.
+Each schedule shape and each optimizer has exactly the settings it uses, so none is ever silently
+ignored; a section rejects unknown keys.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Settings(BaseModel):
 
 
 class Model(Settings):
-    """The net. `norm` and `conv_bias` belong to custom-resnet. The logits are the head's output
+    """The net. `norm` and `conv_bias` are for custom-resnet only. The logits are the head's output
     times `logit_scale`."""
 
     net: str = "custom-resnet"
@@ -71,26 +71,26 @@ class Model(Settings):
 
     @property
     def facts(self) -> Net:
-        """What is known of the net."""
+        """What is known about the net."""
         return NETS[self.net]
 
 
 class Data(Settings):
-    """Where images come from when `--data` does not say, and how they are cut."""
+    """Where the images come from without `--data`, their size, and the validation split."""
 
     source: str = "cifar10"
     image_size: Annotated[int, Field(ge=1)] = 32
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of train; 0 for none
-    split_seed: Annotated[int, Field(ge=0)] = 0  # apart from train.seed: seeds share their splits
+    split_seed: Annotated[int, Field(ge=0)] = 0  # not train.seed: all seeds share one split
 
 
 class Augment(Settings):
-    """Drawn anew per image and epoch, applied in this order."""
+    """Drawn per image and epoch, applied in this order."""
 
     crop_pad_px: Annotated[int, Field(ge=0)] = 4
     crop_fill: Literal["zero", "reflect"] = "zero"  # zero: black, before normalisation
     flip: Literal["none", "random", "alternating"] = "random"
-    cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square wholly inside; 0 for none
+    cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square inside the image; 0 for none
 
 
 class _Optimizer(Settings):
@@ -108,7 +108,7 @@ class _Optimizer(Settings):
 
 
 class Sgd(_Optimizer):
-    """The norms' biases learn at `bias_lr_scale` times the LR, with as much less decay."""
+    """The norms' biases learn at `bias_lr_scale` times the LR, with decay divided by it."""
 
     name: Literal["sgd"] = "sgd"
     momentum: Share = 0.9
@@ -123,7 +123,7 @@ class Sgd(_Optimizer):
 
 
 class Adam(_Optimizer):
-    """`adam` adds the decay to the gradient, `adamw` takes it from the weights."""
+    """`adam` adds the decay to the gradient, `adamw` subtracts it from the weights."""
 
     name: Literal["adam", "adamw"] = "adam"
     beta1: Share = 0.9
@@ -135,12 +135,12 @@ class Muon(_Optimizer):
     """Muon for the convolutions, SGD with Nesterov momentum for everything else.
 
     The LR is Muon's; biases and the head learn by SGD at `bias_lr_scale` and `head_lr_scale` times
-    it. Weight decay is theirs alone: what a step takes off them is LR · `weight_decay`, whatever
-    their scale. A convolution's norm is set to √(its outputs) before each step instead.
+    it. Only they have weight decay: a step shrinks them by LR · `weight_decay`, whatever their
+    scale. A convolution's norm is set to √(its outputs) before each step instead.
     """
 
     can_cycle_momentum: ClassVar[bool] = False  # it has two momenta
-    # its LR is of another kind than SGD's and Adam's
+    # its LR is not comparable to SGD's and Adam's
     own_meaning: ClassVar[frozenset[str]] = frozenset({"weight_decay", "momentum", "bias_lr_scale"})
 
     name: Literal["muon"]
@@ -155,15 +155,15 @@ Optimizer = Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
 
 
 class _Schedule(Settings):
-    """What changes from epoch to epoch: the LR, and for the nets that can, what else trains how.
+    """What changes from epoch to epoch: the LR and, for nets that allow it, stem and image size.
 
-    stem_epochs: the bias of fastnet's whitening stem learns this long, at an LR that falls from
-    its maximum to 0 on a line; 0: as long as everything else. small_epochs: images are scaled down
-    to `small_px` this long.
+    stem_epochs: how long the bias of fastnet's whitening stem learns, at an LR that falls linearly
+    from its maximum to 0; 0: as long as everything else. small_epochs: how long images are scaled
+    down to `small_px`.
 
     warms_up: whether the LR rises to `lr_max` from below. can_cycle_momentum: whether the momentum
-    can follow it. durations: the settings in epochs that stretch along with `epochs`. own_meaning:
-    settings that mean something else in other shapes, so that a change of shape drops them.
+    can follow it. durations: the settings in epochs that scale with `epochs`. own_meaning: settings
+    that mean something else in other shapes, so that a change of shape drops them.
     """
 
     warms_up: ClassVar[bool] = False
@@ -178,13 +178,13 @@ class _Schedule(Settings):
     small_px: Annotated[int, Field(ge=0)] = 0  # side of the smaller images; 0 for none
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
-        """The settings that change when the whole is stretched to `epochs`."""
+        """The settings that change when the schedule is stretched to `epochs`."""
         stretched = {key: getattr(self, key) * epochs / self.epochs for key in self.durations}
         return {"epochs": epochs, **stretched}
 
     @property
     def needs_lr_test(self) -> bool:
-        """Whether some LR is to be found."""
+        """Whether an LR has to be found by an LR test."""
         return "find" in (self.lr_max, getattr(self, "lr_min", None))
 
     @property
@@ -211,7 +211,7 @@ class OneCycle(_Schedule):
         if self.peak_epoch >= self.epochs:
             raise ValueError(
                 f"schedule.peak_epoch = {self.peak_epoch:g} must be less than schedule.epochs = "
-                f"{self.epochs}; `--epochs {self.epochs}` moves the peak along"
+                f"{self.epochs}; `--epochs {self.epochs}` scales the peak as well"
             )
         return self
 
@@ -221,7 +221,7 @@ class OneCycle(_Schedule):
 
 
 class Cyclic(_Schedule):
-    """Between `lr_min` and `lr_max`, halved a cycle by triangular2 (torch's CyclicLR)."""
+    """Between `lr_min` and `lr_max`; triangular2 halves the height per cycle (torch's CyclicLR)."""
 
     warms_up: ClassVar[bool] = True
     durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
@@ -232,7 +232,7 @@ class Cyclic(_Schedule):
 
 
 class ExpRange(_Schedule):
-    """triangular, its height times `gamma` a step (torch's CyclicLR, exp_range)."""
+    """Like triangular, the height times `gamma` per step (torch's CyclicLR, exp_range)."""
 
     warms_up: ClassVar[bool] = True
     durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
@@ -245,21 +245,21 @@ class ExpRange(_Schedule):
 
 
 class Cosine(_Schedule):
-    """From `lr_max` to `lr_end` on half a cosine (torch's CosineAnnealingLR)."""
+    """From `lr_max` to `lr_end` along half a cosine (torch's CosineAnnealingLR)."""
 
     shape: Literal["cosine"]
     lr_end: NotNegative = 0.0
 
 
 class Linear(_Schedule):
-    """From `lr_max` at the first step on a line to `lr_end` after the last (torch's LinearLR)."""
+    """Linear, from `lr_max` at the first step to `lr_end` after the last (torch's LinearLR)."""
 
     shape: Literal["linear"]
     lr_end: NotNegative = 0.0
 
 
 class Step(_Schedule):
-    """Times `gamma` every `step_epochs` (torch's StepLR)."""
+    """Multiplied by `gamma` every `step_epochs` (torch's StepLR)."""
 
     durations: ClassVar[tuple[str, ...]] = ("step_epochs", "stem_epochs", "small_epochs")
     own_meaning: ClassVar[frozenset[str]] = frozenset({"gamma"})  # per `step_epochs`
@@ -274,8 +274,8 @@ class Constant(_Schedule):
 
 
 class Plateau(_Schedule):
-    """Times `factor` after `patience` epochs without a lower loss: of validation where there is a
-    validation split, else of training (torch's ReduceLROnPlateau)."""
+    """Multiplied by `factor` after `patience` epochs without a lower loss: the validation loss if
+    there is a validation split, else the training loss (torch's ReduceLROnPlateau)."""
 
     shape: Literal["plateau"]
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -300,14 +300,14 @@ class Train(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 512
     last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    ema: Share = 0.0  # decay a step of the averaged weights that are evaluated; 0 for none
-    lookahead: Annotated[int, Field(ge=0)] = 0  # steps from average to average; 0 for none
-    norm_batch: Annotated[int, Field(ge=0)] = 0  # images a batch norm's statistics are of; 0: all
+    ema: Share = 0.0  # decay per step of the averaged weights, which are evaluated; 0 for none
+    lookahead: Annotated[int, Field(ge=0)] = 0  # steps between averages; 0 for none
+    norm_batch: Annotated[int, Field(ge=0)] = 0  # images that batch norm averages over; 0: all
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.ema and self.lookahead:
-            raise ValueError("train.ema and train.lookahead both average: set one of them to 0")
+            raise ValueError("train.ema and train.lookahead both average weights: set one to 0")
         if self.norm_batch and self.batch_size % self.norm_batch:
             raise ValueError(
                 f"train.norm_batch = {self.norm_batch} must divide train.batch_size = "
@@ -317,15 +317,15 @@ class Train(Settings):
 
 
 class Evaluate(Settings):
-    """`flip`: mean of the logits of an image and its mirror; `flip-shift`: half of that, and half
-    of the same of the image moved by a pixel up-left and down-right."""
+    """`flip`: the mean logits of an image and its mirror image; `flip-shift`: half of that, plus a
+    quarter each of the same for the image shifted by one pixel up-left and down-right."""
 
     tta: Literal["none", "flip", "flip-shift"] = "none"
     when: Literal["each-epoch", "end"] = "each-epoch"
 
 
 def _kinds(union: Any, key: str) -> dict[str, type[Any]]:
-    """The classes of a union by the values of the field that tells them apart."""
+    """The classes of a union by the values of their discriminator field."""
     classes = get_args(get_args(union)[0])
     return {name: kind for kind in classes for name in get_args(kind.model_fields[key].annotation)}
 
