@@ -1,1 +1,1 @@
-"""Images in, uint8 arrays out: sources, the decoded cache, and what an epoch draws."""
+"""Images in, uint8 arrays out: sources, the cache of decoded images, batches and augmentation."""

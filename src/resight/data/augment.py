@@ -1,7 +1,7 @@
-"""Crop, flip, cutout and scale of a batch: pure functions of the images and of drawn numbers.
+"""Crop, flip, cutout and scale a batch: pure functions of the images and of drawn numbers.
 
 No generator runs here and no shape depends on the data, so the same numbers give the same images on
-any device, and nothing waits for one.
+any device, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def crop_flip(
     pad_px: int,
     fill: Literal["zero", "reflect"],
 ) -> Tensor:
-    """`images[index]`, each padded, cropped back at its shift, then mirrored: one gather.
+    """`images[index]`, each padded, cropped back at its shift, then mirrored, in one gather.
 
     images: uint8 (N, H, W, C); index: int64 (B,); shifts: int64 (B, 2) in [0, 2·pad_px], rows
-    and columns by which the window moves over the padded image (`pad_px` is the image as it was);
+    and columns by which the window moves over the padded image (`pad_px`: the image unchanged);
     flips: bool (B,). Returns uint8 (B, H, W, C). "zero" pads with black, as torchvision's
     RandomCrop does; "reflect" mirrors without repeating the edge.
     """
@@ -52,7 +52,7 @@ def crop_flip(
 
 
 def cutout(images: Tensor, boxes: Tensor, *, size_px: int) -> Tensor:
-    """A square of `size_px` set to zero: the channel mean, where `images` are normalised.
+    """A square of `size_px` set to zero, which is the channel mean if `images` are normalised.
 
     images: (B, C, H, W); boxes: int64 (B, 2), the upper left corner, in [0, H - size_px]: the
     square is always whole, so its area is exact for odd and even sizes.

@@ -1,4 +1,4 @@
-"""A split where the steps can reach it, and the batches of an epoch."""
+"""A split that training steps can read, and the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class DeviceSplit:
 
 
 def steps_per_epoch(n: int, batch_size: int, last_batch: Literal["keep", "drop"]) -> int:
-    """Batches an epoch; with "drop" at least one, so a small split still trains."""
+    """Batches per epoch; with "drop" at least one, so that a small split still trains."""
     whole, rest = divmod(n, batch_size)
     return max(1, whole) if last_batch == "drop" else whole + (rest > 0)
 
 
 def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    with warnings.catch_warnings():  # of a read-only map: nothing here writes to it
+    with warnings.catch_warnings():  # about a read-only map: nothing here writes to it
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(pixels)

@@ -1,8 +1,8 @@
-"""Decode once: tables of decoded images in the user's cache, found again by the files' stamps.
+"""Decode once: tables of decoded images in the user's cache, looked up by the files' stamps.
 
 An entry is a folder: `images.npy` (memory-mapped), `labels.npy`, `ids.npy`, `digests.npy`,
-`sums.npy` and `meta.json`. It is written under another name and renamed when whole. Entries are
-never deleted: to make room, delete the folder `resight` in the cache folder, or parts of it.
+`sums.npy` and `meta.json`. It is written under a temporary name and renamed when complete. Entries
+are never deleted: to free space, delete the folder `resight` in the cache folder, or parts of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import platformdirs
 from resight.data.table import FileStamp, Found, Progress, Table, decode_table
 from resight.errors import ResightWarning
 
-FORMAT = 1  # of an entry; count up when decoding or the files change
+FORMAT = 1  # of an entry; increment when decoding or the files change
 SMALL = ("labels", "ids", "digests", "sums")
 STALE_SECONDS = 24 * 3600
 BEGUN = ".begun-"  # how the name of an unfinished entry starts
@@ -43,7 +43,7 @@ def cache_dir() -> Path:
 def entry_name(
     root: Path, stamps: Iterable[FileStamp], image_size: int, channels: int | None
 ) -> str:
-    """32 hex digits of everything that decides what decoding gives."""
+    """32 hex digits: a hash of everything that determines the decoded images."""
     head = json.dumps([FORMAT, str(root), image_size, channels])
     lines = (f"{stamp.path}\0{stamp.size}\0{stamp.mtime_ns}" for stamp in stamps)
     text = "\n".join([head, *lines])
@@ -53,9 +53,9 @@ def entry_name(
 def fetch(
     found: Found, *, image_size: int, channels: int | None, progress: Progress | None = None
 ) -> Table:
-    """The decoded images of `found`: from the cache, else decoded and put there.
+    """The decoded images of `found`: from the cache, else decoded and stored there.
 
-    Without a cache that can be written it goes on in memory, with one ResightWarning.
+    If the cache can't be written, they are kept in memory, with one ResightWarning.
     """
     entry = cache_dir() / "decoded" / entry_name(found.root, found.stamps, image_size, channels)
     table = load(entry)
@@ -75,20 +75,20 @@ def fetch(
 
 
 def load(entry: Path) -> Table | None:
-    """An entry's table, its images memory-mapped; None without one. A damaged one is removed."""
+    """An entry's table, images memory-mapped; None if there is none. A damaged one is removed."""
     if not entry.exists():
         return None
     try:
         return _read(entry)
-    except Exception:  # whatever half a file makes numpy or json raise
+    except Exception:  # a truncated file can make numpy or json raise anything
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
 def _begin(parent: Path, shape: tuple[int, ...]) -> Path:
-    """A new folder with an `images.npy` of zeros whose place on the disk is reserved.
+    """A new folder with an `images.npy` of zeros whose disk space is reserved.
 
-    Reserved, because a full disk under a memory map ends the process instead of raising.
+    Reserved, because a full disk under a memory map kills the process instead of raising.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
@@ -109,9 +109,9 @@ def _begin(parent: Path, shape: tuple[int, ...]) -> Path:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed processes left unfinished a day ago or longer."""
+    """Remove what killed processes left unfinished more than a day ago."""
     for begun in parent.glob(f"{BEGUN}*"):
-        with contextlib.suppress(FileNotFoundError):  # its process may finish at this moment
+        with contextlib.suppress(FileNotFoundError):  # its process may be finishing just now
             if time.time() - begun.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(begun, ignore_errors=True)
 
@@ -168,7 +168,7 @@ def _read(entry: Path) -> Table:
 
 
 def _content(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
-    """A hash of the small arrays; the image digests among them make it one of every pixel."""
+    """A hash of the small arrays; through the image digests it covers every pixel."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(array.tobytes())
@@ -176,9 +176,9 @@ def _content(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or a folder's list of names, to the disk."""
+    """Flush a file, or a folder's list of names, to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows can't open folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -189,7 +189,7 @@ def _sync(path: Path) -> None:
 def _warn(error: OSError) -> None:
     warnings.warn(
         f"the cache {cache_dir()} can't be written ({error.strerror or error}): images are decoded "
-        "again each time; make room, or point RESIGHT_CACHE to another folder",
+        "again each time; free some disk space, or point RESIGHT_CACHE to another folder",
         ResightWarning,
         stacklevel=4,
     )

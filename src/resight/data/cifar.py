@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them: a folder of pickles, or its `.tar.gz`.
 
 Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
-https://www.cs.toronto.edu/~kriz/cifar.html. No pickle of a stranger runs code here.
+https://www.cs.toronto.edu/~kriz/cifar.html. Reading a pickle never runs code from it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from resight.data.unpickling import text, unpickle
 from resight.errors import ResightError
 
 SIDE = 32
+AGAIN = "; download the data again"
 ARCHIVE_ERRORS = (tarfile.TarError, EOFError, zlib.error, OSError)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the two data sets differ in: names of files and of the keys inside."""
+    """How the two data sets differ: names of files and of the keys inside."""
 
     name: str
     archive: str
@@ -73,9 +74,9 @@ VARIANTS = {variant.name: variant for variant in (CIFAR10, CIFAR100)}
 
 
 def find(path: Path) -> Found | None:
-    """The CIFAR data at `path`: the folder of pickles, its archive, or a folder that holds either.
+    """The CIFAR data at `path`: the folder of pickles, its archive, or a folder with either.
 
-    None without any. Raises ResightError where files are missing or both data sets are there.
+    None if there is none. Raises ResightError if files are missing or both data sets are there.
     """
     if path.is_file():
         variant = _variant_of_archive(path.name)
@@ -84,13 +85,13 @@ def find(path: Path) -> Found | None:
         present = [file for file in variant.files if (path / file).is_file()]
         if len(present) > 1 or (present and path.name == variant.folder):
             return _found(variant, path)
-    hits = [variant for variant in VARIANTS.values() if _inside(variant, path)]
-    if len(hits) > 1:
+    matches = [variant for variant in VARIANTS.values() if _inside(variant, path)]
+    if len(matches) > 1:
         raise ResightError(
-            f"{path} holds CIFAR-10 and CIFAR-100: give {path / CIFAR10.folder} or "
+            f"{path} contains both CIFAR-10 and CIFAR-100: give {path / CIFAR10.folder} or "
             f"{path / CIFAR100.folder}"
         )
-    return _found(hits[0], _inside(hits[0], path) or path) if hits else None
+    return _found(matches[0], _inside(matches[0], path) or path) if matches else None
 
 
 def find_named(variant: Variant, data_dir: Path) -> Found | None:
@@ -104,9 +105,9 @@ def is_complete(variant: Variant, folder: Path) -> bool:
 
 
 def members(archive: Path, variant: Variant) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each of the variant's files in its archive; the rest is passed over.
+    """(name, content) of each of the variant's files in its archive; others are skipped.
 
-    Raises ResightError where the archive is damaged or lacks one.
+    Raises ResightError if the archive is damaged or one is missing.
     """
     missing = set(variant.files)
     try:
@@ -127,7 +128,7 @@ def members(archive: Path, variant: Variant) -> Iterator[tuple[str, bytes]]:
 
 
 def _variant_of_archive(name: str) -> Variant | None:
-    """By its name, with what browsers add to it: `cifar-10-python (1).tar.gz`."""
+    """By its name, allowing for what browsers add: `cifar-10-python (1).tar.gz`."""
     match = re.fullmatch(r"cifar-(10|100)-python\b.*\.(tar|tgz|tar\.gz)", name.lower())
     return VARIANTS[f"cifar{match[1]}"] if match else None
 
@@ -142,9 +143,7 @@ def _inside(variant: Variant, path: Path) -> Path | None:
 def _found(variant: Variant, place: Path) -> Found:
     if place.is_dir() and not is_complete(variant, place):
         missing = [file for file in variant.files if not (place / file).is_file()]
-        raise ResightError(
-            f"{place} lacks {', '.join(missing)}: unpack {variant.archive} there again"
-        )
+        raise ResightError(f"{place} lacks {', '.join(missing)}: unpack {variant.archive} again")
     files = [place / file for file in variant.files] if place.is_dir() else [place]
     root = place if place.is_dir() else place.parent
     stats = [(file.name, file.stat()) for file in files]
@@ -208,21 +207,21 @@ def _classes(variant: Variant, meta: dict[str, Any], where: str) -> tuple[str, .
 def _batch(
     variant: Variant, raw: dict[str, Any], classes: int, where: str
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
-    """Images (N, 3072), labels (N,) and names of one batch; ResightError where they are off."""
+    """Images (N, 3072), labels (N,) and names of one batch; ResightError if malformed."""
     data, names = raw.get("data"), raw.get("filenames")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
         shape = (
             f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         )
-        raise ResightError(f"{where}: 'data' must be uint8 (N, 3072), not {shape}")
+        raise ResightError(f"{where}: 'data' must be uint8 (N, 3072), not {shape}{AGAIN}")
     stored = raw.get(variant.labels)
     if not isinstance(stored, list) or not all(type(label) is int for label in stored):
-        raise ResightError(f"{where}: '{variant.labels}' must be a list of whole numbers")
+        raise ResightError(f"{where}: '{variant.labels}' must be a list of integers{AGAIN}")
     if len(stored) != len(data) or not stored:
-        raise ResightError(f"{where}: {len(data)} images but {len(stored)} labels")
+        raise ResightError(f"{where}: {len(data)} images but {len(stored)} labels{AGAIN}")
     if min(stored) < 0 or max(stored) >= classes:
         wrong = next(label for label in stored if not 0 <= label < classes)
-        raise ResightError(f"{where}: label {wrong} is not in 0…{classes - 1}")
+        raise ResightError(f"{where}: label {wrong} is not in 0…{classes - 1}{AGAIN}")
     if not isinstance(names, list) or len(names) != len(data):
         names = []
     return (
@@ -233,7 +232,7 @@ def _batch(
 
 
 def _ids(files: tuple[str, ...], names: list[list[str]]) -> list[str]:
-    """The stored file names of a split where all differ, else `data_batch_1/00012`."""
+    """The stored file names of a split if they are unique, else `data_batch_1/00012`."""
     stored = [name for batch in names for name in batch]
     if len(set(stored)) == len(stored) and "" not in stored:
         return stored

@@ -7,10 +7,10 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# By content, whatever the suffix says; naming them keeps Pillow's other readers (EPS runs
-# Ghostscript) away from strangers' files.
+# Detected by content, whatever the suffix; the list keeps Pillow's other readers (EPS runs
+# Ghostscript) away from untrusted files.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MAX_PIXELS = 89_478_485  # where Pillow starts to warn of a decompression bomb: 256 MiB as RGB
+MAX_PIXELS = 89_478_485  # where Pillow starts to warn about decompression bombs: 256 MiB as RGB
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,7 +26,7 @@ TURNS = {
 def is_grey(path: str) -> bool:
     """Whether the file's header says grey: 1-bit, L, LA or 16-bit.
 
-    An unreadable file counts as grey, so that it never decides; decoding names it.
+    An unreadable file counts as grey, so that it never decides; decoding reports it.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -44,8 +44,8 @@ def decode_file(path: str, image_size: int, channels: int) -> npt.NDArray[np.uin
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
-        # A big JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the size wanted.
+            raise ValueError(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,}")
+        # A big JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the requested size.
         image.draft(None, (2 * image_size, 2 * image_size))
         image.load()
         turn = _turn(image)
@@ -97,10 +97,10 @@ def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright; nothing where its EXIF data are damaged."""
+    """What makes a loaded image upright; None if its EXIF data are damaged."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # Pillow's EXIF reader raises anything; the pixels are good all the same
+    except Exception:  # Pillow's EXIF reader raises anything; the pixels are fine anyway
         return None
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from resight.data.decode import fit, pixels, plain
 from resight.data.table import Listing
 
-BRIGHTEST = 16  # the scans count to 16
+BRIGHTEST = 16  # pixels of the scans are 0 to 16
 
 
 def read(image_size: int, channels: int | None) -> Listing:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 into the user's data folder: resumable, checked, whole or not at all."""
+"""Download CIFAR-10 and CIFAR-100 into the user's data folder: resumable, all or nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 30.0
 BLOCK_BYTES = 1 << 18
 RANGE_REFUSED = 416
 
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known
+Progress = Callable[[int, int | None], None]  # bytes done, total bytes if known
 
 
 def data_dir() -> Path:
@@ -34,19 +34,19 @@ def data_dir() -> Path:
 def download(name: str, *, progress: Progress | None = None, base_url: str | None = None) -> Path:
     """The folder of CIFAR pickles in `data_dir()`, downloaded and unpacked if it isn't there yet.
 
-    base_url: where the archive lies, else `$RESIGHT_MIRROR`, else the authors' page. An interrupted
-    download goes on where it stopped. Without network only if the archive is there with the right
-    md5, or its folder is complete.
+    base_url: where the archive is; by default `$RESIGHT_MIRROR`, else the authors' page. An
+    interrupted download resumes where it stopped. No network is needed if the archive is there with
+    the right md5, or its folder is complete.
 
     Raises ResightError for an unknown name, no connection, an HTTP error or a wrong md5; what
-    `progress` raises goes through as it is.
+    `progress` raises is passed on unchanged.
     """
     if name not in VARIANTS:
         raise ResightError(f"no data set '{name}' to download{did_you_mean(name, VARIANTS)}")
     variant = VARIANTS[name]
     archive, folder = data_dir() / variant.archive, data_dir() / variant.folder
     if is_complete(variant, folder) and not archive.exists():
-        return folder  # placed by hand
+        return folder  # placed there by the user
     base = base_url or os.environ.get("RESIGHT_MIRROR") or OFFICIAL_URL
     url = f"{base.rstrip('/')}/{variant.archive}"
     failures: list[Exception] = []
@@ -69,15 +69,15 @@ def download(name: str, *, progress: Progress | None = None, base_url: str | Non
         if isinstance(error, ResightError) or error in failures:
             raise
         raise ResightError(
-            f"{url} could not be downloaded ({_reason(error)}): try again, which goes on where it "
-            f"stopped, or put {variant.archive} at {archive} by hand, or use --data digits, which "
-            "needs no download"
+            f"{url} could not be downloaded ({_reason(error)}): try again, which resumes where it "
+            f"stopped, or put {variant.archive} at {archive} yourself, or use --data digits, "
+            "which needs no download"
         ) from error
     return folder
 
 
 def _fetch(url: str, archive: Path, md5: str, progress: Progress) -> None:
-    """Stream `url` to `archive`, by way of a `.part` beside it; ResightError for a wrong md5."""
+    """Stream `url` to `archive` through a `.part` file next to it; ResightError for a wrong md5."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(f"{archive.name}.part")
     _stream(url, part, progress)
@@ -85,21 +85,22 @@ def _fetch(url: str, archive: Path, md5: str, progress: Progress) -> None:
     if got != md5:
         part.unlink()
         raise ResightError(
-            f"{url} is not the file it should be (md5 expected {md5}, got {got}) and was removed: "
-            f"try again, or another mirror (RESIGHT_MIRROR), or put the right file at {archive}"
+            f"the file from {url} is not the expected one (md5 expected {md5}, got {got}) and was "
+            "removed: try again, or set RESIGHT_MIRROR to another mirror, or put the right file at "
+            f"{archive}"
         )
     part.replace(archive)
 
 
 def _stream(url: str, part: Path, progress: Progress) -> None:
-    """Append to `part` what it lacks; start over where the server can't send the rest alone."""
+    """Append what `part` lacks; start over if the server can't send only the rest."""
     begun = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == RANGE_REFUSED and begun:
-            return  # nothing is left to send; the md5 tells whether it is whole
+            return  # nothing is left to send; the md5 tells whether it is complete
         raise
     with response:
         resumes = response.status == http.client.PARTIAL_CONTENT
@@ -116,7 +117,7 @@ def _stream(url: str, part: Path, progress: Progress) -> None:
 
 
 def _unpack(archive: Path, variant: Variant, folder: Path) -> None:
-    """The expected files only, under names of ours, each moved to `folder` when all are written."""
+    """Only the expected files, under our own names, moved to `folder` once all are written."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder.parent) as begun:
         for name, data in members(archive, variant):
@@ -135,6 +136,6 @@ def _reason(error: Exception) -> str:
         return f"HTTP {error.code} {error.reason}"
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
-        return f"no answer in {TIMEOUT_SECONDS:g} s"
+        return f"no answer within {TIMEOUT_SECONDS:g} s"
     strerror = cause.strerror if isinstance(cause, OSError) else None
     return strerror or str(cause) or type(cause).__name__

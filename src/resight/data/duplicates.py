@@ -1,21 +1,21 @@
-"""Test images that are in train as well, pixel for pixel or nearly: they flatter the accuracy.
+"""Test images that are also in train, pixel for pixel or nearly: they inflate the accuracy.
 
-An exact twin has the same pixels: found by hash, then compared. A near twin is the same picture
-shifted, scaled, recompressed, recoloured or mirrored. It is searched by a descriptor: the image
-averaged down to 8×8 cells, without the mean of each row and of each column, by channel, at unit
-norm. Of a ship between sea and sky only the ship is left, so that two of them are no twins. Two
-images are near where the cosine of their descriptors is at least 0.91 and the root mean square
-difference of their pixels at most 40 grey levels.
+An exact duplicate has the same pixels: found by hash, then compared. A near duplicate is the same
+picture shifted, scaled, recompressed, recoloured or mirrored. It is found by a descriptor: the
+image averaged down to 8×8 cells, minus the mean of each row and of each column, per channel, at
+unit norm. Of a ship between sea and sky only the ship is left, so two such pictures are not
+duplicates. Two images are near duplicates if the cosine of their descriptors is at least 0.91 and
+the root mean square difference of their pixels at most 40 grey levels.
 
-Both bounds were read off contact sheets of a JPEG copy of CIFAR-10. They find 243 of the 10,000
-test images, 21 of them mirrored, and of all those pairs one was plainly of two pictures. Below 0.91
-it is aeroplanes before an empty sky, above 40 grey levels the same pose in another colour. Barz and
-Denzler (arXiv:1902.00423), who looked with a net and by eye, count 3.3 %.
+Both bounds were chosen from contact sheets of a JPEG copy of CIFAR-10. They find 243 of the 10,000
+test images, 21 of them mirrored; only one of those pairs clearly showed two different pictures.
+Below 0.91 come aeroplanes in an empty sky, above 40 grey levels the same pose in another colour.
+Barz and Denzler (arXiv:1902.00423), who searched with a net and by eye, count 3.3 %.
 
-Where all images are alike, likeness proves nothing: of 8×8 digits, without any copy, 0.91 would
-call every third test image a twin. So 1 − cosine must also be below half the square of what is
-usual to the tenth nearest image: 0.43 in CIFAR-10, where 0.91 stays the bound, and 0.23 in digits,
-where it becomes 0.97 and none is found.
+Where all images are alike, similarity proves nothing: of 8×8 digits, without any copy, 0.91 would
+call every third test image a duplicate. So 1 − cosine must also be below half the square of its
+usual value for the tenth nearest image: 0.43 in CIFAR-10, where 0.91 stays the bound, and 0.23 in
+digits, where it becomes 0.97 and none is found.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ import numpy.typing as npt
 
 from resight.data.table import row_digests
 
-LEAST_COSINE = 0.91
-MOST_DISTANCE = 40.0  # grey levels
-GRID = 8  # cells a side of a descriptor
-LEAST_CONTRAST = 2.0  # grey levels (RMS) of a descriptor: below, noise is all that is left
+MIN_COSINE = 0.91
+MAX_DISTANCE = 40.0  # grey levels
+GRID = 8  # cells per side of a descriptor
+MIN_CONTRAST = 2.0  # grey levels (RMS) of a descriptor: below, only noise is left
 USUAL_RANK, USUAL_TRAIN, USUAL_TEST = 10, 10_000, 500
 TRAIN_ROWS, TEST_ROWS = 25_000, 512  # at once: 50 MB of cosines
 PIXELS_AT_ONCE = 4_000_000  # as float32: 16 MB
-MOST_CANDIDATES = 16  # of an image and a block of train that are compared by their pixels
+MAX_CANDIDATES = 16  # compared by their pixels, per image and block of train
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
@@ -46,9 +46,9 @@ Descriptors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Test image `test` has its nearest twin in train image `train` (rows); distance: the root mean
-    square difference of their pixels in grey levels, 0 to 255, with the test image mirrored left to
-    right where `mirrored`."""
+    """Test image `test` is a duplicate of train image `train` (rows). distance: the root mean
+    square difference of their pixels in grey levels, 0 to 255; if `mirrored`, after mirroring the
+    test image left to right."""
 
     test: int
     train: int
@@ -60,11 +60,11 @@ class Duplicate:
 def find_duplicates(
     train_images: Images, test_images: Images, *, near: bool = True
 ) -> list[Duplicate]:
-    """At most one twin in train for each test image, in the order of test.
+    """At most one duplicate in train for each test image, in the order of test.
 
-    Images: uint8 (N, H, W, C) and (M, H, W, C), memory maps too. An exact twin, the first in train,
-    goes before a near one, the nearest of the likeliest. 10,000 against 50,000 images of 32 px take
-    10 s on one core and 130 MB.
+    Images: uint8 (N, H, W, C) and (M, H, W, C), memory maps too. An exact duplicate (the first in
+    train) takes precedence over a near one (the nearest of the likeliest). 10,000 against 50,000
+    images of 32 px take 10 s on one core and 130 MB.
     """
     assert train_images.shape[1:] == test_images.shape[1:], (train_images.shape, test_images.shape)
     found = {duplicate.test: duplicate for duplicate in _exact(train_images, test_images)}
@@ -82,14 +82,14 @@ def _exact(train: Images, test: Images) -> Iterator[Duplicate]:
     for row, digest in enumerate(row_digests(train)):
         rows.setdefault(digest.tobytes(), row)
     for row, digest in enumerate(row_digests(test)):
-        twin = rows.get(digest.tobytes())
-        if twin is not None and np.array_equal(train[twin], test[row]):
-            yield Duplicate(row, twin, "exact", 0.0)
+        same = rows.get(digest.tobytes())
+        if same is not None and np.array_equal(train[same], test[row]):
+            yield Duplicate(row, same, "exact", 0.0)
 
 
 def _near(train: Images, test: Images, rows: Rows) -> Iterator[Duplicate]:
-    """Of the test `rows` those that have a near twin in a block of train, with the nearest."""
-    least = 1 - min(1 - LEAST_COSINE, usual_distance(train, test) ** 2 / 2)
+    """The test `rows` that have a near duplicate in a block of train, each with the nearest."""
+    least = 1 - min(1 - MIN_COSINE, usual_distance(train, test) ** 2 / 2)
     queries = describe(test, rows)
     both = {False: _flat(queries), True: _flat(queries[:, :, ::-1])}
     for start in range(0, len(train), TRAIN_ROWS):
@@ -98,16 +98,16 @@ def _near(train: Images, test: Images, rows: Rows) -> Iterator[Duplicate]:
             for mirrored, flat in both.items():
                 cosines = flat[first : first + TEST_ROWS] @ keys
                 for i in np.flatnonzero(cosines.max(1) >= least).tolist():
-                    likely = np.argsort(-cosines[i], kind="stable")[:MOST_CANDIDATES]
+                    likely = np.argsort(-cosines[i], kind="stable")[:MAX_CANDIDATES]
                     likely = likely[cosines[i, likely] >= least] + start
                     row = int(rows[first + i])
-                    twin, distance = _nearest(train, likely, test[row], mirrored=mirrored)
-                    if distance <= MOST_DISTANCE:
-                        yield Duplicate(row, twin, "near", distance, mirrored)
+                    closest, distance = _nearest(train, likely, test[row], mirrored=mirrored)
+                    if distance <= MAX_DISTANCE:
+                        yield Duplicate(row, closest, "near", distance, mirrored)
 
 
 def _nearest(train: Images, rows: Rows, image: Images, *, mirrored: bool) -> tuple[int, float]:
-    """The one of train's `rows` whose pixels are nearest to `image`'s, and how near."""
+    """The one of train's `rows` whose pixels are nearest to `image`'s, and the distance."""
     differences = train[rows].astype(np.float32) - (image[:, ::-1] if mirrored else image)
     distances = _rms(differences)
     best = int(distances.argmin())
@@ -117,8 +117,8 @@ def _nearest(train: Images, rows: Rows, image: Images, *, mirrored: bool) -> tup
 def usual_distance(train: Images, test: Images) -> float:
     """The median over test of 1 − cosine to the tenth nearest image of train.
 
-    Of evenly drawn images, 500 and 10,000 at most; 1 with fewer than ten in train. The tenth, so
-    that a few copies in train of each test image don't make copies usual.
+    Over evenly spaced images, at most 500 of test and 10,000 of train; 1 with fewer than ten in
+    train. The tenth, so that a few copies in train of each test image don't count as usual.
     """
     if len(train) < USUAL_RANK:
         return 1.0
@@ -131,9 +131,9 @@ def usual_distance(train: Images, test: Images) -> float:
 
 
 def describe(images: Images, rows: Rows) -> Descriptors:
-    """float32 (n, 8, 8, C) of images[rows], fewer cells where they are smaller, at unit norm.
+    """The descriptors of images[rows]: float32 (n, 8, 8, C) at unit norm, fewer cells if smaller.
 
-    All zero where next to nothing is left without the means: one colour, or plain stripes.
+    All zero if next to nothing is left without the means: one colour, or plain stripes.
     """
     height, width, channels = images.shape[1:]
     down, across = _averages(min(GRID, height), height), _averages(min(GRID, width), width)
@@ -147,7 +147,7 @@ def describe(images: Images, rows: Rows) -> Descriptors:
     cells -= cells.mean(2, keepdims=True)
     contrast = _rms(cells)
     norm = contrast * math.sqrt(math.prod(cells.shape[1:]))
-    cells /= np.where(contrast >= LEAST_CONTRAST, norm, np.inf)[:, None, None, None]
+    cells /= np.where(contrast >= MIN_CONTRAST, norm, np.inf)[:, None, None, None]
     return cells
 
 

@@ -1,4 +1,4 @@
-"""A folder of images: `train/` and `test/` with a folder a class, or only a folder a class."""
+"""A folder of images: one sub-folder per class, or `train/` and `test/` with such sub-folders."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ROLES = {
     "valid": "val",
     "validation": "val",
 }
-JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # beside everything that starts with a dot
+JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # in addition to everything that starts with a dot
 
 
 def find(root: Path, *, held_out: bool = True) -> Found | None:
-    """The images of a folder, by class and split; None where no folder in it holds an image.
+    """The images of a folder, by class and split; None if no folder in it contains an image.
 
-    held_out: see `load_data`; False passes over class folders that hold no image, in every split.
-    Raises ResightError where the layout is clear but something in it must be mended first.
+    held_out: see `load_data`; False skips class folders without images, in every split.
+    Raises ResightError if the layout is clear but something in it must be fixed first.
     """
     splits, notes = _layout(root, held_out=held_out)
     if not splits:
@@ -63,7 +63,7 @@ def find(root: Path, *, held_out: bool = True) -> Found | None:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether `path` looks like one: a folder a split, or two folders or more, one with images."""
+    """Whether `path` has one folder per split, or at least two folders, one of them with images."""
     folders = subfolders(path)
     if _split_folders(path, folders) is not None:
         return True
@@ -89,31 +89,33 @@ def _nfc(name: str) -> str:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What a folder shows, in an order that no file system decides.
+    """The visible entries of a folder, in an order that does not depend on the file system.
 
-    Raises ResightError for a name that could be neither printed nor written into a run.
+    Raises ResightError for a name that can't be printed or stored in a run.
     """
     with os.scandir(folder) as entries:
         shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
     for entry in shown:
         if not entry.name.isascii() and not _is_utf8(entry.name):
-            raise ResightError(f"{folder} holds {entry.name!r}, which is no valid UTF-8: rename it")
+            raise ResightError(
+                f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
+            )
     return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
 
 
 def _is_utf8(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # a byte that os.fsdecode could only carry along
+    except UnicodeEncodeError:  # an undecodable byte, which os.fsdecode escapes
         return False
     return True
 
 
 def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
-    """Every image below `folder` as a FileStamp, every other file as its path, both after `prefix`.
+    """Every image below `folder` as a FileStamp, every other file as its path, after `prefix`.
 
-    `seen`: folders that were walked, so that a symbolic link to one above ends there. A broken
-    link counts as an image of size -1: decoding will say what is wrong with it.
+    `seen`: folders already walked, so that a symbolic link to a parent ends there. A broken link
+    counts as an image of size -1: decoding will report what is wrong with it.
     """
     for entry in _entries(folder):
         path = f"{prefix}{entry.name}"
@@ -135,7 +137,7 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
 
 @dataclass(frozen=True)
 class _Scan:
-    """What a split's folder holds: images and spelling of each class by NFC name, other files."""
+    """What is in a split's folder: images and spelling of each class by NFC name, other files."""
 
     classes: dict[str, list[FileStamp]]
     spelling: dict[str, str]
@@ -181,7 +183,7 @@ def _class_names(scans: Mapping[str, _Scan]) -> list[str]:
 
 
 def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[str]]:
-    """The folder of each split, train first, or {"all": root} if a folder has images; and notes."""
+    """The folder of each split, train first, or {"all": root} if any has images; and notes."""
     folders = subfolders(root)
     splits = _split_folders(root, folders)
     if splits is None:
@@ -193,30 +195,30 @@ def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[str]]:
         notes.append(f"no test split in {root}: {splits['test'].name}/ is used as the test split")
     unused = [folder.name for folder in folders if folder not in splits.values()]
     if unused:
-        notes.append(f"folders beside the splits in {root} left out: {', '.join(unused[:10])}")
+        notes.append(f"folders next to the splits in {root} are ignored: {', '.join(unused[:10])}")
     return {name: splits[name] for name in ("train", "test", "val") if name in splits}, notes
 
 
 def _left_out(root: Path, splits: Mapping[str, Path], scans: Mapping[str, _Scan]) -> list[str]:
-    """A note on the files that are no image in a class folder, if there are any."""
+    """A note on the files that are not images in a class folder, if there are any."""
     files = [file for scan in scans.values() for file in scan.others]
     if root not in splits.values():
         files += [entry.name for entry in _entries(root) if entry.is_file()]
     if not files:
         return []
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return [f"{count} in {root} left out, no image or not in a class folder (first: {files[0]})"]
+    return [f"{count} in {root} ignored: not an image or not in a class folder (first: {files[0]})"]
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path] | None:
-    """{"train": …, "test" and/or "val": …}; None without train or with nothing beside it."""
+    """{"train": …, "test" and/or "val": …}; None without train or with train alone."""
     splits: dict[str, Path] = {}
     for folder in folders:
         role = ROLES.get(folder.name.lower())
         if role and role in splits:
             raise ResightError(
                 f"{root} has two {role} splits, {splits[role].name}/ and {folder.name}/: "
-                "rename or move one"
+                "rename or move one of them"
             )
         if role:
             splits[role] = folder
@@ -228,10 +230,10 @@ def _refuse_half_a_split(root: Path, folders: list[Path], *, held_out: bool) -> 
     for folder in folders:
         inside = _entries(folder) if folder.name.lower() in ROLES else []
         if any(e.is_dir() for e in inside) and not any(_is_image(e) for e in inside):
-            beside = "test/ or val/" if ROLES[folder.name.lower()] == "train" else "train/"
+            other = "test/ or val/" if ROLES[folder.name.lower()] == "train" else "train/"
             raise ResightError(
-                f"{root} has {folder.name}/ with folders inside but no {beside} beside it: add it, "
-                f"or give {folder} itself" + " to hold out 20 % of each class" * held_out
+                f"{root} has {folder.name}/ with class folders but no {other} next to it: add it, "
+                f"or give {folder} itself" + " to hold out 20 % of each class for test" * held_out
             )
 
 
@@ -241,10 +243,10 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 def _unlabelled(splits: Mapping[str, Path], name: str, *, held_out: bool) -> ResightError:
     spare = held_out and name != "train"
-    way_out = f", or give {splits['train']} to hold out 20 % of it" if spare else ""
+    way_out = f", or give {splits['train']} to hold out 20 % of it for test" if spare else ""
     return ResightError(
-        f"{splits[name]} has no folder a class inside, so its images have no label: "
-        f"put each class's images into a folder of its own{way_out}"
+        f"{splits[name]} has no class sub-folders, so its images have no labels: put the images of "
+        f"each class into a sub-folder of its own{way_out}"
     )
 
 
@@ -258,7 +260,7 @@ def _read(
     channels: int | None,
 ) -> Listing:
     paths = [f"{root}{os.sep}{stamp.path}" for stamp in stamps]
-    # All grey or not: the first colour image ends the search.
+    # The first colour image ends the search.
     wanted = channels or (1 if all(is_grey(path) for path in paths) else 3)
 
     def fill(start: int, out: npt.NDArray[np.uint8]) -> dict[int, str]:

@@ -1,8 +1,8 @@
 """`EpochPlan`: every random number of an epoch, drawn on the CPU for all N images.
 
 Each number is keyed by (seed, epoch, purpose) and belongs to an image, not to a place in a batch:
-so a device, a batch size, a number of processes or an interruption cannot change what is drawn,
-and switching one augmentation off leaves the others as they were.
+so the device, the batch size, the number of processes or an interruption cannot change what is
+drawn, and switching one augmentation off leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resight.recipe.settings import Augment
 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A CPU generator keyed by the three."""
+    """A CPU generator keyed by seed, epoch and purpose."""
     key = hashlib.blake2b(f"resight|{seed}|{epoch}|{purpose}".encode(), digest_size=8).digest()
     # torch takes [-2**63, 2**64); the half below 2**63 is plenty
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
@@ -25,9 +25,9 @@ def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """order: int64 (N,), the images in the order they are trained on; by image: shifts int64 (N, 2)
-    in [0, 2·pad] (rows, columns), flips bool (N,), boxes int64 (N, 2), the cutout's upper left
-    corner. What the recipe leaves out is None."""
+    """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
+    (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), boxes int64 (N, 2), the cutout's upper
+    left corner. What the recipe does not use is None."""
 
     order: Tensor
     shifts: Tensor | None
@@ -50,7 +50,7 @@ class EpochPlan:
         )
 
     def batch(self, position: int, size: int) -> Tensor:
-        """The images of batch number `position` (from 0): int64 (B,), B = `size` or the rest."""
+        """The images of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
         return self.order[position * size : (position + 1) * size]
 
     def to(self, device: torch.device) -> EpochPlan:
@@ -70,7 +70,7 @@ def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
         return None
     if augment.flip == "random":
         return torch.rand(n, generator=generator(seed, epoch, "flip")) < 0.5
-    # alternating: half of the images start mirrored, then all change sides each epoch
+    # alternating: half of the images start mirrored, then all are flipped each epoch
     # (airbench's derandomised flip: every image is seen both ways in any two epochs)
     first = torch.rand(n, generator=generator(seed, 0, "flip")) < 0.5
     return first ^ bool(epoch % 2)

@@ -1,4 +1,4 @@
-"""The one entrance to data: a known name or a path in, `ImageData` out."""
+"""The entry point to data: a known name or a path in, `ImageData` out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resight.errors import ResightError, did_you_mean
 NAMES = ("cifar10", "cifar100", "digits")
 TEST_FRACTION = 0.2
 LAYOUTS = (
-    "train/ and test/ (or val/) with a folder a class, a folder a class, "
+    "one sub-folder of images per class, train/ and test/ (or val/) with such sub-folders, "
     f"{cifar.CIFAR10.folder}, {cifar.CIFAR100.folder} or the archive of either"
 )
 
@@ -42,18 +42,18 @@ def load_data(
     """Decoded images of a known data set, a folder of images or a CIFAR archive.
 
     source: 'cifar10', 'cifar100' or 'digits', or a path. A str that is a known name always means
-    the data set: './cifar10', or a `Path`, means the folder. Nothing is ever downloaded here.
-    image_size: height and width in pixels; other sizes are resized by their shorter side (Lanczos)
-    and cropped to the centre, 32x32 images at 32 stay as they are.
-    channels: 1 or 3 to force grey or RGB; None takes 1 only where every image is grey.
-    split_seed: draws the 20 % that are held out for test where the source has no test split.
-    skip_bad: leave unreadable files out (`ImageData.bad`, and a note) instead of refusing.
+    the data set: use './cifar10' or a `Path` for a folder of that name. Nothing is downloaded here.
+    image_size: height and width in pixels; images of another size are resized by their shorter side
+    (Lanczos) and cropped at the centre, images of that size are used unchanged.
+    channels: 1 or 3 to force grey or RGB; None takes 1 only if every image is grey.
+    split_seed: the seed of the 20 % held out for test if the source has no test split.
+    skip_bad: leave unreadable files out (`ImageData.bad`, and a note) instead of raising.
     held_out: False to measure a trained net on these images. A source without a test split is then
-    all test (and train is that same Split), one class is enough, classes without an image are left
-    out, and train may lack classes or be empty, for which test takes its place.
-    progress: called with (images done, images in all) while decoding, not where the cache has them.
+    all test (and train is that same Split), one class is enough, classes without images are left
+    out, and train may lack classes; if it is empty, test takes its place.
+    progress: called with (images done, total) while decoding, not for images from the cache.
 
-    Raises ResightError for everything the user can mend, in one line.
+    Raises ResightError for everything the user can fix, in one line.
     """
     if channels not in (None, 1, 3):
         raise ResightError(f"channels must be 1 (grey), 3 (RGB) or left out, not {channels}")
@@ -80,7 +80,7 @@ def _find_named(name: str) -> Found:
     if found is None:
         raise ResightError(
             f"{name} is not on this machine: `resight data {name}` downloads it, or put "
-            f"{variant.archive} into {data_dir()} by hand; --data digits needs no download"
+            f"{variant.archive} into {data_dir()} yourself; --data digits needs no download"
         )
     return found
 
@@ -95,7 +95,7 @@ def _find(source: str | os.PathLike[str], *, held_out: bool) -> Found:
             below = _dataset_below(path)
             if below is not None:
                 raise ResightError(
-                    f"{path} holds nothing but {below.relative_to(path)}: did you mean {below}?"
+                    f"{path} contains only {below.relative_to(path)}: did you mean {below}?"
                 )
             found = folder.find(path, held_out=held_out)
         if found is None:
@@ -108,19 +108,17 @@ def _find(source: str | os.PathLike[str], *, held_out: bool) -> Found:
 
 
 def _no_such(text: str, path: Path) -> ResightError:
-    """What was asked for, with the nearest known name or neighbour on the disk."""
+    """The error for a path that does not exist, with the closest known name or neighbour."""
     beside = path.parent if path.parent.is_dir() else None
     siblings = [entry.name for entry in beside.iterdir()] if beside else []
     hint = did_you_mean(text, NAMES)
     if not hint.startswith("; did") and (near := nearest(path.name, siblings)):
         hint = near
-    return ResightError(
-        f"no data '{text}': neither a known name nor a file or folder that exists{hint}"
-    )
+    return ResightError(f"no data '{text}': not a known name, and no such file or folder{hint}")
 
 
 def _dataset_below(path: Path) -> Path | None:
-    """The data set inside folders that hold nothing but one folder: unzipped one level too deep."""
+    """The data set inside folders that contain only one folder: unzipped one level too deep."""
     for _ in range(4):
         inside = folder.subfolders(path)
         if len(inside) != 1:
@@ -134,19 +132,22 @@ def _dataset_below(path: Path) -> Path | None:
 def _not_understood(path: Path) -> ResightError:
     if path.is_file():
         return ResightError(
-            f"{path} is no archive that is understood ({cifar.CIFAR10.archive}, "
-            f"{cifar.CIFAR100.archive}): unpack it and give the folder"
+            f"{path} is not a supported file: expected a folder, {cifar.CIFAR10.archive} or "
+            f"{cifar.CIFAR100.archive}; unpack any other archive and give its folder"
         )
     names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
     more = f", … ({len(names)} in all)" if len(names) > 5 else ""
-    holds = ", ".join(names[:5]) + more or "nothing"
-    return ResightError(f"{path} holds {holds}; understood are {LAYOUTS}")
+    contents = ", ".join(names[:5]) + more or "nothing"
+    return ResightError(
+        f"{path} contains {contents}: expected {LAYOUTS}; put the images of each class into a "
+        "sub-folder named after it"
+    )
 
 
 def _assemble(
     table: Table, name: str, source: str, notes: list[str], seed: int | None, *, skip_bad: bool
 ) -> ImageData:
-    """The splits of `table`; `seed` None: to be measured, so nothing is held out."""
+    """`table` as `ImageData`; `seed` None: to be measured, so nothing is held out."""
     if table.bad and not skip_bad:
         raise _unreadable(table, source)
     if table.bad:
@@ -159,7 +160,7 @@ def _assemble(
     }
     if len(table.parts) == 1:  # "all"
         notes.append(
-            f"{source} has no test split: all {len(splits['test'])} images are measured"
+            f"no test split in {source}: all {len(splits['test'])} images are evaluated"
             if seed is None
             else f"no test split in {source}: 20 % of each class held out (seed {seed}), "
             f"{len(splits['train'])} train / {len(splits['test'])} test"
@@ -188,9 +189,9 @@ def _assemble(
 
 
 def _split_rows(table: Table, seed: int | None) -> dict[str, npt.NDArray[np.int64]]:
-    """Rows of each split without the unreadable ones; without a seed to split by, see `load_data`.
+    """The readable rows of each split; without a seed, as `held_out` of `load_data` says.
 
-    Where train and test are the same images they are the same array.
+    If train and test are the same images, they are the same array.
     """
     good = np.ones(len(table.labels), dtype=bool)
     good[list(table.bad)] = False
@@ -213,15 +214,15 @@ def _split_rows(table: Table, seed: int | None) -> dict[str, npt.NDArray[np.int6
 
 
 def _shared(table: Table, splits: dict[str, npt.NDArray[np.int64]], other: str) -> str:
-    """A note on images of `other` that are in train too, pixel for pixel; empty where none is."""
+    """A note on images of `other` that are also in train, pixel for pixel; empty if none is."""
     pairs = shared_images(table, splits["train"], splits[other])
     if not pairs:
         return ""
     first, second = (str(table.ids[row]) for row in pairs[0])
-    images = "1 image is" if len(pairs) == 1 else f"{len(pairs)} images are"
+    images = f"1 {other} image is" if len(pairs) == 1 else f"{len(pairs)} {other} images are"
     return (
-        f"{images} in {other} and, pixel for pixel, in train too, which flatters the {other} "
-        f"accuracy (first: {second} = {first})"
+        f"{images} also in train, pixel for pixel, which inflates the {other} accuracy "
+        f"(first: {second} = {first})"
     )
 
 

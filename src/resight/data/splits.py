@@ -1,4 +1,4 @@
-"""Which image is in which split, and what a split's pixels are like: counts, mean and std."""
+"""Which image is in which split, and the statistics of a split: counts, mean and std."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ROWS_AT_ONCE = 512  # keeps the temporary squares of a pixel pass at a few MB
 def stratified_split(
     labels: npt.NDArray[np.int64], fraction: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows to keep and rows to hold out, both sorted: `fraction` of every class, drawn by `seed`.
+    """Rows to keep and rows to hold out, both sorted: `fraction` of each class, drawn with `seed`.
 
-    labels: (N,). A class of two or more images keeps at least one on both sides; a single image
-    is kept. A class's draw depends on the seed, its label and its size, on nothing else, and the
-    numbers are raw Philox output, which numpy promises never to change.
+    labels: (N,). A class of two or more images has at least one on each side; a single image is
+    kept. A class's draw depends only on the seed, its label and its size, and the numbers are raw
+    Philox output, which numpy promises never to change.
 
-    Raises ResightError where `fraction` is not in (0, 1).
+    Raises ResightError if `fraction` is not in (0, 1).
     """
     if not 0 < fraction < 1:
-        raise ResightError(f"a fraction to hold out must be between 0 and 1, not {fraction}")
+        raise ResightError(f"the fraction to hold out must be between 0 and 1, not {fraction}")
     held = np.zeros(len(labels), dtype=bool)
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
@@ -46,9 +46,9 @@ def _held_count(size: int, fraction: float) -> int:
 
 
 def row_sums(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Sum of the pixels and of their squares by image and channel: (N, H, W, C) -> (N, 2, C)."""
+    """Sum of the pixels and of their squares per image and channel: (N, H, W, C) -> (N, 2, C)."""
     flat = images.reshape(len(images), -1, images.shape[3])
-    planes = np.ascontiguousarray(flat.transpose(0, 2, 1))  # sums are 8 times faster along the end
+    planes = np.ascontiguousarray(flat.transpose(0, 2, 1))  # 8 times faster along the last axis
     squares = np.square(planes, dtype=np.uint16)  # 255² fits
     return np.stack([values.sum(axis=2, dtype=np.int64) for values in (planes, squares)], axis=1)
 
@@ -58,7 +58,7 @@ def statistics_of_sums(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and std (C,) in [0, 1] from `row_sums` (N, 2, C) of images of `pixels` pixels each.
 
-    In Python's integers until the last division, so nothing saturates or cancels. A channel that
+    In Python integers until the last division, so nothing saturates or cancels. A channel that
     is the same everywhere gets std 1, so that normalising never divides by zero.
     """
     count = len(sums) * pixels
@@ -84,12 +84,12 @@ def channel_statistics(
 
 
 def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
-    """`data` with a stratified `fraction` of train held out as `val`; mean and std are of the rest.
+    """`data` with a stratified `fraction` of train held out as `val`; mean and std of the rest.
 
     The fingerprint stays: it names the data, not how train is used.
 
-    Raises ResightError where `fraction` is not in (0, 0.5], where the data has a val split of its
-    own, and where no class has an image to spare.
+    Raises ResightError if `fraction` is not in (0, 0.5], if the data has its own val split, or if
+    no class has an image to spare.
     """
     if data.val is not None:
         raise ResightError(
@@ -100,7 +100,8 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
     keep, held = stratified_split(data.train.labels, fraction, seed)
     if not len(held):
         raise ResightError(
-            f"no image to spare for --val: every class in {data.source} has one train image only"
+            f"no image to spare for --val: every class in {data.source} has only one train image; "
+            "add images or leave out --val"
         )
     train, val = (
         Split(data.train.images[rows], data.train.labels[rows], data.train.ids[rows])
@@ -119,20 +120,21 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
 def check_classes(
     where: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Notes on classes that lack images, and ResightError for what no training can start from.
+    """Notes on classes that lack images; ResightError if no training is possible.
 
-    `counts`: split name -> images of each class, the train split first (or, not yet split, "all").
+    `counts`: split name -> images per class, the train split first (or, not yet split, "all").
     """
     if len(classes) < 2:
         only = f"only one class ('{classes[0]}')" if classes else "no class"
         raise ResightError(
-            f"{only} in {where}: a classifier needs two at least, a folder of images each"
+            f"{only} in {where}: a classifier needs at least two; put the images of each class "
+            "into a sub-folder of its own"
         )
     train, *others = counts
     for split in others:
         if not sum(counts[split]):
             raise ResightError(
-                f"the {split} split of {where} has no image: put images into its class folders"
+                f"the {split} split of {where} has no images: put images into its class folders"
             )
     for index, name in enumerate(classes):
         if counts[train][index]:
@@ -141,11 +143,11 @@ def check_classes(
         if holders:
             known = [c for c, count in zip(classes, counts[train], strict=True) if count]
             raise ResightError(
-                f"class '{name}' is in the {holders[0]} split of {where} but not in train"
-                f"{nearest(name, known)}; both need the same class folders"
+                f"class '{name}' is in the {holders[0]} split of {where} but not in train: both "
+                f"need the same class folders{nearest(name, known)}"
             )
         raise ResightError(
-            f"class '{name}' in {where} has no image: put images into its folder or remove it"
+            f"class '{name}' in {where} has no images: put images into its folder or remove it"
         )
     return [note for split in others for note in _missing(split, classes, counts[split])]
 
@@ -153,13 +155,15 @@ def check_classes(
 def check_measured(
     where: str, classes: Sequence[str], counts: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """`check_classes` where a trained net is measured: all that it takes is an image to test."""
+    """Like `check_classes`, but to measure a trained net: one test image is enough."""
     split = "test" if "test" in counts else "all"
     if not sum(counts[split]):
         if counts.get("train") == counts[split]:
-            raise ResightError(f"{where} has no image to measure")
+            raise ResightError(
+                f"{where} has no images to evaluate: put images into its class folders"
+            )
         raise ResightError(
-            f"the test split of {where} has no image: put images into its class folders"
+            f"the test split of {where} has no images: put images into its class folders"
         )
     return _missing(split, classes, counts[split])
 
@@ -167,14 +171,15 @@ def check_measured(
 def _missing(split: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:
     names = [f"'{name}'" for name, count in zip(classes, counts, strict=True) if not count]
     if len(names) < 2:
-        return [f"class {n} has no image in {split}: its accuracy there is unknown" for n in names]
+        return [f"class {n} has no images in {split}: its accuracy there is unknown" for n in names]
     listed = ", ".join(names[:10]) + ", …" * (len(names) > 10)
     return [
-        f"{len(names)} classes have no image in {split} ({listed}): their accuracy there is unknown"
+        f"{len(names)} classes have no images in {split} ({listed}): their accuracy there is "
+        "unknown"
     ]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no name is near."""
+    """`; did you mean 'x'?`, or an empty string if no name is close."""
     hint = did_you_mean(name, known)
     return hint if hint.startswith("; did") else ""

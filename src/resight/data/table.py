@@ -1,4 +1,4 @@
-"""From images that were found to one decoded table, whatever the source: the one decoding loop."""
+"""From the images found to one decoded table, whatever the source: the only decoding loop."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from PIL import Image
 from resight.data.splits import row_sums
 from resight.data.types import Split
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[int, int], None]  # images done, total
 DIGEST_BYTES = 16
 ROWS_PER_TASK = 64
-ROWS_IN_HAND = 8  # decoded by a thread before it looks whether to stop
+ROWS_IN_HAND = 8  # decoded by a thread between checks for a stop
 MAX_THREADS = 8
-DECODING = threading.Lock()  # catch_warnings sets them for all threads: one table at a time
+DECODING = threading.Lock()  # catch_warnings affects all threads: one table at a time
 
 
 class FileStamp(NamedTuple):
@@ -38,11 +38,11 @@ class FileStamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """Images known by label and id, to be decoded into rows (image_size, image_size, channels).
+    """Images with labels and ids, to be decoded into rows (image_size, image_size, channels).
 
-    `parts`: (split, rows) in the order of the rows; one part "all" has yet to be split.
-    `fill(start, out)` decodes rows `start`, `start + 1`, … into `out` (n, H, W, C), leaves an
-    unreadable one zero and returns why: {row: reason}. Called from several threads.
+    `parts`: (split, rows) in the order of the rows; a single part "all" is yet to be split.
+    `fill(start, out)` decodes rows `start`, `start + 1`, … into `out` (n, H, W, C), leaves
+    unreadable ones zero and returns why: {row: reason}. Called from several threads.
     """
 
     labels: npt.NDArray[np.int64]
@@ -60,10 +60,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Found:
-    """A place that was understood, not yet read.
+    """A data source that was recognised, not yet read.
 
-    `read(image_size, channels)` lists its images, with channels None chosen by looking at them; it
-    is called only where the cache has no entry for `stamps`.
+    `read(image_size, channels)` lists its images (channels None: chosen from the images); it is
+    called only if the cache has no entry for `stamps`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Table:
 
     images: uint8 (N, H, W, C), maybe a read-only memory map; labels: int64 (N,); ids: (N,);
     digests: uint8 (N, 16), a hash of each image; sums: int64 (N, 2, C), see `row_sums`. With the
-    last two, statistics, duplicates and fingerprint of any split need no second look at pixels.
+    last two, statistics, duplicates and fingerprint of any split need no second pass over pixels.
     """
 
     images: npt.NDArray[np.uint8]
@@ -92,7 +92,7 @@ class Table:
     bad: dict[int, str]
 
     def split(self, rows: npt.NDArray[np.int64]) -> Split:
-        """The rows (sorted) as a Split: views where they follow one another, else copies."""
+        """The rows (sorted) as a Split: views if they are contiguous, else copies."""
         follow = len(rows) > 0 and int(rows[-1] - rows[0]) == len(rows) - 1
         index = slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
         return Split(self.images[index], self.labels[index], self.ids[index])
@@ -103,9 +103,9 @@ def decode_table(
 ) -> Table:
     """Decode every image of `listing` into `images` (`listing.shape`), in threads.
 
-    Threads and no processes: a user's script needs no main guard, and Pillow lets go of the
-    interpreter lock where it decodes and resizes. Ctrl-C, or an exception in `progress`, goes
-    through after the few images in hand.
+    Threads, not processes: a user's script needs no main guard, and Pillow releases the GIL while
+    it decodes and resizes. Ctrl-C, or an exception in `progress`, takes effect after the few images
+    being decoded.
     """
     total = len(listing.labels)
     digests = np.zeros((total, DIGEST_BYTES), dtype=np.uint8)
@@ -125,11 +125,11 @@ def decode_table(
         sums[rows] = row_sums(images[rows])
         return rows.stop - start, unreadable
 
-    # Loading Pillow's readers is not thread-safe: a second thread can miss those being loaded.
+    # Loading Pillow's readers is not thread-safe: a second thread may miss some of them.
     Image.init()
     done = 0
     with DECODING, warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on single files; what fails is in `bad`
+        warnings.simplefilter("ignore")  # Pillow's warnings about files; failures are in `bad`
         try:
             tasks = [pool.submit(task, start) for start in range(0, total, ROWS_PER_TASK)]
             for finished in as_completed(tasks):
@@ -155,7 +155,7 @@ def decode_table(
 
 
 def threads() -> int:
-    """As many as this process has cores, eight at most."""
+    """The number of cores of this process, at most eight."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(cores, MAX_THREADS)
@@ -170,7 +170,7 @@ def row_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def fingerprint(table: Table, splits: dict[str, npt.NDArray[np.int64]]) -> str:
-    """32 hex digits that depend on pixels, labels, ids, classes, splits; not on where they lie."""
+    """32 hex digits that depend on pixels, labels, ids, classes, splits; not on their location."""
     head = [table.images.shape[1:], table.classes, {name: len(splits[name]) for name in splits}]
     digest = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
     for rows in splits.values():

@@ -31,17 +31,17 @@ class ImageData:
     """A dataset, ready to train on. `mean` and `std`: float64 (C,), of `train`, in [0, 1]."""
 
     name: str  # "cifar10", or the folder's name
-    source: str  # what was asked for: a known name or an absolute path
+    source: str  # as requested: a known name or an absolute path
     classes: tuple[str, ...]
     train: Split
     test: Split
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
-    fingerprint: str  # of the decoded content of train and test, not of where it lies
+    fingerprint: str  # of the decoded content of train and test, not of its location
     val: Split | None = None
     notes: tuple[str, ...] = field(
         default=()
-    )  # one line each: what a user should know of this data
+    )  # one line each: what a user should know about this data
     bad: tuple[str, ...] = field(default=())  # ids of unreadable files that --skip-bad left out
 
     @property
@@ -54,7 +54,7 @@ class ImageData:
 
 
 def data_facts(data: ImageData) -> dict[str, Any]:
-    """What a run records of its data, and how it finds it again."""
+    """What a run records about its data, and how it finds it again."""
     return {
         "name": data.name,
         "source": data.source,

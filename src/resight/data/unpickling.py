@@ -1,4 +1,4 @@
-"""Pickles of CIFAR batches, read so that no stranger's code runs."""
+"""Read pickles of CIFAR batches without running any code that they contain."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from resight.errors import ResightError
 def unpickle(data: bytes, where: str) -> dict[str, Any]:
     """The dictionary in a CIFAR pickle, of Python 2 or 3, with str keys.
 
-    Only what arrays, bytes and str are made of is looked up. Raises ResightError naming `where`
-    for any other global, a truncated file or something that is no dictionary.
+    Only the globals that arrays, bytes and str need are loaded. Raises ResightError naming `where`
+    for any other global, a truncated file or anything but a dictionary.
     """
     try:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except ResightError as error:
         raise ResightError(f"{where} {error}") from error
-    except Exception as error:  # a damaged pickle can make the machine raise anything
+    except Exception as error:  # a damaged pickle can raise anything
         raise ResightError(
-            f"{where} is damaged or no CIFAR batch ({reason(error)}): download the data again"
+            f"{where} is damaged or not a CIFAR batch ({reason(error)}): download the data again"
         ) from error
     if not isinstance(content, dict):
-        raise ResightError(f"{where} holds a {type(content).__name__}, not the dictionary of CIFAR")
+        raise ResightError(
+            f"{where} contains a {type(content).__name__}, not the dictionary of a CIFAR batch: "
+            "download the data again"
+        )
     return {text(key): value for key, value in content.items()}
 
 
@@ -38,14 +41,14 @@ def text(value: object) -> str:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 2's protocol 2 writes bytes in Python 3; no other codec is wanted."""
+    """How Python 3 writes bytes in pickle protocol 2; no other codec is needed."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"codec {encoding}")
+        raise pickle.UnpicklingError(f"unexpected codec {encoding}")
     return text.encode("latin1")
 
 
 def _builder(protocol: int) -> Callable[..., Any]:
-    """The function by which numpy rebuilds an array, wherever this version of numpy keeps it."""
+    """The function that rebuilds an array, wherever this version of numpy has it."""
     return cast(Callable[..., Any], np.empty(0).__reduce_ex__(protocol)[0])
 
 
@@ -67,5 +70,5 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise ResightError(
                 f"asks for {module_name}.{global_name}, which no CIFAR batch needs: not loaded, "
-                "it could run a stranger's code; use the official files"
+                "as it could run harmful code; use the official files"
             ) from None
