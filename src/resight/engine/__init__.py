@@ -1,1 +1,1 @@
-"""What makes a training step: the runtime, the state, the step and its executors."""
+"""What makes up a training step: the runtime, the state, the step and its executors."""

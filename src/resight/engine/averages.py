@@ -1,9 +1,8 @@
-"""Averaged weights: the copy of a net that is evaluated in its stead.
+"""Averaged weights: a copy of the net that is evaluated in its place.
 
-An average says how far its next update goes, `weight(step, total_steps)`, and goes there,
-`update(model, weight)`. The weight may be a tensor () on the device: an update reads nothing back,
-so it can be captured. Constructors copy what is there, so weights are loaded (and a stem is
-whitened) before.
+`weight(step, total_steps)` is how far the next update goes, `update(model, weight)` makes it. The
+weight may be a tensor () on the device: an update reads nothing back, so it can be captured.
+Constructors copy the current weights, so load them (and whiten a stem) first.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from resight.recipe.settings import Train
 
 
 def make_averages(model: nn.Module, settings: Train) -> Averages | None:
-    """What the recipe averages by; None: its net is evaluated as it is."""
+    """The recipe's averages; None if the net itself is evaluated."""
     if settings.ema:
         return Ema(model, settings.ema)
     return Lookahead(model, settings.lookahead) if settings.lookahead else None
 
 
 def ema_weight(decay: float, step: int) -> float:
-    """What is taken of the weights after step number `step` (from 0): 1 - d.
+    """The share of the weights after step number `step` (from 0) in the average: 1 - d.
 
     d warms up as `min(decay, (1 + t) / (10 + t))`, so a short run is not held back by its first
     weights.
@@ -43,7 +42,7 @@ class Ema:
         self.decay = decay
 
     def weight(self, step: int, total_steps: int) -> float:
-        """`ema_weight`, whatever the total."""
+        """`ema_weight`; the total does not matter."""
         return ema_weight(self.decay, step)
 
     @torch.no_grad()
@@ -56,13 +55,13 @@ class Ema:
 
 
 class Lookahead:
-    """Every `every` steps the slow weights, float buffers too, go towards the net's, and the net's
-    are set to the slow ones: `slow = d slow + (1 - d) net`, `net = slow`. Integer buffers of the
-    slow net are set to the net's.
+    """Every `every` steps the slow weights, float buffers too, move towards the net's, and the
+    net's are set to the slow ones: `slow = d slow + (1 - d) net`, `net = slow`. Integer buffers of
+    the slow net are set to the net's.
 
-    After t of T steps d = 0.95^every (t/T)³: at first the slow weights follow at once, at the end
-    they average. What the net learned after the last such step is not in them. From airbench94,
-    https://github.com/KellerJordan/cifar10-airbench; the idea is Zhang et al. 2019's,
+    After t of T steps d = 0.95^every (t/T)³: at first the slow weights follow immediately, at the
+    end they average. They lack what the net learned after the last such step. From airbench94,
+    https://github.com/KellerJordan/cifar10-airbench; the idea is from Zhang et al. 2019,
     https://arxiv.org/abs/1907.08610.
     """
 
@@ -72,7 +71,7 @@ class Lookahead:
         self.every = every
 
     def weight(self, step: int, total_steps: int) -> float:
-        """1 - d after step number `step` (from 0); 0.0 where nothing is due."""
+        """1 - d after step number `step` (from 0); 0.0 if no update is due."""
         done = step + 1
         if done % self.every:
             return 0.0
@@ -80,7 +79,7 @@ class Lookahead:
 
     @torch.no_grad()
     def update(self, model: nn.Module, weight: float | Tensor) -> None:
-        """At a weight of 0 both nets stay as they are."""
+        """With a weight of 0 both nets stay unchanged."""
         slow, counts = _tensors(self.model)
         fast, new_counts = _tensors(model)
         if isinstance(weight, Tensor):
@@ -117,7 +116,7 @@ def _move(averages: list[Tensor], sources: list[Tensor], weight: float | Tensor)
 
 
 def _copy_where(due: Tensor, targets: list[Tensor], sources: list[Tensor]) -> None:
-    """Copy if `due`, a tensor: times 1 or 0, which is exact and no branch."""
+    """Copy if `due`, a tensor: a product with 1 or 0 is exact and needs no branch."""
     chosen = torch._foreach_mul(sources, due.to(targets[0].dtype))
     torch._foreach_mul_(targets, (~due).to(targets[0].dtype))
     torch._foreach_add_(targets, chosen)

@@ -1,11 +1,11 @@
-"""The whole step as one CUDA graph: `Captured` replays what `Eager` does, at less cost of Python.
+"""The whole step as one CUDA graph: `Captured` replays what `Eager` does, without Python overhead.
 
-Everything that a step reads lies in tensors that stay where they are: the epoch's plan, its rates,
-a counter that says which row of them is next, and the state. Before a replay nothing is passed; the
-epoch's numbers are copied into their places once.
+Everything that a step reads is in tensors that stay in place: the epoch's plan, its rates, a
+counter that selects their next row, and the state. Nothing is passed to a replay; the epoch's
+numbers are copied in once.
 
-The order (design 4): build, load, warm up on a snapshot, restore in place, capture, and from then
-on only copy into what exists.
+The order: build, load, warm up on a snapshot, restore in place, capture, and from then on only copy
+into existing tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from resight.errors import ResightWarning, first_line
 
 @dataclass(frozen=True)
 class _Kind:
-    """What tells one recording from another: its batch, and what this step does beside."""
+    """What distinguishes recordings: the size of the batch, and what else the step does."""
 
     images: int
     small: bool
@@ -38,12 +38,13 @@ class _Kind:
 class Captured:
     """Replays recorded steps. It must give `Eager`'s losses: the same body is recorded.
 
-    What Python decides in a step (the batch's size, smaller images, whether averages move) tells
-    recordings apart; what changes from step to step is read from tables by `_counter`.
+    There is one recording per combination of what Python decides in a step (the batch's size,
+    smaller images, whether averages move); what changes from step to step is read from tables by
+    `_counter`.
     """
 
     def __init__(self, context: StepContext, graphs: Graphs | None = None) -> None:
-        """graphs: CUDA's own unless given."""
+        """graphs: CUDA's own by default."""
         self.context = context
         state, device, steps = context.state, context.runtime.device, context.steps
         self._graphs = graphs or CudaGraphs(device)
@@ -58,14 +59,14 @@ class Captured:
         self._plan: EpochPlan | None = None
         self._average: tuple[float, ...] = ()
         self._next = 0
-        self._instead: Eager | None = None  # where no recording succeeds
+        self._instead: Eager | None = None  # if recording fails
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
-        """Load the epoch's numbers, and record what of its steps was not recorded yet."""
+        """Load the epoch's numbers, and record those of its steps that were not recorded yet."""
         if self._instead:
             self._instead.begin(plan, rates, first)
             return
-        assert rates.momenta is None, "momentum is a number of Python's: Eager cycles it"
+        assert rates.momenta is None, "momentum is a Python number: only Eager cycles it"
         self._average = rates.average
         state = self.context.state
         self._table[: len(rates)].copy_(rates.table(state.optimizer))
@@ -79,9 +80,9 @@ class Captured:
                 kind = self._kind(position, state.step + position - first)
                 if kind not in self._replays:
                     self._replays[kind] = self._record(kind, position)
-        except RuntimeError as error:  # also of out of memory, which Eager will then say
-            self._replays.clear()  # and the memory that they hold
-            state.optimizer.zero_grad(set_to_none=True)  # left where the recording broke off
+        except RuntimeError as error:  # also out of memory, which Eager will then report
+            self._replays.clear()  # and free their memory
+            state.optimizer.zero_grad(set_to_none=True)  # left by the failed recording
             warnings.warn(
                 f"the step could not be captured as a CUDA graph ({first_line(error)}): falling "
                 "back to eager execution, same results; --executor eager silences this",
@@ -107,7 +108,7 @@ class Captured:
         return self._loss, self._correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        """A step on any images, as it comes: what `Eager.train_on` does."""
+        """A step on any images, run eagerly: what `Eager.train_on` does."""
         return Eager(self.context).train_on(index, plan)
 
     def _kind(self, position: int, step: int) -> _Kind:
@@ -119,7 +120,7 @@ class Captured:
         )
 
     def _record(self, kind: _Kind, position: int) -> Callable[[], None]:
-        """Warm up and record the step of `kind` at `position`; the state is as before."""
+        """Warm up and record the step of `kind` at `position`; the state is unchanged."""
         before = self.context.state.snapshot()
 
         def body() -> None:
@@ -133,7 +134,7 @@ class Captured:
             self._graphs.warm_up(warm)
         finally:
             self.context.state.restore(before)
-        self._counter.fill_(position)  # a row that exists, if `record` looks
+        self._counter.fill_(position)  # a valid row, in case `record` reads it
         return self._graphs.record(body)
 
     def _body(self, kind: _Kind) -> None:
@@ -154,7 +155,7 @@ class Captured:
 
 
 def _own(plan: EpochPlan) -> EpochPlan:
-    """A plan in tensors of its own, which later plans are copied into."""
+    """A copy of the plan, whose tensors later plans are copied into."""
     return EpochPlan(*(None if t is None else t.clone() for t in _tensors(plan)))  # type: ignore[arg-type]
 
 

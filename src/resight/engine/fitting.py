@@ -1,4 +1,4 @@
-"""A recipe and a runtime fitted to each other: what is refused, and how large batches are run."""
+"""Fit a recipe and a runtime to each other: what is refused, and how large batches are run."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
 from resight.recipe.recipe import Recipe
 
-PIECE_IMAGES = 256  # that a CPU's caches hold between two layers
+PIECE_IMAGES = 256  # that fit a CPU's caches between two layers
 LARGE_BATCH = 512
-FUSED_STEPS = 1000  # compiling the kernels takes seconds, which a shorter training does not save
+FUSED_STEPS = 1000  # compiling the kernels takes seconds, which shorter trainings don't win back
 
 
 def check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
-    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no spread.
+    """Refuse a batch of one image where the net's last map is 1×1: batch norm has no variance.
 
     piece: images that go through the net at a time; 0 for the whole batch.
     """
     net, batch, n = recipe.model.facts, recipe.train.batch_size, len(data.train)
-    size = recipe.schedule.small_px or recipe.data.image_size  # at first
+    size = recipe.schedule.small_px or recipe.data.image_size  # in the first epochs
     if not net.batch_norm or net.last_map(size) > 1:
         return
     piece = piece or batch
     batches = {min(batch, n)} | ({n % batch} if recipe.train.last_batch == "keep" else set())
     if any(min(piece, images) == 1 or images % piece == 1 for images in batches):
         what = f"train.batch_size = {batch}"
-        what += f" in pieces of {piece} makes a piece" if piece < batch else " makes a batch"
+        what += f" in pieces of {piece} gives a piece" if piece < batch else " gives a batch"
         raise ResightError(
-            f"{what} of one image of {n}, and batch norm needs two at {size} px; change it or "
-            "--set train.last_batch=drop"
+            f"{what} of one image ({n} training images): batch norm needs at least two at {size} "
+            "px; change the batch size or add --set train.last_batch=drop"
         )
 
 
 def check_lookahead(recipe: Recipe, steps: int) -> None:
-    """Refuse an average that no step of the training would come to."""
+    """Refuse a lookahead longer than the training, which would never average."""
     total = recipe.schedule.epochs * steps
     if recipe.train.lookahead > total:
         raise ResightError(
@@ -61,23 +61,23 @@ def check_width(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
-    """`runtime` fitted to what is trained: pieces of the batch that a CPU's caches hold; on a GPU
-    fused kernels where the training is long enough to earn their compiling, and the eager executor
-    where a step can't be captured."""
+    """`runtime` fitted to what is trained: on a CPU pieces of the batch that fit its caches; on a
+    GPU fused kernels if the training is long enough for compiling them to pay off, and the eager
+    executor if a step can't be captured."""
     if runtime.on_cpu:
         return _in_pieces(recipe, runtime)
     runtime = dataclasses.replace(runtime, fused=fuses(total_steps))
     if runtime.executor != "captured":
         return runtime
     if not train.resident:
-        why = "the images are streamed from the disk"
+        why = "the images are streamed from disk"
     elif recipe.optimizer.cycle_momentum:
-        why = "torch's momentum can't be a tensor, so it is not cycled inside a graph"
+        why = "torch's momentum can't be a tensor, so a CUDA graph can't cycle it"
     else:
         return runtime
     if runtime.reasons.get("executor") == "asked for":
         warnings.warn(
-            f"--executor captured is ignored: {why}; each operation is run as it comes",
+            f"--executor captured is ignored: {why}; using eager execution",
             ResightWarning,
             stacklevel=2,
         )
@@ -92,21 +92,21 @@ def fuses(total_steps: int) -> bool:
 def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
     """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
 
-    With group norm that changes nothing but the rounding. Batch norm's statistics are then a
-    piece's, so that the usual batches, up to 512 images, stay whole.
+    With group norm that changes only the rounding. Batch norm's statistics are then per piece, so
+    the usual batches, up to 512 images, stay whole.
     """
     batch, has_batch_norm = recipe.train.batch_size, recipe.model.facts.batch_norm
     if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
         return runtime
     size = -(-batch // -(-batch // PIECE_IMAGES))
-    why = f"a batch of {batch} goes through in pieces of {size}, which the caches hold"
-    why += ": batch norm's statistics are of a piece" if has_batch_norm else ""
+    why = f"a batch of {batch} is processed in pieces of {size}, which fit the caches"
+    why += "; batch norm's statistics are per piece" if has_batch_norm else ""
     reasons = {**runtime.reasons, "micro_batch": why}
     return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
 
 
 def slow_norms(model: nn.Module, share: float) -> None:
-    """Let running statistics move as far in all pieces of a batch as they would in the whole."""
+    """Make running statistics move as far over all pieces of a batch as over the whole batch."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
             module.momentum = 1 - (1 - module.momentum) ** share

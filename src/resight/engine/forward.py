@@ -18,17 +18,17 @@ from resight.errors import ResightWarning, first_line
 
 Tta = Literal["none", "flip", "flip-shift"]
 SHIFT_PX = 1
-EVAL_PIXELS_CPU = 250 * 32**2  # what the caches hold of a layer
+EVAL_PIXELS_CPU = 250 * 32**2  # so that a layer fits the caches
 EVAL_PIXELS_CUDA = 2000 * 32**2
-VIEWS: dict[Tta, int] = {"none": 1, "flip": 2, "flip-shift": 6}  # forward passes an image
+VIEWS: dict[Tta, int] = {"none": 1, "flip": 2, "flip-shift": 6}  # forward passes per image
 
 
 def logits_of(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
     """Logits float32 (B, K) of normalised images (B, C, H, W).
 
-    "flip": the mean of an image's and its mirror's. "flip-shift": half of that, and a quarter each
-    of the same of the image moved by one pixel up-left and down-right, its edge reflected
-    (airbench's).
+    "flip": the mean over an image and its mirror image. "flip-shift": half of that, plus a quarter
+    each of the same for the image shifted by one pixel up-left and down-right, with reflected edges
+    (as in airbench).
     """
 
     def both(view: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def logits_of(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
 def eager(
     model: nn.Module, split: DeviceSplit, runtime: Runtime, tta: Tta
 ) -> Callable[[int, int], Tensor]:
-    """Logits of images [start, stop) of `split`, each operation as it comes."""
+    """Logits of images [start, stop) of `split`, computed eagerly."""
 
     def forward(start: int, stop: int) -> Tensor:
         images = split.plain(start, stop)
@@ -95,20 +95,19 @@ def predict(
 class Forwards:
     """Passes that are recorded once for each model, split and batch size, and replayed.
 
-    Models must be in eval mode when they come first, their tensors must stay where they are, and
-    splits must be on the device. What is recorded keeps both alive. Where no recording succeeds,
-    each operation is run as it comes.
+    Models must be in eval mode when first used, their tensors must stay in place, and splits must
+    be on the device. A recording keeps both alive. If recording fails, execution is eager.
     """
 
     def __init__(self, runtime: Runtime, graphs: Graphs | None = None) -> None:
-        """graphs: CUDA's own unless given."""
+        """graphs: CUDA's own by default."""
         self._runtime = runtime
         self._graphs = graphs or CudaGraphs(runtime.device)
         self._kept: dict[tuple[int, int, int, Tta], _Recorded] = {}
         self._refused = False
 
     def of(self, model: nn.Module, split: DeviceSplit, tta: Tta) -> Callable[[int, int], Tensor]:
-        """What `eager` gives, by replay."""
+        """Like `eager`, by replay."""
         plain = eager(model, split, self._runtime, tta)
 
         def forward(start: int, stop: int) -> Tensor:
@@ -120,7 +119,7 @@ class Forwards:
                     self._kept[key] = _Recorded(
                         model, split, self._runtime, tta, stop - start, self._graphs
                     )
-            except RuntimeError as error:  # also of out of memory, which `plain` will then say
+            except RuntimeError as error:  # also out of memory, which `plain` will then report
                 self._refuse(error)
                 return plain(start, stop)
             return self._kept[key](start)
@@ -129,7 +128,7 @@ class Forwards:
 
     def _refuse(self, error: RuntimeError) -> None:
         self._refused = True
-        self._kept.clear()  # and the memory that they hold
+        self._kept.clear()  # and free their memory
         warnings.warn(
             f"the evaluation could not be captured as a CUDA graph ({first_line(error)}): falling "
             "back to eager execution, same results",
@@ -139,7 +138,7 @@ class Forwards:
 
 
 class _Recorded:
-    """One recorded pass over `images` images that begin wherever it is told."""
+    """One recorded pass over `images` consecutive images, from any start."""
 
     def __init__(
         self,

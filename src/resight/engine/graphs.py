@@ -1,4 +1,4 @@
-"""Work recorded once and played back: CUDA graphs behind two verbs, so that tests need none."""
+"""Work recorded once and replayed: CUDA graphs behind two methods, so that tests need no GPU."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Protocol
 
 import torch
 
-WARM_UPS = 3  # cuDNN chooses its algorithms and the allocator settles
+WARM_UPS = 3  # cuDNN chooses its algorithms and the allocator settles down
 
 
 class Graphs(Protocol):
-    """What records work and plays it back: CUDA's graphs, or a stand-in for tests."""
+    """Records work and replays it: CUDA graphs, or a stand-in for tests."""
 
     def warm_up(self, body: Callable[[], None]) -> None:
-        """Run `body` as often as it takes until a recording of it allocates nothing new."""
+        """Run `body` until a recording of it allocates nothing new."""
 
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
-        """Record `body` without running it. The result runs what was recorded."""
+        """Record `body` without running it. The result replays the recording."""
 
 
 class CudaGraphs:
-    """CUDA graphs that share one pool of memory: the last, smaller batch reuses the others'."""
+    """CUDA graphs with one shared memory pool: the last, smaller batch reuses the others'."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -34,7 +34,7 @@ class CudaGraphs:
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     body()
-        finally:  # whatever comes next overwrites what it may still be writing
+        finally:  # what comes next must not overlap with its last writes
             torch.cuda.current_stream(self._device).wait_stream(stream)
 
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
@@ -44,5 +44,5 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 body()
         finally:
-            torch.cuda.set_stream(stream)  # torch stays on its own where a capture fails
+            torch.cuda.set_stream(stream)  # torch stays on its capture stream if a capture fails
         return graph.replay

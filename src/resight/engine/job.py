@@ -41,8 +41,8 @@ from resight.recipe.recipe import Recipe
 
 CUDA_LOG_STEPS = 32
 LR_TEST_STEPS = 200
-WHITENING_PIXELS = 5000 * 32**2  # airbench's images
-FEWEST_LR_TEST_STEPS = 50  # where an epoch has fewer: 50 cheap steps draw a curve, 5 don't
+WHITENING_PIXELS = 5000 * 32**2  # as many as in airbench
+MIN_LR_TEST_STEPS = 50  # if an epoch has fewer: 50 cheap steps make a curve, 5 don't
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Job:
     state: TrainState
     executor: Executor
     train: DeviceSplit
-    monitor: DeviceSplit  # validation where there is one, else test: measured each epoch
+    monitor: DeviceSplit  # validation if there is one, else test: measured each epoch
     test: DeviceSplit
     steps_per_epoch: int
-    forwards: Forwards | None = None  # recorded passes, where steps are recorded too
+    forwards: Forwards | None = None  # recorded passes, if steps are recorded too
 
     @property
     def context(self) -> StepContext:
@@ -71,14 +71,14 @@ class Job:
 
     @property
     def lr_test_steps(self) -> int:
-        """How many steps the LR test takes at most: on a CPU an epoch's, but no fewer than 50."""
+        """The most steps of an LR test: on a CPU those of one epoch, but at least 50."""
         if not self.runtime.on_cpu:
             return LR_TEST_STEPS
-        return max(FEWEST_LR_TEST_STEPS, min(LR_TEST_STEPS, self.steps_per_epoch))
+        return max(MIN_LR_TEST_STEPS, min(LR_TEST_STEPS, self.steps_per_epoch))
 
     @property
     def log_interval(self) -> int:
-        """Steps between two looks at the losses; on a GPU each look waits for the device."""
+        """Steps between two readings of the losses; on a GPU each one waits for the device."""
         return 1 if self.runtime.on_cpu else CUDA_LOG_STEPS
 
     @property
@@ -97,7 +97,7 @@ class Job:
         return plan.to(self.runtime.device)
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
-        """Train at each of `lrs` in turn, epoch after epoch from the first; the losses."""
+        """Train one step at each of `lrs`, epoch after epoch from the first; yields the losses."""
         for first in range(0, len(lrs), self.steps_per_epoch):
             some = lrs[first : first + self.steps_per_epoch]
             plan = self.plan(first // self.steps_per_epoch)
@@ -127,7 +127,7 @@ def prepare(
 
 
 def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
-    """A `Job` at step 0 of data that is loaded."""
+    """A `Job` at step 0 for loaded data."""
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
     check_width(recipe, runtime)
     check_lookahead(recipe, steps)
@@ -150,13 +150,13 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
         slow_norms(state.model, piece / recipe.train.batch_size)
     executor = _executor(StepContext(state, recipe, runtime, train, steps))
     recorded = runtime.executor == "captured" and monitor.resident and test.resident
-    recorded &= recipe.evaluate.when == "each-epoch"  # a recording pays for itself by replays
+    recorded &= recipe.evaluate.when == "each-epoch"  # recording pays off only if replayed
     forwards = Forwards(runtime) if recorded else None
     return Job(recipe, data, runtime, state, executor, train, monitor, test, steps, forwards)
 
 
 def with_recipe(job: Job, recipe: Recipe) -> Job:
-    """`job` at another schedule: the same weights and images, the runtime fitted to it.
+    """`job` with another schedule: the same weights and images, the runtime fitted to it.
 
     Raises `ResightError`.
     """
@@ -175,7 +175,7 @@ def _executor(context: StepContext) -> Executor:
 
 
 def _sample(train: DeviceSplit) -> Tensor:
-    """Images from all over the split, of a folder sorted by class too: float (n, C, H, W)."""
+    """Images from the whole split, as a folder is sorted by class: float (n, C, H, W)."""
     n = len(train)
     most = max(1, WHITENING_PIXELS // train.images.shape[1] ** 2)
     places = torch.linspace(0, n - 1, min(n, most)).round().long()
@@ -184,7 +184,7 @@ def _sample(train: DeviceSplit) -> Tensor:
 
 
 def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:
-    """A split on the device if it fits in half of its free memory, else streamed from its map."""
+    """A split on the device if it fits in half of its free memory, else streamed from disk."""
     images = getattr(data, split)
     return DeviceSplit.place(
         images,
@@ -202,7 +202,7 @@ def open_data(
     skip_bad: bool = False,
     decoding: Callable[[int, int], None] | None = None,
 ) -> ImageData:
-    """The recipe's data, or `data` in its place, with the validation split it wants."""
+    """The recipe's data, or `data` in its place, with the recipe's validation split."""
     if not isinstance(data, ImageData):
         data = load_data(
             data if data is not None else recipe.data.source,
@@ -213,8 +213,8 @@ def open_data(
         )
     elif data.image_size != recipe.data.image_size:
         raise ResightError(
-            f"the images are of {data.image_size} px and the recipe is for "
-            f"{recipe.data.image_size}: set data.image_size = {data.image_size}"
+            f"the images are {data.image_size} px wide and the recipe expects "
+            f"{recipe.data.image_size} px: set data.image_size = {data.image_size}"
         )
     if recipe.data.val_fraction:
         data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-_EPS = 1e-7  # beside a norm
+_EPS = 1e-7  # keeps norms above 0
 
 
 def newton_schulz(u: Tensor, steps: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Nearly the orthogonal factor of each matrix of `u` (B, rows, cols), as `dtype`.
+    """Approximately the orthogonal factor of each matrix of `u` (B, rows, cols), as `dtype`.
 
-    A step is X ← 3.4445 X + (-4.7750 A + 2.0315 A A) X with A = X Xᵀ, from X = U / ‖U‖ on. Three
-    bring each singular value from above 0.02 ‖U‖ to between 0.68 and 1.21 and leave its vectors
-    alone. The quintic is Keller Jordan's, https://kellerjordan.github.io/posts/muon.
+    A step is X ← 3.4445 X + (-4.7750 A + 2.0315 A A) X with A = X Xᵀ, from X = U / ‖U‖. Three steps
+    bring each singular value above 0.02 ‖U‖ to between 0.68 and 1.21 and leave its vectors
+    unchanged. The quintic is Keller Jordan's, https://kellerjordan.github.io/posts/muon.
     """
     norm = torch.linalg.vector_norm(u, dim=(1, 2), keepdim=True, dtype=torch.float32)
     x = (u / (norm + _EPS)).to(dtype)
     tall = x.shape[1] > x.shape[2]
     if tall:
-        x = x.mT  # A is the smaller one then
+        x = x.mT  # so that A is the smaller product
     for _ in range(steps):
         a = torch.bmm(x, x.mT)
         b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
@@ -37,10 +37,10 @@ class Muon(torch.optim.Optimizer):
 
     A convolution (out, in, h, w) is a matrix of `out` rows. It is first scaled to the norm √out;
     then M ← momentum · M + G and W ← W - lr · `newton_schulz`(G + momentum · M), all matrices of a
-    shape at once. Of its group's settings it has no use for `weight_decay`.
+    shape at once. Its group's `weight_decay` is not used.
 
-    The momentum is there from the start, zeros. `lr` may be a tensor () on the device: a step reads
-    nothing back and replaces no tensor that lives on, so it can be captured. The split of a net
+    The momentum exists from the start, as zeros. `lr` may be a tensor () on the device: a step
+    reads nothing back and replaces no persistent tensor, so it can be captured. The split of a net
     between the two is that of airbench94_muon, https://github.com/KellerJordan/cifar10-airbench.
     """
 
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Parameters without a gradient stay as they are."""
+        """Parameters without a gradient stay unchanged."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -100,7 +100,7 @@ def _muon_step(
     updates: list[Tensor] = []
     for indices in by_shape.values():
         stacked = torch.stack([_as_matrix(directions[i]) for i in indices])
-        # fp32 before the LR: a product in bf16 would lose what NS kept
+        # fp32 before the LR: a product in bf16 would lose precision
         update = newton_schulz(stacked, group["newton_schulz_steps"]).float() * group["lr"]
         order += indices
         updates += [
@@ -110,7 +110,7 @@ def _muon_step(
 
 
 def _rescale(weights: list[Tensor]) -> None:
-    """Each to the norm √(its outputs); zeros stay zeros."""
+    """Scale each to the norm √(its outputs); zeros stay zeros."""
     factors = torch._foreach_norm(weights)
     torch._foreach_clamp_min_(factors, _EPS)
     torch._foreach_reciprocal_(factors)

@@ -1,8 +1,8 @@
-"""Optimizers of a recipe, their parameter groups, and the LR of each group.
+"""A recipe's optimizer, its parameter groups, and the LR of each group.
 
-Beside torch's own keys a group has `lr_scale`, its LR over the recipe's, and `stem`: whether it is
-the bias of a whitening stem, whose LR may follow a schedule of its own. The first group's LR is the
-recipe's.
+In addition to torch's own keys a group has `lr_scale`, its LR divided by the recipe's, and `stem`:
+whether it is the bias of a whitening stem, whose LR may have its own schedule. The first group's LR
+is the recipe's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resight.recipe.settings import Adam, Muon, Optimizer, Sgd
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """torch's own optimizer, fused, or `muon.Muon`; its state made at once: zeros.
+    """torch's own optimizer, fused, or `muon.Muon`; its state created now, as zeros.
 
     State that exists from the start makes a snapshot complete at any step. The LR is 0 until a step
     sets it. Which parameters are in which group: `_split`.
@@ -31,7 +31,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     if isinstance(settings, Sgd):
         momentum = settings.momentum
         if settings.cycle_momentum and not momentum:
-            momentum = MOMENTUM_RANGE[0]  # never 0 in the cycle, and at 0 torch makes no state
+            momentum = MOMENTUM_RANGE[0]  # never 0 in the cycle, and at 0 torch creates no state
         optimizer = torch.optim.SGD(
             groups, lr=0.0, momentum=momentum, nesterov=settings.nesterov, fused=True
         )
@@ -47,7 +47,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 def group_rates(
     optimizer: torch.optim.Optimizer, lr: float, stem_lr: float | None = None
 ) -> list[float]:
-    """The LR of each group where the recipe's is `lr`, and the stem's `stem_lr` (None: as `lr`)."""
+    """The LR of each group where the recipe's is `lr`, and the stem's `stem_lr` (None: `lr`)."""
     return [
         (stem_lr if group["stem"] and stem_lr is not None else lr) * group["lr_scale"]
         for group in optimizer.param_groups
@@ -57,7 +57,7 @@ def group_rates(
 def set_rates(
     optimizer: torch.optim.Optimizer, rates: Sequence[float], momentum: float | None
 ) -> None:
-    """The groups' LRs of the next step, and its momentum or beta1 where that is cycled.
+    """Set the groups' LRs for the next step, and momentum or beta1 if that is cycled.
 
     An LR that is a tensor is filled in place.
     """
@@ -87,7 +87,7 @@ def use_tensor_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> 
 
 @torch.no_grad()
 def set_tensor_rates(optimizer: torch.optim.Optimizer, rates: Tensor) -> None:
-    """Copy `rates` (groups,), a row of a table on the device, into the LRs; nothing is waited for.
+    """Copy `rates` (groups,), a row of a table on the device, into the LRs, without waiting.
 
     Only after `use_tensor_rates`.
     """
@@ -97,8 +97,8 @@ def set_tensor_rates(optimizer: torch.optim.Optimizer, rates: Tensor) -> None:
 
 
 def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
-    """The parts that hold a parameter. A scaled part's decay is divided by its scale, so that
-    LR · decay is the recipe's; `decay = "weights"`: none for parameters of one dimension."""
+    """The parts that are not empty. A scaled part's decay is divided by its scale, so that
+    LR · decay is the recipe's; `decay = "weights"`: no decay for parameters of one dimension."""
     groups = []
     for parameters, scale, keys in _split(model, settings):
         if not parameters:
@@ -114,11 +114,11 @@ Group = tuple[list[nn.Parameter], float, dict[str, Any]]  # parameters, LR scale
 
 
 def _split(model: nn.Module, settings: Optimizer) -> list[Group]:
-    """What is trained, cut up: always in this order, each parameter once.
+    """The trainable parameters in parts: always in this order, each parameter once.
 
-    Muon: 4-D weights, other weights, 1-D parameters, the stem's; all but the first by SGD.
-    SGD and Adam: weights, with them (`decay = "weights"`: after them) 1-D parameters; the norms'
-    biases if they have an LR of their own; the stem's. The stem is the module named `whiten`.
+    Muon: 4-D weights, other weights, 1-D parameters, the stem's; all but the first use SGD.
+    SGD and Adam: weights together with 1-D parameters (in two parts if `decay = "weights"`); the
+    norms' biases if they have their own LR; the stem's. The stem is the module named `whiten`.
     """
     stem = _trained(getattr(model, "whiten", None))
     stem_ids = {id(p) for p in stem}
@@ -162,7 +162,7 @@ def _norm_biases(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Let the optimizer allocate with a step of LR 0, then zero what it allocated."""
+    """Let the optimizer allocate its state in a step with LR 0, then zero it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.detach().clone() for p in parameters]
     for parameter in parameters:

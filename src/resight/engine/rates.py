@@ -1,6 +1,6 @@
-"""`Rates`: what an epoch's steps are told, a row a step, computed before the first of them.
+"""`Rates`: LRs and the like of an epoch's steps, one row per step, computed before the first.
 
-A GPU reads its row by a counter of its own, so a captured step needs no word from Python.
+A GPU reads its row with its own counter, so a captured step needs nothing from Python.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from resight.recipe.settings import Schedule
 
 @dataclass(frozen=True)
 class Rates:
-    """Of each of S steps: lr; stem, the LR of a whitening stem's bias; average, how far averaged
-    weights move towards the net's (0: not at all); momenta, cycled momentum or beta1 (None: it
-    stands still)."""
+    """For each of S steps: lr; stem, the LR of a whitening stem's bias; average, how far averaged
+    weights move towards the net's (0: not at all); momenta, cycled momentum or beta1 (None: it is
+    constant)."""
 
     lr: tuple[float, ...]
     stem: tuple[float, ...]
@@ -50,7 +50,7 @@ def epoch_rates(
     steps: int,
     flat: float | None = None,
 ) -> Rates:
-    """The rates of `epoch` (from 0) of `steps`; `flat`: the LR of all its steps (plateau)."""
+    """The rates of `epoch` (from 0) with `steps` steps; `flat`: the LR of all of them (plateau)."""
     places = range(epoch * steps, (epoch + 1) * steps)
     lrs = [lr_at(schedule, step, steps) if flat is None else flat for step in places]
     stems = [stem_lr_at(schedule, step, steps, lr) for step, lr in zip(places, lrs, strict=True)]
@@ -64,7 +64,7 @@ def epoch_rates(
 
 
 def given_rates(state: TrainState, lrs: Sequence[float], total: int) -> Rates:
-    """Rates of the steps after `state.step` at `lrs`, those of an LR test; of `total` steps."""
+    """Rates of an LR test's steps, from `state.step` on, at `lrs`; total: the training's steps."""
     places = range(state.step, state.step + len(lrs))
     return Rates(tuple(lrs), tuple(lrs), _weights(state, places, total), None)
 

@@ -1,4 +1,4 @@
-"""`Runtime`: how a recipe runs here. Chosen once, with a reason each, and recorded in the run."""
+"""`Runtime`: how a recipe runs on this machine. Chosen once, with reasons, recorded in the run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from resight.errors import ResightError, ResightWarning
 Precision = Literal["fp32", "bf16", "fp16"]
 Execution = Literal["eager", "captured"]
 
-# fp16's smallest numbers are too large for gradients of a mean loss; one scale, a power of two
+# in fp16 the gradients of a mean loss would underflow; one fixed scale, a power of two
 LOSS_SCALE_FP16 = 1024.0
-# cuDNN times this many algorithms a convolution; all of them cost seconds of start-up
+# cuDNN times this many algorithms per convolution; all of them would take seconds at start-up
 BENCHMARK_LIMIT = 4
 
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """What a call asks of the runtime; "auto" leaves it to `Runtime.choose`."""
+    """What a call requests; `Runtime.choose` decides what is "auto"."""
 
     device: str = "auto"
     precision: str = "auto"
@@ -46,16 +46,16 @@ class RuntimeOptions:
 
     @property
     def given(self) -> dict[str, str | bool]:
-        """What was asked for, without what was left open."""
+        """The options that were requested, without those left at their default."""
         return {key: value for key, value in vars(self).items() if value not in ("auto", False)}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """device, precision, threads and executor of a run; `reasons` says why each, in words.
+    """device, precision, threads and executor of a run; `reasons` explains each choice in words.
 
     micro_batch: images that go through the net at a time, their gradients summed; 0 for all.
-    fused: pools, norms and activations in kernels of our own.
+    fused: pools, norms and activations in our own kernels.
     """
 
     device: torch.device
@@ -77,11 +77,11 @@ class Runtime:
         deterministic: bool = False,
         executor: str = "auto",
     ) -> Runtime:
-        """Pick what is left "auto". Raises `ResightError` for what this machine does not have."""
+        """Choose what is "auto". Raises `ResightError` for what this machine does not have."""
         chosen, why_device = _device(device)
         kind, why_precision = _precision(precision, chosen)
         count = threads or torch.get_num_threads()
-        why_threads = "as stored in the run" if threads else "torch's own choice"
+        why_threads = "as stored in the run" if threads else "torch's default"
         how, why_executor = _executor(executor, chosen)
         reasons = {
             "device": why_device,
@@ -95,10 +95,10 @@ class Runtime:
     def like(
         cls, stored: Mapping[str, Any] | None, options: RuntimeOptions, *, run: Path
     ) -> Runtime:
-        """The runtime that a run recorded (`to_dict`), where this machine has it and nothing else
-        was asked for; a new one where it recorded none.
+        """The runtime that a run recorded (`to_dict`), if this machine has it and nothing else was
+        requested; a new one if it recorded none.
 
-        Warns of a different one, under which the result is not the same bit for bit.
+        Warns if it differs from the run's, as the result will then not be bit-identical.
         """
         if not stored:
             return options.choose()
@@ -136,14 +136,14 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """The device in words, as a person would say it."""
+        """The device's name, for people."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         threads = f"{self.threads} thread" + ("s" if self.threads != 1 else "")
         return f"{cpu_name()}, {threads}"
 
     def apply(self) -> None:
-        """Set torch's process-wide switches, each of them, whatever an earlier run has set."""
+        """Set all of torch's process-wide switches, whatever an earlier run has set."""
         torch.set_num_threads(self.threads)
         if self.deterministic:
             # cuBLAS is deterministic only with a workspace of fixed size
@@ -156,14 +156,14 @@ class Runtime:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Arithmetic in bf16 or fp16 over fp32 weights where `precision` is that."""
+        """bf16 or fp16 arithmetic on fp32 weights, if that is the `precision`."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
             yield
 
     @property
     def loss_scale(self) -> float:
-        """What the loss is multiplied by before the backward pass, and gradients divided after."""
+        """The loss is multiplied by it before the backward pass, the gradients divided after."""
         return LOSS_SCALE_FP16 if self.precision == "fp16" else 1.0
 
     def fits(self, nbytes: int) -> bool:
@@ -187,13 +187,13 @@ class Runtime:
 
 @functools.cache
 def _wake_once(device: torch.device) -> None:
-    # no daemon: a process that ends waits for it, and is not torn down under CUDA's hands
+    # not a daemon: a process that exits waits for it instead of being torn down inside CUDA
     threading.Thread(target=_wake, args=(device,)).start()
 
 
 def _wake(device: torch.device) -> None:
-    """Create a GPU's context and load cuDNN and cuBLAS, seconds that the images' loading covers."""
-    with contextlib.suppress(RuntimeError):  # what is wrong will be said where it is needed
+    """Create a GPU's context and load cuDNN and cuBLAS: takes seconds, while images are loaded."""
+    with contextlib.suppress(RuntimeError):  # errors will be reported where the GPU is used
         images = torch.zeros(1, 8, 8, 8, device=device, dtype=torch.float16)
         weight = torch.zeros(8, 8, 3, 3, device=device, dtype=torch.float16)
         torch.conv2d(images, weight).flatten(1) @ torch.zeros(288, 8, device=device).half()
@@ -214,7 +214,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def cpu_name() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name, if the system provides it."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
@@ -224,14 +224,14 @@ def cpu_name() -> str:
 def _device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda"), "a CUDA GPU is there"
+            return torch.device("cuda"), "a CUDA GPU is available"
         return torch.device("cpu"), "no CUDA GPU found"
     if name == "cpu":
         return torch.device("cpu"), "asked for"
     if name == "cuda":
         if not torch.cuda.is_available():
             raise ResightError(
-                "device = 'cuda': torch sees no CUDA GPU here; use --device cpu, or install a "
+                "device = 'cuda': torch finds no CUDA GPU; use --device cpu, or install a "
                 f"CUDA build of torch (this one is {torch.__version__})"
             )
         return torch.device("cuda"), "asked for"
@@ -243,11 +243,11 @@ def _executor(name: str, device: torch.device) -> tuple[Execution, str]:
         raise ResightError(f"executor = '{name}' must be auto, eager or captured")
     if name == "captured" and device.type != "cuda":
         raise ResightError(
-            "executor = 'captured' replays CUDA graphs and the device is a CPU: leave it at auto"
+            "executor = 'captured' needs a CUDA GPU, but the device is a CPU: must be auto or eager"
         )
     if name == "auto":
         if device.type == "cuda":
-            return "captured", "a step as one CUDA graph waits for Python least"
+            return "captured", "one CUDA graph per step avoids Python overhead"
         return "eager", "CUDA graphs need a GPU"
     return ("captured" if name == "captured" else "eager"), "asked for"
 
@@ -267,8 +267,8 @@ def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
     if name == "bf16":
         return "bf16", "asked for" if hardware else "asked for; this device only emulates it"
     if hardware:
-        return "bf16", "the device multiplies bf16 in hardware"
-    return "fp32", "the device has no bf16 hardware"
+        return "bf16", "the device supports bf16 in hardware"
+    return "fp32", "the device does not support bf16 in hardware"
 
 
 def _cpu_has_bf16() -> bool:

@@ -18,16 +18,16 @@ EXECUTOR_KEYS = ("params", "lr", "capturable")  # of a parameter group
 
 
 class _Whitened(Protocol):
-    """A net whose stem is set by training images (`Net.whitening_stem`)."""
+    """A net whose stem is set from training images (`Net.whitening_stem`)."""
 
     def whiten_(self, images: Tensor) -> None: ...
 
 
 @dataclass
 class Trace:
-    """Loss and hits of each step of the epoch that runs: float32 (S,), int64 (S,), on the device.
+    """Loss and correct predictions per step of the running epoch: float32 (S,), int64 (S,).
 
-    They stay there until someone looks: one transfer an interval, none a step.
+    They stay on the device until they are read: one transfer per interval, none per step.
     """
 
     losses: Tensor
@@ -43,7 +43,7 @@ class Trace:
 
 @dataclass
 class TrainState:
-    """model and optimizer, averaged weights if the recipe wants them, the step (from 0, over the
+    """model and optimizer, averaged weights if the recipe uses them, the step (from 0, over the
     whole training), the running epoch's trace and the finished epochs' rows."""
 
     model: nn.Module
@@ -65,9 +65,9 @@ class TrainState:
         device: torch.device,
         sample: Tensor | None = None,
     ) -> TrainState:
-        """Fresh weights, drawn from (seed, "init"); no global generator moves.
+        """Fresh weights, drawn from (seed, "init"); global generators are not touched.
 
-        sample: float (n, C, H, W), normalised images that a whitening stem is set by.
+        sample: float (n, C, H, W), normalised images that a whitening stem is set from.
         """
         model = init_net(recipe, classes=classes, channels=channels)
         if sample is not None:
@@ -79,7 +79,7 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The weights that are evaluated: the averaged ones where there are any."""
+        """The weights that are evaluated: the averaged ones if there are any."""
         return self.average.model if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class TrainState:
         }
 
     def end_epoch(self, row: dict[str, Any]) -> None:
-        """Add a finished epoch's row and begin the next one's trace."""
+        """Add a finished epoch's row and clear the trace for the next one."""
         self.history.append(row)
         self.trace.losses.zero_()
         self.trace.correct.zero_()
@@ -108,7 +108,7 @@ class TrainState:
 
     @torch.no_grad()
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to `saved`, writing into the tensors that exist: none of them is replaced."""
+        """Go back to `saved`, writing into the existing tensors: none of them is replaced."""
         _copy_into(self.model.state_dict(), saved["model"])
         if self.average:
             _copy_into(self.average.model.state_dict(), saved["ema"])
@@ -118,7 +118,7 @@ class TrainState:
         for group, old in zip(
             self.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True
         ):
-            # how a group is run stays as it is; a step writes its LR anyway
+            # the executor's keys stay as they are; a step sets the LR anyway
             group.update({key: value for key, value in old.items() if key not in EXECUTOR_KEYS})
             if "betas" in group:
                 group["betas"] = tuple(group["betas"])
@@ -141,7 +141,7 @@ def init_net(recipe: Recipe, *, classes: int, channels: int) -> nn.Module:
 
 
 def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state without what an executor owns: any other goes on with it."""
+    """An optimizer's state without what an executor owns, so that any other can resume from it."""
     groups = [
         {key: v for key, v in g.items() if key not in EXECUTOR_KEYS[1:]}
         for g in optimizer["param_groups"]

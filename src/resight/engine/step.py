@@ -1,6 +1,6 @@
 """One training step, and the executor that runs it operation by operation.
 
-The LR test and the time estimate run this very step on a snapshot; nothing else trains a net here.
+The LR test and the time estimate run the same step on a snapshot; nothing else trains a net.
 `captured.py` has the executor that replays it as a CUDA graph.
 """
 
@@ -26,28 +26,28 @@ from resight.recipe.schedule import small_at
 
 
 class Executor(Protocol):
-    """Runs the steps of an epoch in order. recording_seconds: spent so far on what is replayed."""
+    """Runs the steps of an epoch in order. recording_seconds: spent so far on recording steps."""
 
     recording_seconds: float
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
-        """Make ready for the steps of `plan` from number `first` on, at `rates`."""
+        """Prepare for the steps of `plan` from number `first` on, at `rates`."""
 
     def step(self, position: int) -> tuple[Tensor, Tensor]:
         """Train on batch `position` of the plan and advance `state.step` by one.
 
         Returns the loss (mean over its images, label smoothing included) and the number of images
-        whose prediction was right, both of before the update and still on the device: float32 and
-        int64, without dimensions, valid until the next step.
+        whose prediction was right, both from before the update and still on the device: float32 and
+        int64 scalars, valid until the next step.
         """
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; averages stay."""
+        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; no averaging."""
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What every step works with; only `state` changes. split: of training. steps: of an epoch."""
+    """What every step works with; only `state` changes. split: train. steps: per epoch."""
 
     state: TrainState
     recipe: Recipe
@@ -61,7 +61,7 @@ class StepContext:
 
 
 class Eager:
-    """The reference executor: one operation after the other."""
+    """The reference executor: eager execution."""
 
     def __init__(self, context: StepContext) -> None:
         self.context = context
@@ -93,9 +93,9 @@ def learn(
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward and the optimizer's step on the images at `index`; see `Executor.step`.
 
-    In pieces where the recipe or the runtime wants that: their gradients are summed, each piece's
-    loss weighted by its images, so that the update is that of the whole batch. Statistics of batch
-    norm are a piece's.
+    In pieces if the recipe or the runtime asks for it: their gradients are summed, each piece's
+    loss weighted by its images, so that the update is that of the whole batch. Batch norm's
+    statistics are per piece.
     """
     state, recipe, runtime = context.state, context.recipe, context.runtime
     model, optimizer = state.model.train(), state.optimizer

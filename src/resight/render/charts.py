@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_BARS = 40
-MOST_COUNTS = 20  # classes of a confusion matrix whose cells hold their number
-MOST_TICKS = 25  # names along a side of a confusion matrix
-MOST_MARKERS = 30  # points of a curve that are marked one by one
+MAX_BARS = 40
+MAX_COUNTS = 20  # classes of a confusion matrix whose cells show their count
+MAX_TICKS = 25  # class names per side of a confusion matrix
+MAX_MARKERS = 30  # points of a curve with a marker each
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss and accuracy of each epoch, of train and of what it was measured on (test or val)."""
+    """Loss and accuracy of each epoch, on train and on the evaluated split (test or val)."""
     figure = new_figure(280)
     for key, left in (("loss", 58), ("accuracy", 58 + WIDTH_PX // 2)):
         axes = place_axes(figure, left, 48, 276, 202)
@@ -53,7 +53,7 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def lr_schedule(schedule: Mapping[str, Any]) -> Figure:
-    """The learning rate over the epochs, with its highest point named."""
+    """The learning rate over the epochs, with its highest point labelled."""
     figure = new_figure(250)
     axes = place_axes(figure, 72, 48, 600, 176)
     epochs, lrs = schedule["epoch"], schedule["lr"]
@@ -79,12 +79,12 @@ def lr_schedule(schedule: Mapping[str, Any]) -> Figure:
 
 
 def lr_test(test: Mapping[str, Any]) -> Figure:
-    """The loss at each LR, smoothed too, and what was read off it or why nothing was."""
+    """The loss at each LR, raw and smoothed, and the suggested LRs or why there are none."""
     refused = text(test["refused"] or "", 400)
     figure = new_figure(420 if refused else 380)
     axes = place_axes(figure, 62, 48, 618, 286)
     lrs, losses, smoothed = (np.asarray(test[key]) for key in ("lrs", "losses", "smoothed"))
-    axes.plot(lrs, losses, color=GREY, linewidth=0.9, alpha=0.6, label="loss of a step")
+    axes.plot(lrs, losses, color=GREY, linewidth=0.9, alpha=0.6, label="loss per step")
     axes.plot(lrs, smoothed, color=BLUE, linewidth=2, label="smoothed")
     bottom, top = _fall(smoothed) if len(smoothed) else (0.0, 1.0)
     styles = ((VERMILION, "o", "--"), (GREEN, "s", "-."), (PURPLE, "^", ":"), (ORANGE, "D", "-"))
@@ -115,12 +115,12 @@ def lr_test(test: Mapping[str, Any]) -> Figure:
 
 
 def per_class(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """A bar a class of the share of its images that are right, the weakest on top.
+    """One bar per class: its accuracy, the weakest class on top.
 
-    With Wilson's 95 % interval as a line. Of more than 40 classes the 40 weakest.
+    With Wilson's 95 % interval as a line. Of more than 40 classes only the 40 weakest.
     """
     ranked = weakest_first(rows)
-    shown = ranked[:MOST_BARS]
+    shown = ranked[:MAX_BARS]
     height = 22 * len(shown)
     cut = len(shown) < len(rows)
     figure = new_figure(height + (80 if cut else 56))
@@ -139,7 +139,7 @@ def per_class(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.text(1.02, place, note, transform=beside, va="center", fontsize=9, family="monospace")
     axes.set_yticks(places, [text(row["class"], 22) for row in shown], **NAME)
     axes.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, 100))
-    axes.set_xlabel("right, % of the class's images (line: 95 % interval)")
+    axes.set_xlabel("accuracy on the class's images, % (line: 95 % interval)")
     if cut:
         axes.set_title(f"the {len(shown)} weakest of {len(rows)} classes", loc="left", fontsize=10)
     quiet(axes, vertical_grid=True)
@@ -148,10 +148,10 @@ def per_class(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """K×K counts, rows true, columns predicted; up to 20 classes with the numbers.
+    """K×K counts, rows true, columns predicted; with the numbers for up to 20 classes.
 
-    The right ones (diagonal, blue) are shaded by their share of the row; the mistakes (red) by
-    theirs against the largest such share: beside the diagonal they would all look white.
+    Correct ones (diagonal, blue) are shaded by their share of the row, mistakes (red) by theirs
+    relative to the largest such share: compared with the diagonal they would all look white.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     k = len(classes)
@@ -159,12 +159,12 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     figure = new_figure(side + 145)
     axes = place_axes(figure, 160, 130, side, side)
     axes.imshow(_confusion_colors(counts), interpolation="nearest", aspect="auto")
-    step = math.ceil(k / MOST_TICKS)
+    step = math.ceil(k / MAX_TICKS)
     names = [text(name, 18) for name in classes[::step]]
     slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_yticks(range(0, k, step), names, fontsize=9, **NAME)
     axes.set_xticks(range(0, k, step), names, fontsize=9, **slanted, **NAME)
-    if k <= MOST_COUNTS:
+    if k <= MAX_COUNTS:
         dark = np.eye(k, dtype=bool) & (counts > 0.9 * counts.sum(1, keepdims=True))
         for row, column in np.argwhere(counts):
             axes.text(
@@ -183,7 +183,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 
 
 def reliability(calibration: Mapping[str, Any]) -> Figure:
-    """How often predictions of each confidence are right, and how many there are of each."""
+    """How often predictions are correct at each confidence, and how many there are."""
     figure = new_figure(470)
     upper = place_axes(figure, 72, 192, 600, 246)
     lower = place_axes(figure, 72, 48, 600, 120)
@@ -200,16 +200,16 @@ def reliability(calibration: Mapping[str, Any]) -> Figure:
         "hatch": "////",
         "linewidth": 1,
     }
-    upper.bar(centre, right, width=width, color=SKY, label="right")
+    upper.bar(centre, right, width=width, color=SKY, label="correct")
     upper.bar(centre, gap, bottom=right, fill=False, label="gap to the mean confidence", **hatched)
     upper.plot([0, 100], [0, 100], "--", color="black", linewidth=1, label="calibrated")
-    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right, %")
+    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy, %")
     error, temperature = f"ECE {calibration['ece']:.4f}", calibration.get("temperature")
     if temperature:
         error += f", {temperature['ece_after']:.4f} at temperature {temperature['value']:.3g}"
     upper.text(1, 1.04, error, transform=upper.transAxes, ha="right", fontsize=9)
     upper.tick_params(labelbottom=False)
-    lower.bar(centre, correct, width=width, color=SKY, label="right")
+    lower.bar(centre, correct, width=width, color=SKY, label="correct")
     lower.bar(centre, wrong, bottom=correct, color="white", label="wrong", **hatched)
     lower.set(xlim=(0, 100), xlabel="confidence of the predicted class, %", ylabel="images")
     legend_above(upper)
@@ -220,7 +220,7 @@ def reliability(calibration: Mapping[str, Any]) -> Figure:
 
 
 def _fall(smoothed: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Limits that show the fall: the rise at the end can be a hundredfold."""
+    """Limits that show the fall: the rise at the end can be a hundred times larger."""
     low, start = float(smoothed.min()), float(smoothed[0])
     high = min(float(smoothed.max()), start + max(start - low, 0.1 * abs(start)))
     margin = 0.1 * (high - low) + 1e-9
@@ -228,7 +228,7 @@ def _fall(smoothed: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _curve(axes: Axes, metrics: Sequence[Mapping[str, Any]], split: str, key: str) -> None:
-    """One split's values, where there are any, with the last one in the legend."""
+    """One split's values, if there are any, with the last one in the legend."""
     rows = [row for row in metrics if row.get(f"{split}_{key}") is not None]
     if not rows:
         return
@@ -242,7 +242,7 @@ def _curve(axes: Axes, metrics: Sequence[Mapping[str, Any]], split: str, key: st
         color=BLUE if train else VERMILION,
         marker="o" if train else "s",
         linestyle="-" if train else "--",
-        markersize=4 if len(rows) <= MOST_MARKERS else 0,
+        markersize=4 if len(rows) <= MAX_MARKERS else 0,
         linewidth=1.6,
     )
 

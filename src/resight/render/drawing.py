@@ -1,7 +1,7 @@
-"""What the report's figures are made with: a size in pixels, colours, names that can be drawn.
+"""What the report's figures share: sizes in pixels, colours, text that the font can draw.
 
 Every figure is 700 px wide at 100 dpi, made without pyplot or a display. Colours are Okabe and
-Ito's; dashes, markers, hatches or places say the same without colour.
+Ito's; dashes, markers, hatches or positions carry the same information without colour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DPI = 100
 WIDTH_PX = 700
-EM_PX = 100  # the size that a letter's width is measured at
+EM_PX = 100  # the font size at which a letter's width is measured
 LETTER_EM = 0.55  # a small letter's width, on average
 BLUE, SKY, VERMILION, GREEN = "#0072b2", "#56b4e9", "#d55e00", "#009e73"
 PURPLE, ORANGE, GREY = "#cc79a7", "#e69f00", "#7f7f7f"
@@ -42,9 +42,9 @@ def new_figure(height_px: int) -> Figure:
 
 
 def place_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a fixed place, in px at 100 dpi: a layout engine takes longer than the drawing.
+    """Axes at a fixed position, in px at 100 dpi: a layout engine takes longer than the drawing.
 
-    So names are cut before they are drawn.
+    So names are shortened before they are drawn.
     """
     full_width, full_height = figure.get_size_inches() * DPI
     return figure.add_axes(
@@ -53,9 +53,9 @@ def place_axes(figure: Figure, left: float, bottom: float, width: float, height:
 
 
 def text(name: object, most: int) -> str:
-    """`name` in one line as wide as `most` small letters at most, cut in its middle.
+    """`name` on one line, at most as wide as `most` small letters, shortened in the middle.
 
-    What the font does not have becomes "?": matplotlib would warn of each.
+    Characters that the font lacks become "?": matplotlib would warn about each.
     """
     fonts = _fonts()
     line = " ".join(str(name).split())
@@ -78,7 +78,7 @@ def can_draw(characters: str) -> bool:
 
 
 def legend_above(axes: Axes, columns: int = 4) -> None:
-    """The legend over the axes, where no curve can run into it."""
+    """The legend above the axes, where no curve can cross it."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             loc="lower left",
@@ -93,10 +93,10 @@ def legend_above(axes: Axes, columns: int = 4) -> None:
 
 
 def quiet(axes: Axes, *, vertical_grid: bool = False) -> None:
-    """Some grid lines behind, no frame above and at the right."""
+    """Some grid lines in the background, no frame at the top and right."""
     axes.spines[["top", "right"]].set_visible(False)
     values: Literal["x", "y"] = "x" if vertical_grid else "y"
-    axes.locator_params(axis=values, nbins=6)  # ticks are half of what drawing costs
+    axes.locator_params(axis=values, nbins=6)  # ticks take half of the drawing time
     axes.grid(axis=values, color="#d9d9d9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9)
@@ -116,7 +116,7 @@ def _fonts() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=10_000)
 def _advance(character: str, fonts: tuple[str, ...]) -> float | None:
-    """How wide it is, in em; None where none of the fonts has it."""
+    """How wide it is, in em; None if none of the fonts has it."""
     for face in map(_face, fonts):
         if face.get_char_index(ord(character)):
             return float(face.load_char(ord(character)).linearHoriAdvance) / 65536 / EM_PX
@@ -125,7 +125,7 @@ def _advance(character: str, fonts: tuple[str, ...]) -> float | None:
 
 @functools.lru_cache(maxsize=8)
 def _face(font: str) -> FT2Font:
-    """Of our own: matplotlib's has the size of the text that it is drawing."""
+    """Our own copy: matplotlib's is set to the size of the text that it is drawing."""
     from matplotlib.ft2font import FT2Font
 
     face = FT2Font(font)

@@ -1,4 +1,4 @@
-"""Pieces of HTML for notebooks: lines, tables and figures, joined so that showing never raises."""
+"""Pieces of HTML for notebooks: lines, tables and figures; displaying them never raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resight.errors import ResightError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_CHARACTERS = 300  # of a text
+MAX_CHARACTERS = 300  # per text
 
 
 def joined(*parts: Callable[[], str]) -> str:
@@ -47,7 +47,7 @@ def image(figure: Figure, alt: str) -> str:
 
 
 def escaped(text: object) -> str:
-    """Shortened; lone surrogates, which can't be sent to a browser, replaced."""
+    """`text`, shortened; lone surrogates, which can't be sent to a browser, replaced."""
     words = str(text)
     words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]}…"
     return html.escape(words.encode("utf-8", "replace").decode())

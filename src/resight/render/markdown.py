@@ -1,4 +1,4 @@
-"""Markdown as GitHub renders it, from text that may hold anything."""
+"""Markdown as GitHub renders it, from text that may contain anything."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ESCAPES |= {c: f"&#{ord(c)};" for c in "&<>|`\\$"}  # in a table "\\|" means so
 
 
 def escaped(value: object) -> str:
-    """`value` in one line that renders as itself: in a paragraph, a list, a cell or an alt text."""
+    """`value` on one line that renders as itself: in a paragraph, a list, a cell or an alt text."""
     text = "".join(_ESCAPES.get(c, c) for c in " ".join(_visible(str(value)).split()))
-    text = text.replace("://", "&#58;//")  # no link that nobody wrote
-    text = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)  # no list either
+    text = text.replace("://", "&#58;//")  # no accidental link
+    text = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)  # nor list
     return re.sub(r"^([-+=])", r"\\\1", text)
 
 
@@ -27,7 +27,7 @@ def code(value: object, language: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int) -> str:
-    """A table, escaped; its columns from `numbers_from` on are set flush right."""
+    """A table, escaped; its columns from `numbers_from` on are right-aligned."""
     marks = ["---" if i < numbers_from else "---:" for i in range(len(head))]
     lines = [[escaped(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in [[*map(escaped, head)], marks, *lines])
@@ -38,7 +38,7 @@ def picture(name: str, alt: str) -> str:
 
 
 def _visible(line: str) -> str:
-    """With spaces for control characters, without those that turn the writing; lone surrogates,
-    which no file can hold, replaced."""
+    """With spaces for control characters, without those that change the text direction; lone
+    surrogates, which can't be written to a file, replaced."""
     stand_ins = {"Cc": " ", "Cf": "", "Cs": "\ufffd"}
     return "".join(stand_ins.get(unicodedata.category(c), c) for c in line)

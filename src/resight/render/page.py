@@ -28,7 +28,7 @@ RUN_SCRIPTS = (
 def render_run(facts: dict[str, Any]) -> str:
     """The report of a run as one HTML page, from facts of plain JSON values without NaN.
 
-    Names may hold anything: they reach the page as JSON and are put into it as text.
+    Names may contain anything: they reach the page as JSON and are inserted as text.
     """
     return render_page("run.html", facts, RUN_SCRIPTS)
 
@@ -36,8 +36,8 @@ def render_run(facts: dict[str, Any]) -> str:
 def render_page(template: str, facts: dict[str, Any], scripts: Sequence[str]) -> str:
     """`template` (it extends `base.html`) with style, scripts and `facts` written into it.
 
-    Every page has the shared scripts, then its own `scripts`; it runs no other, as its policy lists
-    their hashes. `facts` has a `title`.
+    Every page has the shared scripts, then its own `scripts`; no others can run, as its policy
+    lists their hashes. `facts` has a `title`.
     """
     environment = Environment(
         loader=PackageLoader("resight.render", "templates"),
@@ -46,7 +46,7 @@ def render_page(template: str, facts: dict[str, Any], scripts: Sequence[str]) ->
     )
     style, theme = _source("style.css"), _source("theme.js")
     sources = [_source(name) for name in dict.fromkeys((*SHARED_SCRIPTS, *scripts))]
-    # a file name that is no UTF-8 reaches us with lone surrogates, which no file can hold
+    # a file name that is not valid UTF-8 has lone surrogates, which can't be written to a file
     title = str(facts["title"]).encode("utf-8", "replace").decode()
     return environment.get_template(template).render(
         title=title,

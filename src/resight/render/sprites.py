@@ -24,7 +24,7 @@ def sheet(
     """uint8 (n, H, W, C), H = W, C 1 or 3 → {src, cell_px, columns, count}; None for no images.
 
     Lossless WebP where that takes at most `max_bytes` (of the file; the URI takes a third more),
-    else WebP of the highest quality that fits, or of the lowest there is. Where Pillow has no WebP,
+    else WebP of the highest quality that fits, or of the lowest there is. If Pillow has no WebP,
     PNG and JPEG. Images larger than `cell_px_limit` are reduced to it (Lanczos).
     """
     count, height, width, channels = images.shape
@@ -67,7 +67,7 @@ def _reduced(images: Images, px: int) -> Images:
 
 
 def _laid_out(images: Images, columns: int) -> Image.Image:
-    """Row by row; what is left of the last row is black."""
+    """Row by row; the rest of the last row is black."""
     count, px, _, channels = images.shape
     rows = math.ceil(count / columns)
     full = np.zeros((rows * columns, px, px, channels), dtype=np.uint8)

@@ -1,7 +1,7 @@
-"""Grids of images as matplotlib figures: augmented samples, and mistakes with what was seen.
+"""Grids of images as matplotlib figures: augmented samples, and mistakes with their maps.
 
-A grid is one array on one axes, enlarged by a whole factor without blur: an axes an image would
-take a second.
+A grid is one array on one axes, enlarged by an integer factor without blur: one axes per image
+would take a second.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def mistakes(
 ) -> Figure:
     """A grid of uint8 (n, H, W, C) images, n ≥ 1, each with its true (✓) and predicted (✗) class.
 
-    maps: uint8 (n, h, w), the evidence for the predicted and for the true class: further images
-    below the first, the map over it. A map of zeros says "no evidence".
+    maps: uint8 (n, h, w), the evidence for the predicted and for the true class: shown over copies
+    of the image below it. A map of zeros is labelled "no evidence".
     """
     big = enlarged(images)
     right, wrong = ("✓", "✗") if can_draw("✓✗") else ("is", "not")
@@ -72,7 +72,7 @@ def mistakes(
 def enlarged(images: Images) -> Images:
     """uint8 (n, px, px, 3): each pixel of (n, H, W, C) as a square, px the nearest to 112.
 
-    Images that are larger than that are reduced. Grey ones (C = 1) get three equal channels.
+    Larger images are reduced. Grey ones (C = 1) get three equal channels.
     """
     size = images.shape[1]
     if images.shape[3] == 1:
@@ -86,7 +86,7 @@ def enlarged(images: Images) -> Images:
 
 def overlaid(images: Images, maps: Images) -> Images:
     """uint8 images (n, px, px, 3) under their maps (n, h, w): dark where there is no evidence,
-    bright where there is most."""
+    bright where there is the most."""
     from matplotlib import colormaps
 
     side = (images.shape[2], images.shape[1])
@@ -103,7 +103,7 @@ def _grid(
     empty: Sequence[npt.NDArray[np.bool_]] = (),
 ) -> Figure:
     """Image i of every layer one below the other, under them its lines (before, name, after: only
-    the name is cut)."""
+    the name is shortened)."""
     n, px = len(layers[0]), layers[0].shape[1]
     left = SIDE_PX if len(layers) > 1 else 0
     columns = max(1, (WIDTH_PX - left + GAP_PX) // (px + GAP_PX))
