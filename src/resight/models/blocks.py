@@ -1,7 +1,7 @@
 """The parts the nets share: norms, 3×3 convolutions and the two kinds of residual block.
 
-No ReLU works in place. That would save no memory in training (a norm's backward pass needs its
-input, not its output), and it would overwrite what a hook on the layer before it has seen.
+No ReLU is in place. That would save no memory in training (a norm's backward pass needs its
+input, not its output), and it would overwrite what a hook on the previous layer has seen.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from resight.recipe.nets import NormName
 
 
 def norm_layer(norm: NormName, channels: int) -> nn.Module:
-    """Batch norm, or `GroupNorm(1, channels)`: one mean and variance an image, a scale a channel.
+    """Batch norm, or `GroupNorm(1, channels)`: mean and variance per image, scale per channel.
 
-    The write-ups call the latter layer norm. Both have `2 * channels` parameters.
+    The write-ups call `GroupNorm(1, C)` layer norm. Both have `2 * channels` parameters.
     """
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)
 
@@ -31,18 +31,18 @@ def conv3x3(
 class Fusable(nn.Module):
     """A module whose pool, batch norm and activation can be one operation in training.
 
-    The three stay modules of their own, which evaluation, Grad-CAM and summaries run one by one.
+    The three stay separate modules, which evaluation, Grad-CAM and summaries run one by one.
     """
 
     fused: bool = False  # see `fuse`
 
     def fuses(self, x: Tensor, activation: Activation) -> bool:
-        """Whether this pass runs them as one."""
+        """Whether this pass runs them as one operation."""
         return self.fused and self.training and available(x, activation)
 
 
 def fuse(model: nn.Module, *, fused: bool) -> None:
-    """Let the net's pools, norms and activations run as one operation where `kernels` can."""
+    """Let the net's pools, norms and activations run as one operation if `kernels` supports it."""
     for module in model.modules():
         if isinstance(module, Fusable):
             module.fused = fused

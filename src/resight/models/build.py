@@ -17,12 +17,12 @@ def build_net(
     """A net with torch's default initialisation, drawn from torch's global CPU generator.
 
     It maps float images `(N, channels, image_size, image_size)` to logits `(N, classes)`. Raises
-    `ResightError` for a value the net cannot have.
+    `ResightError` for a value that the net does not support.
     """
     net = NETS[settings.net]
-    _check_at_least("classes", classes, 2, "the number of classes to tell apart")
+    _check_at_least("classes", classes, 2, "the number of classes to distinguish")
     _check_at_least("channels", channels, 1, "1 for grey images, 3 for colour")
-    smallest = f"pixels; the smallest side that {settings.net} takes"
+    smallest = f"pixels; the smallest side that {settings.net} accepts"
     _check_at_least("image_size", image_size, net.smallest_px, smallest)
     module, function = net.build.split(".")
     build = getattr(importlib.import_module(f"resight.models.{module}"), function)

@@ -1,4 +1,4 @@
-"""custom-resnet: David Page's DavidNet with a bias in its head, its logits' scale a setting."""
+"""custom-resnet: David Page's DavidNet with a bias in its head and a configurable logit scale."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CustomResNet(nn.Module):
     prep → layer1 + res1 → layer2 → layer3 + res2 → pool → head, of 1, 2, 4 and 8 times `width`
     channels; each layer halves the map and rounds down, and the pool covers all of the last one.
 
-    `conv_bias` is one write-up's variant as a whole: a bias on the four convolutions outside the
+    `conv_bias` is the complete variant of one write-up: a bias on the four convolutions outside the
     residual blocks, and ReLU before the norm in prep. `norm="layer"` turns the residual blocks'
     norms into `GroupNorm(1, C)`; the others stay batch norms.
 
@@ -52,7 +52,7 @@ class CustomResNet(nn.Module):
         self.layer2 = PooledLayer(2 * width, 4 * width, conv_bias=conv_bias)
         self.layer3 = PooledLayer(4 * width, 8 * width, conv_bias=conv_bias)
         self.res2 = ResidualBlock(8 * width, norm)
-        # Of a fixed size, not adaptive: adaptive pools have no deterministic backward pass on CUDA.
+        # Fixed size, not adaptive: adaptive pools have no deterministic backward pass on CUDA.
         self.pool = nn.MaxPool2d(image_size // 8)
         self.head = nn.Linear(8 * width, classes)
         self.logit_scale = logit_scale
@@ -66,7 +66,7 @@ class CustomResNet(nn.Module):
 
 
 def custom_resnet(settings: Model, *, classes: int, channels: int, image_size: int) -> CustomResNet:
-    """The net as its settings have it."""
+    """The net with the given settings."""
     return CustomResNet(
         classes=classes,
         channels=channels,

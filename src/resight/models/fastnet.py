@@ -1,4 +1,4 @@
-"""fastnet and fastnet-deep: Keller Jordan's nets of airbench94 and airbench96."""
+"""fastnet and fastnet-deep: Keller Jordan's nets from airbench94 and airbench96."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ConvGroup(Fusable):
     """conv → pool → norm → GELU → conv → norm → GELU: `(N, in, H, W)` to `(N, out, ⌊H/2⌋, ⌊W/2⌋)`.
 
     With `deep` a third conv and norm, to which the first GELU's output is added before a last GELU.
-    The norms' scale stays 1, only their bias learns. The first filters of each convolution begin as
+    The norms' scale stays 1, only their bias learns. The first filters of each convolution start as
     the identity, so that a fresh net passes its input on.
     """
 
@@ -55,10 +55,10 @@ class ConvGroup(Fusable):
 
 
 class FastNet(nn.Module):
-    """`(N, channels, H, W)` to logits `(N, classes)`, for any H and W from 9 px on.
+    """`(N, channels, H, W)` to logits `(N, classes)`, for any H and W of at least 9 px.
 
-    whiten (2×2, frozen but for its bias) → GELU → three groups of `widths` channels, each of which
-    halves the map → maximum over the map → head without bias, times `logit_scale`.
+    whiten (2×2, frozen except for its bias) → GELU → three groups of `widths` channels, each
+    halving the map → maximum over the map → head without bias, times `logit_scale`.
 
     A fresh net is not whitened yet: see `whiten_`. From
     https://github.com/KellerJordan/cifar10-airbench (airbench94_muon, airbench96): 1,972,792
@@ -93,7 +93,7 @@ class FastNet(nn.Module):
     def whiten_(self, images: Tensor) -> None:
         """Set the stem's filters to whiten 2×2 patches of `images`: float (n, C, H, W), normalised.
 
-        Without it the net trains too, but more slowly. Its weights are stored like all others.
+        Without it the net still trains, but more slowly. The filters are saved like all weights.
         """
         self.whiten.weight.copy_(whitening_filters(images))
 
@@ -106,9 +106,9 @@ class FastNet(nn.Module):
 
 
 def fastnet(settings: Model, *, classes: int, channels: int, image_size: int) -> FastNet:
-    """Groups of 1, 4 and 4 times `width` channels; a head whose weights begin with a spread of 1.
+    """Groups of 1, 4 and 4 times `width` channels; a head whose weights start with a std of 1.
 
-    So `logit_scale` alone says how large the first logits are: airbench94_muon's is 1/256.
+    So `logit_scale` alone sets how large the first logits are: airbench94_muon's is 1/256.
     """
     net = FastNet(
         classes=classes,
@@ -124,9 +124,9 @@ def fastnet(settings: Model, *, classes: int, channels: int, image_size: int) ->
 
 
 def fastnet_deep(settings: Model, *, classes: int, channels: int, image_size: int) -> FastNet:
-    """Groups of three convolutions with 1, 3 and 4 times `width` channels, torch's own head.
+    """Groups of three convolutions with 1, 3 and 4 times `width` channels, torch's default head.
 
-    airbench96's `width` is 128, its `logit_scale` 1/9. The stem's bias begins at 0.
+    airbench96's `width` is 128, its `logit_scale` 1/9. The stem's bias starts at 0.
     """
     net = FastNet(
         classes=classes,
@@ -142,11 +142,11 @@ def fastnet_deep(settings: Model, *, classes: int, channels: int, image_size: in
 
 
 def whitening_filters(images: Tensor) -> Tensor:
-    """Eigenvectors of the patches' covariance, each over the root of its eigenvalue, and their
-    negatives: float32 (2·C·4, C, 2, 2) of images float (n, C, H, W).
+    """Eigenvectors of the patches' covariance, each divided by the root of its eigenvalue, and
+    their negatives: float32 (2·C·4, C, 2, 2) for images float (n, C, H, W).
 
-    The covariance is about 0, not about the mean, as in airbench; its eigenvalues are raised by
-    5e-4. Of images so alike that this changes nothing, the filters are still finite.
+    The covariance is taken about 0, not about the mean, as in airbench. 5e-4 is added to its
+    eigenvalues, so that the filters are finite even if all images are alike.
     """
     channels = images.shape[1]
     total, count = torch.zeros((), dtype=torch.float64, device=images.device), 0

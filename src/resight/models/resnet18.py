@@ -16,8 +16,8 @@ class ResNet18(nn.Module):
     """`(N, channels, H, W)` to logits `(N, classes)`, for any H and W.
 
     stem → layer1 … layer4, of 1, 2, 4 and 8 times `width` channels and two `BasicBlock`s each →
-    mean over the map → head. From He et al. 2015, https://arxiv.org/abs/1512.03385, in the form for
-    CIFAR of https://github.com/kuangliu/pytorch-cifar: 11,173,962 parameters for CIFAR-10.
+    mean over the map → head. From He et al. 2015, https://arxiv.org/abs/1512.03385, in the CIFAR
+    form of https://github.com/kuangliu/pytorch-cifar: 11,173,962 parameters for CIFAR-10.
 
     `stem_relu_module` says whether the stem's ReLU is a module, with a row in the summary, or a
     function; it makes no difference to what the net computes.

@@ -1,1 +1,1 @@
-"""Layers of the nets fused into fewer passes over memory; torch is imported by the modules."""
+"""Layers of the nets fused into fewer passes over memory; only its modules import torch."""

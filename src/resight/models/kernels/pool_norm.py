@@ -1,10 +1,10 @@
 """Max-pool, batch norm and activation as one operation, `pool_norm_act`.
 
-torch keeps an int64 index of each maximum and goes over the maps for each of the three layers,
-forward and back. Here the index is a uint8. Forward, pooling and the statistics share a pass over
-x, which need not be kept, and a second pass normalises and activates the pooled map, a quarter as
-large. Back, one pass over that map sums the gradients of each channel and one writes the gradient
-of x.
+torch keeps an int64 index of each maximum and passes over the maps for each of the three layers,
+forward and backward. Here the index is a uint8. Forward, pooling and the statistics share a pass
+over x, which need not be kept, and a second pass normalises and activates the pooled map, a quarter
+as large. Backward, one pass over that map sums the gradients of each channel and one writes the
+gradient of x.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def pool_norm_act(
     x: (N, C, H, W); the others (C,), usually float32. Returns (N, C, ⌊H/2⌋, ⌊W/2⌋): the last row
     and column of an odd size are left out, and their gradient is 0. All arithmetic is float32.
     The maps are normalised by their biased variance; `running_mean` and `running_var` (unbiased)
-    move by `momentum` towards this batch's, in place, as `BatchNorm2d`'s do, whose
-    `num_batches_tracked` is the caller's. "gelu" is the exact one, by erf.
+    move by `momentum` towards this batch's, in place, as `BatchNorm2d`'s do; the caller updates
+    `num_batches_tracked`. "gelu" is the exact one, with erf.
 
     Nothing waits for the device, no shape depends on the data and no sum on the order in which
-    programs run: it can be captured in a CUDA graph, and its bits repeat. By Triton where
-    `available`, else in plain PyTorch, which is slower than torch's own three layers.
+    programs run: it can be captured in a CUDA graph and is reproducible bit for bit. Uses Triton
+    where `available`, else plain PyTorch, which is slower than torch's own three layers.
 
-    Raises `ResightError` where a channel has fewer than two values after pooling.
+    Raises `ResightError` if a channel has fewer than two values after pooling.
     """
     values = x.shape[0] * (x.shape[2] // 2) * (x.shape[3] // 2)
     if values < 2:
         raise ResightError(
-            f"batch norm after a 2×2 max-pool of {tuple(x.shape)} (N, C, H, W): {values} value"
-            f"{'' if values == 1 else 's'} a channel has no spread, and it needs at least 2; "
-            "give it more images or larger ones"
+            f"batch norm after a 2×2 max-pool of {tuple(x.shape)} (N, C, H, W) has {values} value"
+            f"{'' if values == 1 else 's'} per channel and needs at least 2; use more or larger "
+            "images"
         )
     out: Tensor = _PoolNormAct.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, running_mean, running_var, momentum, eps, activation
@@ -69,26 +69,26 @@ def pool_norm_act(
 
 
 def available(x: Tensor, activation: Activation) -> bool:
-    """Whether Triton's kernels take `x`, (N, C, H, W), and are worth it.
+    """Whether Triton's kernels accept `x`, (N, C, H, W), and pay off.
 
     On a CUDA GPU that Triton compiles for, channels-last, in half precision or float32, C a
-    multiple of 16: with others a thread could not read 16 bytes at a time. The first call for
-    a device, dtype and activation compares a small pass with the twin's and warns
-    (`ResightWarning`) where that can't be done or differs; let it come before a capture.
+    multiple of 16: otherwise a thread could not read 16 bytes at a time. The first call for a
+    device, dtype and activation compares a small pass with the reference (`pool_norm_twin`) and
+    warns (`ResightWarning`) if that fails or differs; it must come before a capture.
     """
     return (
         x.is_cuda
         and x.ndim == 4
         and x.dtype in _DTYPES
         and x.shape[1] % 16 == 0
-        and x.numel() // x.shape[1] < 2**31  # places are counted in int32
+        and x.numel() // x.shape[1] < 2**31  # positions are counted in int32
         and x.is_contiguous(memory_format=torch.channels_last)
         and _works(x.device, x.dtype, activation)
     )
 
 
 class _PoolNormAct(torch.autograd.Function):
-    """Autocast has no say in it: everything is float32 within, and x's dtype outside."""
+    """Autocast does not affect it: everything is float32 inside, and x's dtype outside."""
 
     @staticmethod
     def forward(
@@ -123,8 +123,8 @@ class _PoolNormAct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *saved, weight, bias = ctx.saved_tensors
-        # The gradient of x needs the sums that those of weight and bias are: they cost nothing, and
-        # autograd drops what a frozen parameter has no use for.
+        # The gradients of weight and bias are sums that the gradient of x needs anyway, so they are
+        # free; autograd drops those of frozen parameters.
         grads = ctx.kernels.backward(
             grad,
             Saved(*saved),
@@ -138,7 +138,7 @@ class _PoolNormAct(torch.autograd.Function):
 
 
 def _kernels() -> ModuleType:
-    # Triton takes a while to import, and not every machine has it.
+    # Triton is slow to import, and not every machine has it.
     from resight.models.kernels import pool_norm_triton
 
     return pool_norm_triton
@@ -146,19 +146,19 @@ def _kernels() -> ModuleType:
 
 @functools.cache
 def _works(device: torch.device, dtype: torch.dtype, activation: Activation) -> bool:
-    """Triton is there and does its work: it needs a new enough GPU, and a C compiler at hand."""
+    """Whether Triton is installed and works: it needs a recent GPU and a C compiler."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
         _kernels().try_out(device, dtype, activation)
-    except Exception as error:  # whatever keeps it from compiling, torch's own layers do the work
+    except Exception as error:  # whatever stops it from compiling, torch's layers work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
             f"Triton's kernels do not work on {device} ({reason[0]}), so max-pool and batch norm "
-            "run as torch's own layers, a little slower; Triton needs a C compiler and Python's "
-            "headers",
+            "use torch's own layers, which are a little slower; Triton needs a C compiler and the "
+            "Python headers",
             ResightWarning,
             stacklevel=3,
         )

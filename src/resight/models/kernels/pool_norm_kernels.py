@@ -2,14 +2,14 @@
 
 Maps are channels-last, so a block is some windows (2×2 places of x, one of the pooled map) by up to
 128 neighbouring channels, and a thread reads 16 bytes of channels; everything is float32 once
-loaded. Programs that sum leave their parts in memory and another kernel adds the parts up: there
-are no atomics, so the bits repeat.
+loaded. Programs that sum store partial sums in memory and another kernel adds them up: there are no
+atomics, so results are reproducible bit for bit.
 
-What changes from batch to batch or from layer to layer is not specialised on: a kernel that was
-would be compiled anew for the last, smaller batch. Only `channels` decides how memory is aligned.
+Kernels are not specialised on what changes between batches or layers: they would be compiled again
+for the last, smaller batch. Only `channels` decides how memory is aligned.
 """
 
-# Triton has no types to check by, and reads these functions itself.
+# Triton has no types to check against, and parses these functions itself.
 # mypy: disable-error-code="no-untyped-def,import-untyped,import-not-found,untyped-decorator"
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def pool(
     BLOCK_WINDOWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Pool `tiles` blocks of windows; leave their mean and sum of squared deviations from it.
+    """Pool `tiles` blocks of windows; store their mean and sum of squared deviations from it.
 
     Sums are of differences from the program's first maximum: those of the values themselves would
-    cancel where the mean is large beside the spread.
+    cancel if the mean is large compared with the spread.
     """
     part, channel = _share(channels, BLOCK_CHANNELS)
     real = channel < channels
@@ -81,10 +81,10 @@ def statistics(
     BLOCK_PARTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Mean and 1 / √(variance + eps) of a few channels from all their parts; move the running ones.
+    """Mean and 1 / √(variance + eps) of a few channels from all parts; update the running ones.
 
-    A part is of `part_windows` windows, the last of fewer. They are put together as by Chan,
-    Golub and LeVeque 1983, "Algorithms for computing the sample variance".
+    A part has `part_windows` windows, the last one fewer. They are combined as in Chan, Golub and
+    LeVeque 1983, "Algorithms for computing the sample variance".
     """
     part_mean, part_square, part, channel, mask = _load_parts(
         parts, tl.cdiv(windows, part_windows), channels, BLOCK_PARTS, BLOCK_CHANNELS
@@ -123,7 +123,7 @@ def norm_act(
     mask = (window < windows)[:, None] & real[None, :]
     at = window.to(tl.int64)[:, None] * channels + channel[None, :]
     z = (_load(pooled, at, mask) - mean) * invstd * scale + shift
-    # NaN is no less than 0, and passes, as in torch.
+    # NaN is not ≤ 0 and passes through, as in torch.
     z = tl.where(z <= 0, 0.0, z) if ACTIVATION == "relu" else z * _normal_cdf(z)
     tl.store(out + at, z.to(out.dtype.element_ty), mask)
 
@@ -163,7 +163,7 @@ def grad_parts(
 
 @triton.jit(do_not_specialize=["count"])
 def sums(parts, total, count, channels, BLOCK_PARTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
-    """Both sums over `count` parts, of a few channels."""
+    """Both sums over `count` parts, for a few channels."""
     first, second, _, channel, _ = _load_parts(parts, count, channels, BLOCK_PARTS, BLOCK_CHANNELS)
     tl.store(total + channel, tl.sum(first, 0), channel < channels)
     tl.store(total + channels + channel, tl.sum(second, 0), channel < channels)
@@ -190,7 +190,7 @@ def grad_input(
 ):
     """Write the gradient of x, each place once; `total` are the gradients of weight and bias.
 
-    A cell is a window, or what an odd size leaves of one at its edge: no maximum, so zeros.
+    A cell is a window, or the rest of one at the edge of an odd size: no maximum, so zeros.
     """
     block, channel = _share(channels, BLOCK_CHANNELS)
     real = channel < channels
@@ -229,7 +229,7 @@ def grad_input(
 
 @triton.jit
 def _share(channels, BLOCK_CHANNELS: tl.constexpr):
-    """Which block of windows, or part, is this program's, and its channels. These go fastest."""
+    """This program's block of windows, or part, and its channels, which vary fastest."""
     channel_blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = (tl.program_id(0) % channel_blocks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     return tl.program_id(0) // channel_blocks, channel
@@ -245,16 +245,16 @@ def _corner(window, height, width):
     """Where in x, counted in places, the upper left corner of each window is: int64."""
     row = window // (width // 2)  # of the rows of all images' pooled maps
     column = window - row * (width // 2)
-    # An odd height has a row more in each image than its windows cover.
+    # With an odd height each image has one row more than its windows cover.
     row = 2 * row + (row // (height // 2)) * (height % 2)
     return row.to(tl.int64) * width + 2 * column
 
 
 @triton.jit
 def _maximum(x, at, mask, right, below):
-    """The largest of each window whose corner is `at`, and its place, 0 to 3: the first of equals.
+    """The largest of each window with corner `at`, and its place, 0 to 3: the first of equals.
 
-    NaN where there is one.
+    NaN if there is one.
     """
     a, b = _load(x, at, mask), _load(x, at + right, mask)
     c, d = _load(x, at + below, mask), _load(x, at + below + right, mask)
@@ -267,7 +267,7 @@ def _maximum(x, at, mask, right, below):
 
 @triton.jit
 def _store_part(parts, part, count, first, second, channel, channels):
-    """Row `part` of both halves of `parts`, (2, count, C)."""
+    """Store row `part` of both halves of `parts`, (2, count, C)."""
     at = part * channels + channel
     tl.store(parts + at, first, channel < channels)
     tl.store(parts + count * channels + at, second, channel < channels)
@@ -275,7 +275,7 @@ def _store_part(parts, part, count, first, second, channel, channels):
 
 @triton.jit
 def _load_parts(parts, count, channels, BLOCK_PARTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
-    """Both halves of `parts` for this program's channels; the parts' and the channels' numbers."""
+    """Both halves of `parts` for this program's channels; the indices of parts and channels."""
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     part = tl.arange(0, BLOCK_PARTS)
     mask = (part < count)[:, None] & (channel < channels)[None, :]

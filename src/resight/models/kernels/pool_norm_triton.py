@@ -1,4 +1,4 @@
-"""Max-pool, batch norm and activation by Triton: what is launched, three kernels each way."""
+"""Max-pool, batch norm and activation in Triton: three kernel launches in each direction."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from resight.models.kernels import pool_norm_twin
 from resight.models.kernels.pool_norm_twin import Activation, Gradients, Saved
 
 _MAX_BLOCK_CHANNELS = 128
-# A thread has 16 bytes of each map and no more: with more, the bytes of `places` would be dealt out
-# among threads in another way than the map's values, and to bring the two together takes barriers.
+# A thread has 16 bytes of each map and no more: with more, the bytes of `places` would be split
+# among threads differently from the map's values, and combining the two would take barriers.
 _WARPS = 4
 _BLOCK_BYTES = 32 * _WARPS * 16
-# Programs of a pass that sums, at most: several for each processor of a large GPU. A fixed number
-# and not the device's, so that sums are split alike everywhere.
+# The most programs of a pass that sums: several per multiprocessor of a large GPU. A fixed number,
+# not the device's, so that sums are split the same way everywhere.
 _PARTS = 1024
-# The kernels that put parts together hold all those of a few channels at once: 32 bytes of a row.
+# The kernels that combine parts hold all parts of a few channels at once: 32 bytes of a row.
 _PART_CHANNELS = 8
-_FUSE = {"enable_fp_fusion": True}  # a · b + c at once; Triton warns where it is left open
+_FUSE = {"enable_fp_fusion": True}  # a · b + c in one operation; Triton warns if it is not set
 
 
 class _Plan(NamedTuple):
-    """How the `(windows, channels)` of a pooled map are shared out among programs."""
+    """How the `(windows, channels)` of a pooled map are split among programs."""
 
     windows: int
     channels: int
@@ -50,12 +50,12 @@ class _Plan(NamedTuple):
 
     @property
     def tiles(self) -> int:
-        """Blocks of windows which a program that sums goes through, one after the other."""
+        """Blocks of windows that a program that sums processes, one after the other."""
         return _ceil_div(self.window_blocks, max(1, _PARTS // self.channel_blocks))
 
     @property
     def parts(self) -> int:
-        """Programs that sum, for each block of channels."""
+        """Programs that sum, per block of channels."""
         return _ceil_div(self.window_blocks, self.tiles)
 
     @property
@@ -79,7 +79,7 @@ def forward(
     eps: float,
     activation: Activation,
 ) -> tuple[Tensor, Saved]:
-    """As `pool_norm_twin.forward`; x in channels-last memory."""
+    """Like `pool_norm_twin.forward`; x in channels-last memory."""
     images, channels, height, width = x.shape
     pooled = _map(x, images, channels, height // 2, width // 2)
     places = torch.empty_like(pooled, dtype=torch.uint8)
@@ -118,7 +118,7 @@ def backward(
     activation: Activation,
     needs_x: bool,
 ) -> Gradients:
-    """As `pool_norm_twin.backward`."""
+    """Like `pool_norm_twin.backward`."""
     pooled, places, stats = saved
     images, channels = pooled.shape[:2]
     height, width = size
@@ -139,7 +139,7 @@ def backward(
             return Gradients(None, *grads)
 
         grad_x = _map(pooled, images, channels, height, width)
-        # Cells: the windows, and what an odd size leaves of some at its edge.
+        # Cells: the windows, and the rests of some at the edge of an odd size.
         cells = plan._replace(windows=images * _ceil_div(height, 2) * _ceil_div(width, 2))
         kernels.grad_input[(cells.window_blocks * cells.channel_blocks,)](
             *(grad, pooled, places, stats, weight, bias, total, grad_x),
@@ -151,7 +151,7 @@ def backward(
 
 
 def try_out(device: torch.device, dtype: torch.dtype, activation: Activation) -> None:
-    """Run both passes on made images and compare them with the twin's; raises whatever is wrong."""
+    """Run both passes on random images and compare with the reference; raises if they differ."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn((4, 16, 7, 6), generator=generator).to(device)
     x = drawn.to(dtype).contiguous(memory_format=torch.channels_last)
@@ -172,7 +172,7 @@ def try_out(device: torch.device, dtype: torch.dtype, activation: Activation) ->
 
 
 def _by_channels(kernel: Any, channels: int, *arguments: Any) -> None:
-    """Launch a kernel that puts parts together."""
+    """Launch a kernel that combines parts."""
     kernel[(_ceil_div(channels, _PART_CHANNELS),)](
         *arguments, BLOCK_PARTS=_PARTS, BLOCK_CHANNELS=_PART_CHANNELS, num_warps=8, **_FUSE
     )

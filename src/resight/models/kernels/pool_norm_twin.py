@@ -1,6 +1,6 @@
-"""Max-pool, batch norm and activation in plain PyTorch, decision for decision as the kernels do.
+"""Max-pool, batch norm and activation in plain PyTorch, with the same choices as the kernels.
 
-It runs anywhere and is what the kernels are compared with; it saves no time.
+The reference that the kernels are compared with. It runs anywhere; it saves no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Saved(NamedTuple):
     """What the forward pass keeps for the backward pass; not x, which is four times as large."""
 
     pooled: Tensor  # (N, C, ⌊H/2⌋, ⌊W/2⌋), x's dtype
-    places: Tensor  # uint8, likewise: 0 to 3, row-major, where in its window the maximum was
+    places: Tensor  # uint8, same shape: 0 to 3, row-major, where in its window the maximum was
     stats: Tensor  # (2, C), float32 or wider: mean and 1 / √(variance + eps)
 
 
@@ -43,7 +43,7 @@ def forward(
     """The activated map and what the backward pass needs; moves the running statistics."""
     corners = _corners(_wide(x))
     pooled = functools.reduce(torch.maximum, corners)
-    # Of equal values the first counts, so they are gone through from the last to the first.
+    # Of equal values the first counts, so the loop runs from the last to the first.
     places = torch.full_like(pooled, 3, dtype=torch.uint8)
     for place in (2, 1, 0):
         places.masked_fill_(corners[place] == pooled, place)
@@ -70,7 +70,7 @@ def backward(
     activation: Activation,
     needs_x: bool,
 ) -> Gradients:
-    """The gradients of x, whose maps were of `size` (H, W), of weight and of bias."""
+    """The gradients of x, whose maps had `size` (H, W), of weight and of bias."""
     xhat = _standardised(_wide(saved.pooled), saved.stats)
     z = torch.addcmul(_row(bias), xhat, _row(weight))
     if activation == "relu":
