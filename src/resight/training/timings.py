@@ -80,7 +80,7 @@ class Timings:
 
 
 @contextmanager
-def epochs_told_apart(job: Job, timings: Timings) -> Iterator[None]:
+def count_epochs(job: Job, timings: Timings) -> Iterator[None]:
     """Count the steps and evaluations of the epochs inside by the seconds in their rows."""
     state, recorded = job.state, job.executor.recording_seconds
     done, carried = len(state.history), state.epoch_seconds  # those of an interrupted epoch

@@ -39,7 +39,7 @@ from resight.training.interrupt import StopRequested
 from resight.training.request import Request
 from resight.training.resume import reopen, run_to_resume
 from resight.training.session import Session
-from resight.training.timings import count_report, epochs_told_apart
+from resight.training.timings import count_epochs, count_report
 from resight.training.under_way import Training
 
 
@@ -186,7 +186,7 @@ def _watch(job: Job, run: Run, session: Session) -> Watch:
 def _fit(training: Training, *, report: bool) -> Predictions | None:
     """The epochs; a loss that is not finite is recorded, diagnosed and raised."""
     try:
-        with epochs_told_apart(training.job, training.session.timings):
+        with count_epochs(training.job, training.session.timings):
             return fit_epochs(training)
     except NonFiniteLoss as error:
         training.run.write("failure.json", {"message": str(error)})
