@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -19,8 +19,7 @@ from rich.progress import (
     TextColumn,
 )
 
-if TYPE_CHECKING:
-    from resight.findings import Finding
+from resight.findings import Finding
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,8 +89,6 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe on images and write a run folder; by default custom-resnet on cifar10."""
-    import time
-
     from resight.runs.run import holds_seeds
     from resight.training.timings import seconds_since_process_start
 

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from resight.findings import Finding
+from resight.runs.timings import table
+
 if TYPE_CHECKING:
-    from resight.findings import Finding
     from resight.progress import Reporter
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run
@@ -90,8 +92,6 @@ def print_timings(values: Mapping[str, Any]) -> None:
     if not parts:
         print("no timings were recorded")
         return
-    from resight.training.timings import table
-
     step = values.get("resumed_from_step")
     which = ""
     if step is not None:

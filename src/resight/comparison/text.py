@@ -7,6 +7,11 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from resight.comparison.tables import Section
 from resight.render.markdown import escaped
 
@@ -69,11 +74,6 @@ def _numeric(table: list[list[str]]) -> list[bool]:
 
 
 def _aligned(table: list[list[str]]) -> list[str]:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading, right in zip(table[0], _numeric(table), strict=True):
         grid.add_column(
@@ -89,9 +89,6 @@ def _aligned(table: list[list[str]]) -> list[str]:
 
 def _wrapped(text: str, start: str = "") -> list[str]:
     """Lines of at most 100 columns, the first after `start`, the others indented as far."""
-    from rich.console import Console
-    from rich.text import Text
-
     said = Text(_printable(text), overflow="fold").wrap(Console(), COLUMNS - len(start))
     lines = [line.plain.rstrip() for line in said]
     return [(" " * len(start) if i else start) + line for i, line in enumerate(lines)]

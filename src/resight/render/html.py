@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from resight.errors import ResightError
+from resight.render.drawing import WIDTH_PX, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +41,6 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def image(figure: Figure, alt: str) -> str:
-    from resight.render.drawing import WIDTH_PX, png
-
     content = base64.b64encode(png(figure)).decode("ascii")
     return f'<img src="data:image/png;base64,{content}" width="{WIDTH_PX}" alt="{escaped(alt)}">'
 

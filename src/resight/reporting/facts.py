@@ -16,6 +16,7 @@ from resight.diagnosis.prediction_checks import suspects
 from resight.errors import ResightError
 from resight.findings import Diagnosis
 from resight.look.open_run import OpenRun
+from resight.look.summary import summary
 from resight.recipe.recipe import Recipe
 from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
@@ -244,8 +245,6 @@ def base_facts(run: Run) -> Facts:
 
 def summary_facts(run: Run) -> dict[str, Any]:
     """The model's table, as values and as `text`. Builds the net, so call it once per report."""
-    from resight.look.summary import summary
-
     made = summary(run.path)
     return {**made.to_dict(), "text": str(made)}
 

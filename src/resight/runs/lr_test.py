@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from resight.errors import ResightError, did_you_mean
 from resight.recipe.settings import Schedule
-from resight.render import html
+from resight.render import charts, html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,14 +101,12 @@ class LrTest:
 
     def plot(self) -> Figure:
         """A matplotlib figure of the curve and its suggestions; needs no display."""
-        from resight.render.charts import lr_test
-
         try:
             suggestions, refused = self.suggestions(), None
         except ResightError as error:
             suggestions, refused = {}, str(error)
         read = {"smoothed": self.smoothed, "suggestions": suggestions, "refused": refused}
-        return lr_test({**self.to_dict(), **read})
+        return charts.lr_test({**self.to_dict(), **read})
 
     def _repr_html_(self) -> str:
         """The plot, which says why if no LR can be read off the curve, and the suggestions."""

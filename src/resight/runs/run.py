@@ -18,7 +18,7 @@ from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_points
 from resight.recipe.settings import Schedule
 from resight.records import accuracy_words
-from resight.render import html
+from resight.render import charts, html, tiles
 from resight.runs import commands
 from resight.runs.calibration import calibration
 from resight.runs.checkpoints import read_checkpoint, serialized
@@ -151,8 +151,6 @@ class Run:
 
     def plot_curves(self) -> Figure:
         """Loss and accuracy by epoch. Raises `ResightError` before the first epoch is done."""
-        from resight.render import charts
-
         metrics = self.metrics
         if not metrics:
             raise ResightError(
@@ -162,8 +160,6 @@ class Run:
 
     def plot_schedule(self) -> Figure:
         """The learning rate by epoch. Raises `ResightError` before it is known."""
-        from resight.render import charts
-
         points = self.schedule_points()
         if points is None:  # not found yet, or "plateau", which depends on losses still to come
             raise ResightError(
@@ -182,21 +178,15 @@ class Run:
 
     def plot_confusion(self) -> Figure:
         """Confusion matrix, test split. Raises `ResightError` if the run has not finished."""
-        from resight.render import charts
-
         predictions = self._measured()
         return charts.confusion(predictions.confusion.tolist(), predictions.classes)
 
     def plot_per_class(self) -> Figure:
         """Accuracy per class, test split. Raises `ResightError` if the run has not finished."""
-        from resight.render import charts
-
         return charts.per_class(self._measured().per_class())
 
     def plot_reliability(self) -> Figure:
         """Accuracy by confidence, test split. Raises `ResightError` if not finished."""
-        from resight.render import charts
-
         measured = calibration(self._measured())
         return charts.reliability({"bins": measured.rows, "ece": measured.ece})
 
@@ -205,8 +195,6 @@ class Run:
     ) -> Figure:
         """The misclassified test images with the highest losses. data: the run's images, if they
         have moved. Raises `ResightError` if the run has not finished or has no images."""
-        from resight.render import tiles
-
         if not isinstance(limit, int) or limit < 1:
             raise ResightError(f"limit = {limit!r} must be an integer ≥ 1")
         predictions = self._measured()

@@ -12,22 +12,7 @@ from pathlib import Path
 from resight.engine.job import Job
 from resight.errors import ResightError
 from resight.runs.run import Run
-
-PARTS = {
-    "start": "start-up: interpreter, imports, torch",
-    "data": "images: decoding, or reading the cache",
-    "build": "net, optimizer, images to the device",
-    "cost": "cost estimate",
-    "checks": "image checks",
-    "lr_test": "LR test",
-    "steps": "training steps",
-    "evaluate": "evaluation",
-    "capture": "recording CUDA graphs",
-    "epochs": "between steps: plans, checkpoints",
-    "save": "saving weights and predictions",
-    "rest": "everything else",
-    "report": "diagnosis and report",
-}
+from resight.runs.timings import PARTS
 
 
 class Timings:
@@ -110,13 +95,3 @@ def seconds_since_process_start() -> float:
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds after boot
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
     return time.process_time()
-
-
-def table(parts: Mapping[str, float]) -> list[str]:
-    """One line per part: what it is, its seconds, its share of the total."""
-    total = math.fsum(parts.values())
-    width = max(map(len, PARTS.values()))
-    return [
-        f"  {PARTS[part]:<{width}} {seconds:>10,.2f} s {seconds / total if total else 0.0:>7.1%}"
-        for part, seconds in parts.items()
-    ]

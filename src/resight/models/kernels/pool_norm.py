@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,6 @@ from torch.autograd.function import once_differentiable
 from resight.errors import ResightError, ResightWarning
 from resight.models.kernels import pool_norm_twin
 from resight.models.kernels.pool_norm_twin import Activation, Saved
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["Activation", "available", "pool_norm_act"]
 
