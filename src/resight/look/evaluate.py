@@ -57,13 +57,8 @@ def evaluate(
             skip_bad=skip_bad,
             reporter=reporter,
         )
-    elif split == "test":
-        facts = run.resolved["data"]
-        loaded = own_images(facts, run.recipe.data, skip_bad=skip_bad, reporter=reporter)
-        advice = "give them with --data to measure on them anyway"
-        check_own(facts, loaded, run=run.path, advice=advice)
     else:
-        loaded = run.images(skip_bad=skip_bad, reporter=reporter)
+        loaded = _own_images(run, split, skip_bad=skip_bad, reporter=reporter)
     if (loaded.image_size, loaded.channels) != (about["image_size"], about["channels"]):
         raise ResightError(
             f"the images are {loaded.image_size} px with {loaded.channels} channels, but the run "
@@ -93,6 +88,17 @@ def evaluate(
     except ResightError as error:  # the predictions are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions
+
+
+def _own_images(run: Run, split: str, *, skip_bad: bool, reporter: Reporter) -> ImageData:
+    """The run's own images; for "test" without making the validation split anew."""
+    if split != "test":
+        return run.images(skip_bad=skip_bad, reporter=reporter)
+    facts = run.resolved["data"]
+    loaded = own_images(facts, run.recipe.data, skip_bad=skip_bad, reporter=reporter)
+    advice = "give them with --data to measure on them anyway"
+    check_own(facts, loaded, run=run.path, advice=advice)
+    return loaded
 
 
 def _check_split(run: Run, split: str, *, other_data: bool) -> None:
