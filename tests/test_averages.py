@@ -9,20 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from replaying import NothingRead
 from resight.engine.averages import Averages, Ema, Lookahead, ema_weight, make_averages
 from resight.recipe.settings import Train
-
-
-class NothingRead(TorchDispatchMode):
-    """Refuses `item()`, `if tensor:` and their like, which a CUDA graph can't capture."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
 
 
 def net(seed: int = 0) -> nn.Module:

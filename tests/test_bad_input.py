@@ -9,29 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import folder, picture
 from resight.cli.app import app
 
 runner = CliRunner()
-
-
-def picture(path: Path, value: int, size: tuple[int, int] = (8, 8)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(value)
-    Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
-
-
-def folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 6) -> Path:
-    """train/ and test/ with a folder a class."""
-    for split, offset in (("train", 0), ("test", 1000)):
-        for k, name in enumerate(classes):
-            for i in range(each):
-                picture(root / split / name / f"{i}.png", offset + 100 * k + i)
-    return root
 
 
 def no_such_recipe(root: Path) -> list[str]:

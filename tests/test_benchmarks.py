@@ -20,7 +20,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import resight
-from helpers import batches, make_net
+from helpers import ROOT, batches, make_net
 from resight.cli.app import app
 from resight.data.batches import DeviceSplit
 from resight.data.types import Split
@@ -29,7 +29,7 @@ from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Augment
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cpu_step
 import fused_layers

@@ -21,7 +21,7 @@ from resight.data.types import ImageData, Split
 from resight.errors import ResightError
 from resight.render.sprites import cells
 from resight.runs.run import Run
-from test_comparison import CLASSES, HOSTILE, make_run
+from run_folders import CLASSES, HOSTILE, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

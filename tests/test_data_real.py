@@ -7,17 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import SHARED
 from resight.data import cache, cifar, folder, table
 from resight.data.sources import load_data
 from resight.data.splits import channel_statistics
 from resight.data.types import ImageData
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+DATA = SHARED / "data"
 pytestmark = pytest.mark.skipif(
     not (DATA / "cifar10-jpeg.tar.xz").is_file(), reason=f"no cifar10-jpeg.tar.xz in {DATA}"
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import resight
-from conftest import make_data
+from helpers import folder, make_data, picture
 from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
@@ -20,8 +20,7 @@ from resight.look.evaluate import evaluate
 from resight.progress import Quiet
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from test_bad_input import folder, picture
-from test_resume import StopAt, images_for, interrupt, tiny
+from trainings import StopAt, images_for, interrupt, tiny
 
 
 def fit(data: str | Path | ImageData, out: Path, **changes: Any) -> Run:

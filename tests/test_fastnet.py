@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conftest import make_data
-from helpers import make_net
+from helpers import make_data, make_net
 from resight.data.types import ImageData, Split
 from resight.engine import job
 from resight.engine.job import Job, build_job

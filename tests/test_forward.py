@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from conftest import make_data
-from helpers import make_net
+from helpers import make_data, make_net
+from replaying import CUDA, Replay
 from resight.data.batches import DeviceSplit
 from resight.engine import forward as passes
 from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of, predict
 from resight.engine.job import place
 from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning
-from test_captured import CUDA, Replay
 
 TTAS = get_args(Tta)
 

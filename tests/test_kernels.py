@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from helpers import TESTS
+from pooling import EPS, MOMENTUM, Case, make_case, two_passes
 from resight.errors import ResightError, ResightWarning
 from resight.models.kernels import pool_norm, pool_norm_twin
 from resight.models.kernels.pool_norm import available, pool_norm_act
@@ -32,35 +34,9 @@ needs_triton = pytest.mark.skipif(
 )
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
-MOMENTUM, EPS = 0.3, 1e-3
 SHAPES = [(4, 24, 31, 15), (3, 10, 7, 9), (2, 48, 8, 6), (5, 1, 2, 3)]
 # What rounding to a dtype may take off a value, and a little for sums in another order.
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-Case = dict[str, Any]
-
-
-def make_case(
-    shape: tuple[int, ...],
-    dtype: torch.dtype = torch.float32,
-    activation: str = "relu",
-    *,
-    seed: int = 0,
-    integers: bool = False,
-) -> Case:
-    """Inputs of a step. Integers: few values, so that windows are full of ties."""
-    g = torch.Generator().manual_seed(seed)
-    n, c, h, w = shape
-    x = torch.randint(-2, 3, shape, generator=g) if integers else torch.randn(shape, generator=g)
-    wide = torch.promote_types(dtype, torch.float32)
-    return {
-        "x": (x + 1).to(dtype).contiguous(memory_format=torch.channels_last),
-        "grad": torch.randn((n, c, h // 2, w // 2), generator=g).to(dtype),
-        "weight": torch.randn(c, generator=g, dtype=wide),
-        "bias": torch.randn(c, generator=g, dtype=wide),
-        "running_mean": torch.randn(c, generator=g, dtype=wide),
-        "running_var": torch.rand(c, generator=g, dtype=wide) + 0.5,
-        "activation": activation,
-    }
 
 
 def torchs_own(
@@ -80,24 +56,6 @@ def step(layer: Any, case: Case) -> dict[str, Tensor]:
     out.backward(case["grad"])
     grads = {"grad_x": x.grad, "grad_weight": weight.grad, "grad_bias": bias.grad}
     return {"out": out.detach(), **grads, "running_mean": mean, "running_var": var}
-
-
-def two_passes(kernels: Any, case: Case) -> dict[str, Tensor]:
-    """Likewise by an implementation itself, with what it saves for the way back."""
-    mean, var = case["running_mean"].clone(), case["running_var"].clone()
-    how = {"momentum": MOMENTUM, "eps": EPS, "activation": case["activation"]}
-    out, saved = kernels.forward(case["x"], case["weight"], case["bias"], mean, var, **how)
-    grads = kernels.backward(
-        case["grad"],
-        saved,
-        case["weight"],
-        case["bias"],
-        tuple(case["x"].shape[2:]),
-        activation=case["activation"],
-        needs_x=True,
-    )
-    grads = {f"grad_{k}": v for k, v in grads._asdict().items()}
-    return {"out": out, **saved._asdict(), **grads, "running_mean": mean, "running_var": var}
 
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -313,7 +271,7 @@ def interpreter_cases() -> dict[str, Case]:
 INTERPRET = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-from test_kernels import two_passes
+from pooling import two_passes
 from resight.models.kernels import pool_norm_triton
 pool_norm_triton._PARTS = 4  # so that programs go through several blocks
 cases = torch.load("cases.pt")
@@ -325,7 +283,7 @@ torch.save({name: two_passes(pool_norm_triton, case) for name, case in cases.ite
 def test_triton_interpreted_is_the_twin(tmp_path: Path) -> None:
     cases = interpreter_cases()
     torch.save(cases, tmp_path / "cases.pt")
-    run_python(INTERPRET, str(Path(__file__).parent), cwd=tmp_path, TRITON_INTERPRET="1")
+    run_python(INTERPRET, str(TESTS), cwd=tmp_path, TRITON_INTERPRET="1")
     got = torch.load(tmp_path / "got.pt")
     for name, case in cases.items():
         expected = two_passes(pool_norm_twin, case)

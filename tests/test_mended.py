@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import resight
-from conftest import make_data
+from helpers import folder, make_data, picture
 from resight.cli.app import app
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
@@ -27,8 +27,7 @@ from resight.recipe.recipe import Recipe
 from resight.runs.checkpoints import write_checkpoint
 from resight.runs.run import load_run
 from resight.training import train as training
-from test_bad_input import folder, picture
-from test_resume import StopAt, fit, images_for, interrupt, tiny
+from trainings import StopAt, fit, images_for, interrupt, tiny
 
 runner = CliRunner()
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from replaying import NothingRead
 from resight.engine import muon
 from resight.engine.muon import Muon, newton_schulz
 from resight.engine.optim import group_rates, make_optimizer, set_rates, use_tensor_rates
 from resight.engine.state import Trace, TrainState
 from resight.recipe.settings import Muon as Settings
-from test_averages import NothingRead
 
 SHAPES = [(8, 3, 3, 3), (8, 8, 3, 3), (12, 8, 3, 3), (8, 8, 3, 3), (16, 2, 1, 1), (4, 72, 1, 1)]
 

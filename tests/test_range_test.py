@@ -8,7 +8,6 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +22,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from conftest import make_data
-from helpers import batches
+from helpers import batches, make_data
 from resight.engine.job import Job, build_job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
@@ -57,6 +55,7 @@ from resight.runs.lr_test import (
 )
 from resight.training import find_lr as range_test
 from resight.training.find_lr import run_range_test
+from states import changes_between, pointers, tensors
 
 Array = npt.NDArray[np.float64]
 N = 200
@@ -446,36 +445,6 @@ def make_job(recipe: Recipe | None = None) -> Job:
 
 def train(job: Job, steps: int, lr: float = 0.003) -> list[float]:
     return [float(loss) for loss in job.steps_at([lr] * steps)]
-
-
-def tensors(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dicts and lists, with their paths."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from tensors(item, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from tensors(item, f"{name}.{place}")
-    else:
-        yield name, value
-
-
-def pointers(value: Any) -> list[int]:
-    return [leaf.data_ptr() for _, leaf in tensors(value) if isinstance(leaf, torch.Tensor)]
-
-
-def changes_between(before: Any, after: Any) -> list[str]:
-    one, other = dict(tensors(before)), dict(tensors(after))
-    assert one.keys() == other.keys()
-    return [
-        key
-        for key, value in one.items()
-        if not (
-            torch.equal(value, other[key])
-            if isinstance(value, torch.Tensor)
-            else value == other[key]
-        )
-    ]
 
 
 @pytest.mark.parametrize(

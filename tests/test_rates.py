@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from conftest import make_data
+from helpers import make_data
 from resight.engine.averages import Ema, Lookahead
 from resight.engine.job import Job, build_job
 from resight.engine.optim import make_optimizer, set_rates

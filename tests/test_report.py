@@ -20,7 +20,7 @@ import torch
 from typer.testing import CliRunner
 
 import resight
-from conftest import make_data
+from helpers import make_data
 from resight.engine.job import prepare
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning

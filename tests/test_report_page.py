@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import resight
+from helpers import SHARED
 from resight.progress import Quiet
 from resight.runs.lr_test import LrTest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ARCHIVE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+ARCHIVE = SHARED / "data" / "cifar10-jpeg.tar.xz"
 CHROMIUM = shutil.which("chromium")
 EACH = {"train": 60, "test": 30}  # images of a class
 pytestmark = [

@@ -6,110 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import resight
-from conftest import make_data
-from resight.data.types import ImageData
+from helpers import TESTS, make_data
 from resight.errors import ResightError, ResightWarning
-from resight.progress import Quiet, StepInfo
-from resight.recipe.catalog import RECIPES, find_recipe
-from resight.recipe.recipe import Recipe
+from resight.progress import Quiet
+from resight.recipe.catalog import RECIPES
 from resight.runs.checkpoints import Checkpointer
 from resight.runs.run import load_run
 from resight.training import epochs
 from resight.training import train as training
-
-TIMES = {"train_seconds", "evaluate_seconds", "images_per_second", "epoch_seconds"}
-
-
-def tiny(name: str, **changes: Any) -> Recipe:
-    """A named recipe on 8 px images: narrow, three epochs, batches of 32."""
-    recipe = find_recipe(name).with_epochs(3)
-    small = {
-        "model.width": 8,
-        "data.image_size": 16 if recipe.model.net != "custom-resnet" else 8,
-        "augment.crop_pad_px": 1,
-        "augment.cutout_px": 3,
-        "train.batch_size": 32,
-        # found LRs are numbers of the curve; a fixed one keeps the tests on their subject
-        "schedule.lr_max": 0.02,
-        **changes,
-    }
-    if hasattr(recipe.schedule, "lr_min"):
-        small.setdefault("schedule.lr_min", 0.002)
-    if getattr(recipe.schedule, "lr_end", 0) == "lr_min":
-        small.setdefault("schedule.lr_end", "lr_min")
-    if recipe.schedule.small_px:
-        small.setdefault("schedule.small_px", 9)
-    return recipe.with_changes(small)
-
-
-def images_for(recipe: Recipe, **settings: Any) -> ImageData:
-    return make_data(size=recipe.data.image_size, **settings)
-
-
-def fit(recipe: Recipe, data: ImageData, out: Path, **options: Any) -> resight.Run:
-    options = {"reporter": Quiet(), "precision": "fp32", "report": False, **options}
-    return resight.train(recipe, data, out=out, **options)
-
-
-def resume(out: Path, data: ImageData, **options: Any) -> resight.Run:
-    options = {"reporter": Quiet(), "report": False, **options}
-    return resight.train(resume=out, data=data, **options)
-
-
-def final_state(out: Path) -> dict[str, Any]:
-    saved = load_run(out).checkpoint()
-    assert saved is not None
-    return {key: value for key, value in saved.items() if key not in TIMES}
-
-
-def assert_same(a: Any, b: Any, where: str = "") -> None:
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a.keys() - TIMES:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    assert_same(final_state(a), final_state(b))
-    strip = [{k: v for k, v in row.items() if k not in TIMES} for row in load_run(a).metrics]
-    other = [{k: v for k, v in row.items() if k not in TIMES} for row in load_run(b).metrics]
-    assert strip == other
-    mine, theirs = load_run(a).predictions, load_run(b).predictions
-    assert (mine.logits == theirs.logits).all()
-    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
-
-
-class StopAt(Quiet):
-    """Sends this process a signal, or raises, after a number of steps."""
-
-    def __init__(self, steps: int, action: Callable[[], object]) -> None:
-        self.left, self.action = steps, action
-
-    def step(self, info: StepInfo) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.action()
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+from trainings import (
+    StopAt,
+    assert_same_run,
+    every_second_time,
+    fit,
+    images_for,
+    interrupt,
+    resume,
+    tiny,
+)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -168,18 +88,13 @@ def test_an_exception_in_the_middle_goes_on_from_the_last_checkpoint(
     assert_same_run(whole, tmp_path / "cut")
 
 
-def every_second_time() -> Callable[[Checkpointer], bool]:
-    flags: Iterator[bool] = iter([False, True] * 1000)
-    return lambda self: next(flags)
-
-
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from resight.runs.checkpoints import Checkpointer
-from test_resume import StopAt, every_second_time, fit, images_for, tiny
+from trainings import StopAt, every_second_time, fit, images_for, tiny
 from pathlib import Path
 Checkpointer.due = every_second_time()
 recipe = tiny("digits", **{{"data.val_fraction": 0.0}})
@@ -194,7 +109,7 @@ def test_kill_9_goes_on_bit_for_bit(step: int, tmp_path: Path) -> None:
     data = images_for(recipe)
     whole = fit(recipe, data, tmp_path / "whole").path
     cut = tmp_path / "cut"
-    script = KILLED.format(tests=str(Path(__file__).parent), step=step, out=str(cut))
+    script = KILLED.format(tests=str(TESTS), step=step, out=str(cut))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     (cut / ".last.pt.killed.tmp").write_bytes(b"half of a checkpo")

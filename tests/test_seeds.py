@@ -16,7 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import resight
-from conftest import make_data
+from helpers import make_data
 from resight.cli.app import app
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
@@ -32,8 +32,7 @@ from resight.runs.run import load_run
 from resight.runs.seeds import SeedsResult
 from resight.training import costs, seeds
 from resight.training import train as training
-from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, tiny
-from test_training import Listener
+from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, tiny
 
 
 @pytest.fixture(autouse=True)

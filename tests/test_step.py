@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from conftest import make_data
+from helpers import make_data
 from resight.data.augment import shrink
 from resight.engine.fitting import piece_size
 from resight.engine.job import Job, build_job, with_recipe
@@ -36,7 +36,7 @@ from resight.recipe.settings import (
     Train,
 )
 from resight.training import costs
-from test_resume import images_for
+from trainings import images_for
 
 PLAIN = Sgd(momentum=0.0)  # a step of LR 1 is the gradient
 

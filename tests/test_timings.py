@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import resight
-from conftest import make_data
+from helpers import make_data
 from resight.cli.app import app
 from resight.cli.output import print_timings
 from resight.data.types import ImageData
@@ -23,7 +23,7 @@ from resight.runs.run import Run, load_run
 from resight.training import costs, request, session
 from resight.training import train as training
 from resight.training.timings import PARTS, Timings, table
-from test_resume import StopAt, fit, images_for, interrupt, resume, tiny
+from trainings import StopAt, fit, images_for, interrupt, resume, tiny
 
 
 class Clock:

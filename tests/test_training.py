@@ -15,8 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import resight
-from conftest import make_data
-from helpers import batches
+from helpers import batches, make_data
 from resight.comparison.page import write_page
 from resight.data.types import ImageData
 from resight.diagnosis import record_checks
@@ -26,7 +25,7 @@ from resight.engine.runtime import Runtime
 from resight.engine.step import Eager
 from resight.errors import ResightError
 from resight.look.open_run import OpenRun
-from resight.progress import Lines, Quiet, StepInfo
+from resight.progress import Lines, Quiet
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_at
@@ -36,25 +35,7 @@ from resight.runs.checkpoints import Checkpointer, write_checkpoint
 from resight.runs.run import load_run
 from resight.training import costs, epochs
 from resight.training.interrupt import Interrupted, StopSignals
-from test_resume import StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
-
-
-class Listener(Quiet):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps: list[StepInfo] = []
-        self.rows: list[dict[str, Any]] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def step(self, info: StepInfo) -> None:
-        self.steps.append(info)
-
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        self.rows.append(row)
+from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
 
 
 def runtime(**changes: Any) -> Runtime:
