@@ -108,3 +108,8 @@ class Listener(Quiet):
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         self.rows.append(row)
+
+
+class StopInLrTest(Quiet):
+    def counting(self, what: str) -> Any:
+        return lambda done, total: interrupt() if what == "LR test" and done == 9 else None

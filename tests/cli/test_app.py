@@ -222,3 +222,35 @@ def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
     )
     assert done.stdout == "custom-resnet\n"
     assert done.stderr == ""
+
+
+def test_a_listener_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "resight", "train", "--recipe", "digits"]
+    command += ["--epochs", "2", "--lr", "0.02", "--out", "run", "--set", "model.width=4"]
+    command += ["--no-report"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 0, error
+    assert error == b""
+    assert load_run(tmp_path / "run").finished
+
+
+def test_a_bar_that_the_encoding_lacks_is_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "resight", "data", "digits"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"8?8?1" in done.stdout

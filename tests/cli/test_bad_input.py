@@ -245,3 +245,19 @@ def test_bad_input_is_one_clear_line_and_exit_2(
     after = sorted(path.relative_to(root) for path in root.rglob("*"))
     assert before == after, "bad input left something behind"
     assert not list(elsewhere.rglob("recipe.json")), "a refused training left a run folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "epochs=3"], "options of their own"),
+        (["--minutes", "nan"], "must be a number above 0"),
+        (["--minutes", "-1"], "must be a number above 0"),
+        (["--batch-size", "1", "--lr", "0.1"], "a batch of one image"),
+    ],
+)
+def test_slips_of_the_command_line_are_one_line(arguments: list[str], said: str) -> None:
+    result = runner.invoke(app, ["train", "--recipe", "digits", *arguments])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""A run measured on its own splits: the very images of the training, each in a file of its own."""
+"""A run measured again: on its own splits, the very images of the training, and on other images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from resight.look.evaluate import evaluate
 from resight.progress import Quiet
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from trainings import StopAt, images_for, interrupt, tiny
+from trainings import Listener, StopAt, fit, images_for, interrupt, tiny
 
 
-def fit(data: str | Path | ImageData, out: Path, **changes: Any) -> Run:
+def trained(data: str | Path | ImageData, out: Path, **changes: Any) -> Run:
     recipe = tiny("digits", **changes)
     return resight.train(recipe, data, out=out, reporter=Quiet(), precision="fp32", report=False)
 
@@ -33,7 +33,7 @@ def with_val(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of the digits with a fifth of train held out by a seed of its own."""
     out = tmp_path_factory.mktemp("runs") / "run"
     small = {"model.width": 4, "train.batch_size": 128}
-    return fit("digits", out, **{"data.val_fraction": 0.2, "data.split_seed": 5, **small})
+    return trained("digits", out, **{"data.val_fraction": 0.2, "data.split_seed": 5, **small})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_validation_folder_of_the_data_is_val(tmp_path: Path) -> None:
     for k, name in enumerate(("cat", "dog")):
         for i in range(4):
             picture(images / "val" / name / f"{i}.png", 5000 + 100 * k + i)
-    run = fit(images, tmp_path / "run")
+    run = trained(images, tmp_path / "run")
     measured = evaluate(run, split="val")
 
     assert len(measured) == 8
@@ -105,7 +105,7 @@ def test_a_validation_folder_of_the_data_is_val(tmp_path: Path) -> None:
 
 
 def test_without_a_validation_split_it_is_said_how_to_get_one(tmp_path: Path) -> None:
-    run = fit(folder(tmp_path / "mine", each=20), tmp_path / "run")
+    run = trained(folder(tmp_path / "mine", each=20), tmp_path / "run")
 
     assert "no validation split" in refused(run, split="val")
     assert "--val 0.1" in refused(run, split="val")
@@ -127,7 +127,7 @@ def test_an_unknown_split_gets_the_nearest(split: str, hint: str, with_val: Run)
 
 
 def test_other_images_named_val_are_not_taken_for_the_split(tmp_path: Path) -> None:
-    run = fit(folder(tmp_path / "mine", each=20), tmp_path / "run")
+    run = trained(folder(tmp_path / "mine", each=20), tmp_path / "run")
     shutil.copytree(tmp_path / "mine" / "test", tmp_path / "other" / "val")
     shutil.copytree(tmp_path / "mine" / "test", tmp_path / "other" / "more")
     evaluate(run, tmp_path / "other" / "val")
@@ -163,7 +163,7 @@ def test_images_in_memory_are_taken_split_or_not(with_val: Run, digits: ImageDat
 
 
 def test_images_that_have_moved_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
-    run = fit(folder(tmp_path / "mine", each=20), tmp_path / "run")
+    run = trained(folder(tmp_path / "mine", each=20), tmp_path / "run")
     shutil.move(tmp_path / "mine", tmp_path / "moved")
 
     with pytest.raises(ResightError, match="have moved"):
@@ -173,7 +173,7 @@ def test_images_that_have_moved_are_found_where_they_are_said_to_be(tmp_path: Pa
 
 
 def test_other_images_than_those_of_the_training_are_refused(with_val: Run, tmp_path: Path) -> None:
-    run = fit(folder(tmp_path / "mine", each=20), tmp_path / "run")
+    run = trained(folder(tmp_path / "mine", each=20), tmp_path / "run")
     picture(tmp_path / "mine" / "train" / "cat" / "0.png", 9999)
     for call in (Run.images, lambda run: evaluate(run, split="train")):
         with pytest.raises(
@@ -208,7 +208,7 @@ def test_a_run_that_has_not_begun_has_no_images(tmp_path: Path) -> None:
 def test_images_in_memory_of_another_kind_are_refused(tmp_path: Path) -> None:
     recipe = tiny("digits")
     grey = images_for(recipe, channels=1)
-    run = fit(grey, tmp_path / "run")
+    run = trained(grey, tmp_path / "run")
 
     assert run.images(grey) is grey
     with pytest.raises(ResightError, match="not those it was trained on"):
@@ -218,6 +218,44 @@ def test_images_in_memory_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_labels_of_a_split_follow_the_names_of_the_classes(tmp_path: Path) -> None:
     """A folder's name can be spelt in two ways that look the same."""
     images = folder(tmp_path / "mine", (unicodedata.normalize("NFC", "é"), "z"), each=20)
-    run = fit(images, tmp_path / "run")
+    run = trained(images, tmp_path / "run")
 
     assert evaluate(run, split="train").labels.tolist() == [0] * 20 + [1] * 20
+
+
+def test_other_images_without_a_split_are_all_measured_and_that_is_said(tmp_path: Path) -> None:
+    images = folder(tmp_path / "mine", each=20)
+    run = resight.train(
+        tiny("digits"), images, out=tmp_path / "run", reporter=Quiet(), report=False
+    )
+    for i in range(25):
+        picture(tmp_path / "other" / "cat" / f"{i}.png", 7000 + i)
+    listener = Listener()
+    measured = resight.evaluate(run, tmp_path / "other", reporter=listener)
+    assert len(measured) == 25  # one of the run's classes alone is enough
+    assert any("no test split: all 25" in line for line in listener.lines)
+
+
+def test_evaluate_keeps_to_the_precision_of_the_run(tmp_path: Path) -> None:
+    images = folder(tmp_path / "mine", each=20)
+    options = {"out": tmp_path / "run", "reporter": Quiet()}
+    run = resight.train(tiny("digits"), images, precision="fp32", report=False, **options)
+    before = run.predictions.logits
+    assert np.array_equal(resight.evaluate(run).logits, before)
+
+
+def test_evaluate_finds_classes_by_name(data: ImageData, out: Path) -> None:
+    run = fit(tiny("digits"), data, out)
+    reordered = ImageData(
+        **{
+            **data.__dict__,
+            "classes": ("class 2", "class 0", "class 1"),
+            "test": type(data.test)(
+                data.test.images, np.array([1, 2, 0])[data.test.labels], data.test.ids
+            ),
+        }
+    )
+    assert resight.evaluate(run, reordered, precision="fp32").accuracy == run.predictions.accuracy
+    unknown = ImageData(**{**data.__dict__, "classes": ("class 0", "class 1", "whale")})
+    with pytest.raises(ResightError, match="class 'whale' is none of the run's"):
+        resight.evaluate(run, unknown)

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from resight.errors import ResightError
 from resight.recipe.catalog import RECIPES
 from resight.recipe.nets import NETS
-from resight.recipe.overrides import parse_setting
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import (
     Adam,
@@ -684,32 +683,6 @@ def test_a_change_that_is_not_allowed_is_named(changes: dict[str, Any], named: l
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in named if part not in message] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("optimizer.weight_decay=0", ("optimizer.weight_decay", 0)),
-        ("optimizer.weight_decay = 5e-4", ("optimizer.weight_decay", 5e-4)),
-        ("model.conv_bias=true", ("model.conv_bias", True)),
-        ("schedule.shape=one-cycle", ("schedule.shape", "one-cycle")),
-        ('name="a=b"', ("name", "a=b")),
-        ("name=a=b", ("name", "a=b")),
-        ("name=", ("name", "")),
-        (" data.source = my images ", ("data.source", "my images")),
-    ],
-)
-def test_a_setting_is_read_as_toml_or_as_a_word(text: str, expected: tuple[str, Any]) -> None:
-    key, value = parse_setting(text)
-
-    assert (key, value) == expected
-    assert type(value) is type(expected[1])
-
-
-@pytest.mark.parametrize("text", ["", "model.width", "=3", " = 3"])
-def test_a_setting_without_key_or_equals_sign_is_refused(text: str) -> None:
-    with pytest.raises(ResightError, match=r"write it as section\.field=value"):
-        parse_setting(text)
 
 
 def test_differences_name_fields_and_both_values() -> None:

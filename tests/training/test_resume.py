@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import resight
-from helpers import TESTS, make_data
+from helpers import TESTS, folder, make_data
 from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet
 from resight.recipe.catalog import RECIPES
@@ -22,6 +22,7 @@ from resight.training import epochs
 from resight.training import train as training
 from trainings import (
     StopAt,
+    StopInLrTest,
     assert_same_run,
     every_second_time,
     fit,
@@ -147,12 +148,8 @@ def test_a_stop_during_the_lr_test_finds_the_same_lr_again(tmp_path: Path) -> No
     data = make_data(n=256, n_test=30)
     whole = fit(recipe, data, tmp_path / "whole")
 
-    class StopInTest(Quiet):
-        def counting(self, what: str) -> Any:
-            return lambda done, total: interrupt() if what == "LR test" and done == 9 else None
-
     with pytest.raises(resight.Interrupted):
-        fit(recipe, data, tmp_path / "cut", reporter=StopInTest())
+        fit(recipe, data, tmp_path / "cut", reporter=StopInLrTest())
     assert "found" not in load_run(tmp_path / "cut").resolved
     resume(tmp_path / "cut", data)
     assert load_run(tmp_path / "cut").resolved == whole.resolved
@@ -208,3 +205,28 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     resume(tmp_path / "run", data)
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_stopped_in_the_lr_test_goes_on_with_its_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = folder(tmp_path / "mine", ("cat", "dog", "eel"), each=40)
+    recipe = tiny("digits", **{"schedule.lr_max": "find"})
+    with pytest.raises(resight.Interrupted):
+        resight.train(recipe, images, out=tmp_path / "cut", reporter=StopInLrTest())
+    monkeypatch.setattr(training, "_find", lambda *_: {"lr_max": 0.01})  # noise teaches no LR
+    run = resight.train(resume=tmp_path / "cut", reporter=Quiet(), report=False)
+    assert run.resolved["data"]["classes"] == ["cat", "dog", "eel"]
+    assert run.predictions.classes == ("cat", "dog", "eel")
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path: Path) -> None:
+    recipe = tiny("digits")
+    data = images_for(recipe)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    lock, refused = load_run(tmp_path / "cut").lock(), "is being trained by another process"
+    with lock, pytest.raises(ResightError, match=refused):
+        resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)
+    assert not (tmp_path / "cut" / ".lock").exists()
+    resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +17,26 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import resight
-from helpers import batches, make_data
+from helpers import batches, folder, make_data
+from jobs import runtime
 from resight.comparison.page import write_page
 from resight.data.types import ImageData
 from resight.diagnosis import record_checks
 from resight.diagnosis.diagnose import evidence_of
-from resight.engine.job import build_job, prepare
+from resight.engine.job import build_job
 from resight.engine.runtime import Runtime
 from resight.engine.step import Eager
 from resight.errors import ResightError
 from resight.look.open_run import OpenRun
 from resight.progress import Lines, Quiet
-from resight.recipe.overrides import changed
-from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_at
 from resight.reporting.facts import base_facts
 from resight.reporting.live import LiveReport
-from resight.runs.checkpoints import Checkpointer, write_checkpoint
+from resight.runs.checkpoints import Checkpointer
 from resight.runs.run import load_run
 from resight.training import costs, epochs
 from resight.training.interrupt import Interrupted, StopSignals
 from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
-
-
-def runtime(**changes: Any) -> Runtime:
-    return Runtime.choose("cpu", "fp32", **changes)
 
 
 def test_a_small_net_learns_what_can_be_learnt(data: ImageData, out: Path) -> None:
@@ -207,15 +204,6 @@ def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
     assert f"the loss became nan at step 4 (epoch 2) at LR {lr:.3g}" in str(stopped.value)
 
 
-def test_a_checkpoint_with_a_bad_value_is_not_written(tmp_path: Path) -> None:
-    good = {"model": {"w": torch.ones(3)}, "optimizer": {"state": {0: {"m": torch.ones(2)}}}}
-    assert write_checkpoint(tmp_path / "last.pt", good)
-    before = (tmp_path / "last.pt").read_bytes()
-    bad = {"model": {"w": torch.ones(3)}, "list": [{"m": torch.tensor([1.0, float("inf")])}]}
-    assert not write_checkpoint(tmp_path / "last.pt", bad)
-    assert (tmp_path / "last.pt").read_bytes() == before
-
-
 def test_what_is_said_before_the_start(data: ImageData, out: Path) -> None:
     listener = Listener()
     fit(tiny("digits"), data, out, reporter=listener)
@@ -224,42 +212,6 @@ def test_what_is_said_before_the_start(data: ImageData, out: Path) -> None:
     assert "peak at epoch 0.75" in text
     assert "3 epochs of 3 steps, about " in text
     assert "images/s" in text
-
-
-def test_minutes_fit_whole_epochs_after_the_lr_test(data: ImageData) -> None:
-    recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
-    job = build_job(recipe, make_data(320, n_test=100), runtime())
-    cost = costs.Cost(train_image=0.1, test_image=0.01)
-    # an epoch: 320 × 0.1 + 100 × 0.01 = 33 s; the LR test: 50 steps of 32 images = 160 s
-    assert cost.epoch(job) == pytest.approx(33)
-    assert cost.lr_test(job) == pytest.approx(160)
-    assert costs.epochs_that_fit(job, cost, 10) == 13
-    assert costs.epochs_that_fit(job, cost, 1000) == 24
-    with pytest.raises(ResightError, match=r"minutes = 3 is too short: .* --minutes 4"):
-        costs.epochs_that_fit(job, cost, 3)
-
-
-def test_minutes_shorten_the_recipe_that_is_kept(
-    data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.5, 0.0))
-    run = fit(tiny("digits").with_epochs(24), data, out, minutes=1.2)  # 35 s an epoch: two fit
-    assert run.recipe.schedule.epochs == 2
-    assert run.recipe.schedule.peak_epoch == pytest.approx(0.5)
-    assert len(run.metrics) == 2
-
-
-def test_a_measured_cost_leaves_the_state_as_it_was(data: ImageData) -> None:
-    job = build_job(tiny("digits", **{"train.ema": 0.5}), data, runtime())
-    before = job.state.snapshot()
-    costs.measure(job)
-    after = job.state.snapshot()
-    assert json.dumps(before["step"]) == json.dumps(after["step"])
-    for key, value in before["model"].items():
-        assert torch.equal(value, after["model"][key]), key
-    for index, state in before["optimizer"]["state"].items():
-        for key, value in state.items():
-            assert torch.equal(value, after["optimizer"]["state"][index][key]), key
 
 
 def test_streamed_images_train_as_resident_ones_do(
@@ -273,110 +225,16 @@ def test_streamed_images_train_as_resident_ones_do(
     assert any("streamed" in line for line in listener.lines)
 
 
-def test_clipping_bounds_the_gradient(data: ImageData) -> None:
-    recipe = tiny(
-        "custom-resnet-d", **{"optimizer.clip_grad_norm": 1e-3, "optimizer.momentum": 0.0}
-    )
-    job = build_job(recipe, data, runtime())
-    before = [p.detach().clone() for p in job.state.model.parameters()]
-    next(iter(job.steps_at([1.0])))
-    moved = sum(
-        float((p.detach() - q).square().sum())
-        for p, q in zip(job.state.model.parameters(), before, strict=True)
-    )
-    assert moved**0.5 == pytest.approx(1e-3, rel=1e-3)
-
-
-def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
-    recipe = tiny("digits", **{"loss.label_smoothing": 0.2})
-    job = build_job(recipe, data, runtime())
-    plan = job.plan(0)
-    index = plan.order[:32]
-    images, labels = job.train.augmented(index, plan, recipe.augment)
-    with torch.no_grad():
-        logits = job.state.model.train()(images)
-    expected = cross_entropy(logits, labels, label_smoothing=0.2)
-    loss, _ = job.executor.train_on(index, plan)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
-    with pytest.raises(ResightError, match=r"one image of 65, .* train\.last_batch=drop"):
-        build_job(tiny("digits"), make_data(65), runtime())
-    job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
-    assert job.steps_per_epoch == 2
-
-
 def test_channels_classes_and_sizes_of_other_images(tmp_path: Path) -> None:
     data = make_data(channels=1, classes=5, size=12)
     run = fit(tiny("digits", **{"data.image_size": 12}), data, tmp_path / "grey")
     assert run.predictions.logits.shape == (30, 5)
 
 
-def test_changes_in_the_words_of_the_command_line() -> None:
-    recipe = changed(
-        Recipe(),
-        {
-            "epochs": 3,
-            "batch_size": 64,
-            "lr": 0.01,
-            "seed": 7,
-            "val": 0.1,
-            "optimizer": {"weight_decay": 0},
-            "loss.label_smoothing": 0.1,
-        },
-    )
-    assert recipe.schedule.epochs == 3
-    assert recipe.train.batch_size == 64
-    assert (recipe.schedule.lr_max, recipe.schedule.lr_min) == (0.01, 0.001)
-    assert recipe.train.seed == 7
-    assert recipe.data.val_fraction == 0.1
-    assert recipe.optimizer.weight_decay == 0
-    assert recipe.loss.label_smoothing == 0.1
-    assert changed(Recipe(), {"lr": "find"}) == Recipe()
-    with pytest.raises(ResightError, match="lr = 'fast' must be a number > 0 or 'find'"):
-        changed(Recipe(), {"lr": "fast"})
-
-
-def test_evaluate_finds_classes_by_name(data: ImageData, out: Path) -> None:
-    run = fit(tiny("digits"), data, out)
-    reordered = ImageData(
-        **{
-            **data.__dict__,
-            "classes": ("class 2", "class 0", "class 1"),
-            "test": type(data.test)(
-                data.test.images, np.array([1, 2, 0])[data.test.labels], data.test.ids
-            ),
-        }
-    )
-    assert resight.evaluate(run, reordered, precision="fp32").accuracy == run.predictions.accuracy
-    unknown = ImageData(**{**data.__dict__, "classes": ("class 0", "class 1", "whale")})
-    with pytest.raises(ResightError, match="class 'whale' is none of the run's"):
-        resight.evaluate(run, unknown)
-
-
 def test_bf16_trains_too(data: ImageData, out: Path) -> None:
     run = fit(tiny("digits"), data, out, precision="bf16")
     assert run.result["precision"] == "bf16"
     assert np.isfinite(run.predictions.logits).all()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_cuda_sees_the_same_augmented_images_as_the_cpu(data: ImageData) -> None:
-    recipe = tiny("custom-resnet")
-    jobs = [build_job(recipe, data, Runtime.choose(name, "fp32")) for name in ("cpu", "cuda")]
-    images = []
-    for job in jobs:
-        plan = job.plan(1)
-        index = next(iter(batches(job, plan)))
-        images.append(job.train.augmented(index, plan, recipe.augment)[0].cpu())
-    assert torch.allclose(images[0], images[1], atol=1e-6)
-
-
-def test_prepare_takes_data_from_the_recipe() -> None:
-    job = prepare("digits", None, runtime(), changes={})
-    assert job.data.name == "digits"
-    assert len(job.train) + len(job.test) == 1797
 
 
 AT_THE_END = {"evaluate.when": "end", "evaluate.tta": "flip"}
@@ -490,3 +348,36 @@ def test_everything_fast_at_once(tmp_path: Path) -> None:
         fit(recipe, data, tmp_path / "cut", announce=False, reporter=StopAt(5, interrupt))
     resume(tmp_path / "cut", data)
     assert_same_run(tmp_path / "cut", run.path)
+
+
+def test_a_fixed_lr_min_above_the_found_lr_is_refused(tmp_path: Path) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": 5.0})
+    with pytest.raises(ResightError, match=r"schedule\.lr_min = 5 must be at most"):
+        fit(recipe, make_data(256), tmp_path / "run")
+
+
+def test_only_what_was_found_is_called_found(tmp_path: Path) -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": 1e-5})
+    run = fit(recipe, make_data(256), tmp_path / "run")
+    assert set(run.resolved["found"]) == {"lr_max"}
+    assert run.resolved["schedule"]["lr_min"] == 1e-5
+
+
+def test_ctrl_c_ends_the_decoding(tmp_path: Path) -> None:
+    images = folder(tmp_path / "mine", each=200)
+    seen = []
+
+    class StopDecoding(Quiet):
+        def counting(self, what: str) -> Any:
+            def show(done: int, total: int) -> None:
+                seen.append(done)
+                if len(seen) == 1:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            return show
+
+    with pytest.raises(resight.Interrupted, match="nothing was written") as stopped:
+        resight.train(tiny("digits"), images, out=tmp_path / "run", reporter=StopDecoding())
+    assert stopped.value.run is None
+    assert max(seen) < 800
+    assert not (tmp_path / "run").exists()
