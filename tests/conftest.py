@@ -10,7 +10,7 @@ import torch
 from helpers import make_data
 from resight.data.types import ImageData
 
-pytest.register_assert_rewrite("replaying", "states", "trainings")
+pytest.register_assert_rewrite("reading", "replaying", "states", "trainings")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor, nn
 
@@ -57,6 +58,12 @@ def make_data(
         fingerprint=f"made-{n}-{classes}-{size}-{channels}-{n_test}-{val}",
         val=held,
     )
+
+
+def noise(n: int, px: int = 8, channels: int = 3, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Images of which each pixel is drawn: uint8 (n, px, px, channels)."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, px, px, channels), dtype=np.uint8)
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (8, 8)) -> None:

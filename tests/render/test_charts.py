@@ -9,21 +9,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
-from matplotlib.text import Text
-from PIL import Image, ImageFont
+from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
+from helpers import noise
+from reading import drawn, words
 from resight.intervals import wilson_interval
 from resight.render import charts, tiles
-from resight.render.drawing import WIDTH_PX, can_draw, png, text
+from resight.render.drawing import WIDTH_PX, png
 from resight.runs.predictions import Predictions
 
 ODD = ["$x^2", "a\nb\tc", "🐱", "\udcff", "W" * 200, "", "_*`|", "猫" * 50, "$\\frac{$", "<b>"]
@@ -69,27 +65,12 @@ def lr_values(**changes: Any) -> dict[str, Any]:
     return {**values, "refused": None, "method": "valley", "used": None, **changes}
 
 
-def images(n: int, px: int = 8, channels: int = 3) -> npt.NDArray[np.uint8]:
-    rng = np.random.default_rng(5)
-    return rng.integers(0, 256, (n, px, px, channels), dtype=np.uint8)
-
-
-def drawn(figure: Figure) -> npt.NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB"))
-
-
-def words(figure: Figure) -> list[str]:
-    """All that is written in the figure."""
-    FigureCanvasAgg(figure).draw()
-    return [t.get_text() for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
-
-
 def every_figure(names: list[str]) -> list[Figure]:
     """One of each kind, with `names` wherever a name can be."""
     k = len(names)
     predictions = measured(k)
     rows = [{**row, "class": n} for row, n in zip(predictions.per_class(), names, strict=True)]
-    maps = images(k)[..., 0]
+    maps = noise(k)[..., 0]
     return [
         charts.curves(epochs(3)),
         charts.lr_schedule({"epoch": [0.0, 1.0, 2.0], "lr": [0.1, 1.0, 0.0], "shape": names[0]}),
@@ -97,8 +78,8 @@ def every_figure(names: list[str]) -> list[Figure]:
         charts.per_class(rows),
         charts.confusion(predictions.confusion.tolist(), names),
         charts.reliability(bins()),
-        tiles.samples(images(k), names),
-        tiles.mistakes(images(k), names, names, [1.0] * k, names, maps, maps),
+        tiles.samples(noise(k), names),
+        tiles.mistakes(noise(k), names, names, [1.0] * k, names, maps, maps),
     ]
 
 
@@ -258,101 +239,3 @@ def test_odd_names_are_drawn_without_a_warning_and_stay_inside() -> None:
             assert box.y0 > -0.02, i
             assert box.x1 < width + 0.02, i
             assert box.y1 < height + 0.02, i
-
-
-@given(st.text(max_size=60), st.integers(4, 30))
-@example("W" * 30, 8)
-@example("i" * 30, 8)
-@settings(deadline=None)
-def test_a_name_is_cut_to_one_line_that_can_be_drawn(name: str, most: int) -> None:
-    line = text(name, most)
-    assert can_draw(line)
-    assert "\n" not in line
-    font = ImageFont.truetype(findfont(FontProperties()), 100, layout_engine=ImageFont.Layout.BASIC)
-    assert font.getlength(line) <= 55 * most * 1.02  # the same widths, by another library
-    plain = " ".join(name.split())
-    if plain.isprintable() and can_draw(plain) and font.getlength(plain) < 55 * most * 0.98:
-        assert line == plain
-
-
-def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
-    assert text("o" * 20 + "end", 12) == "ooooo…oend"
-    assert text("test/airplane/0001.jpg", 15) == "test/air…01.jpg"
-
-
-def test_images_are_enlarged_pixel_by_pixel_and_land_so_in_the_picture() -> None:
-    given_images = images(7, px=32)
-    picture = drawn(tiles.samples(given_images, ["a"] * 7))
-    big = given_images.repeat(4, 1).repeat(4, 2)
-    assert np.array_equal(tiles.enlarged(given_images), big)
-    below = picture.shape[0] // 2  # two rows of five and two
-    for i, image in enumerate(big):
-        top, left = i // 5 * below, i % 5 * 134
-        assert np.array_equal(picture[top : top + 128, left : left + 128], image), i
-
-
-def test_enlarged_once_more_on_a_fine_screen_they_stay_sharp() -> None:
-    given_images = images(1, px=32)
-    buffer = io.BytesIO()
-    tiles.samples(given_images, ["a"]).savefig(buffer, format="png", dpi=200)
-    picture = np.asarray(Image.open(buffer).convert("RGB"))
-    assert np.array_equal(picture[:256, :256], given_images[0].repeat(8, 0).repeat(8, 1))
-
-
-@pytest.mark.parametrize(("px", "wanted"), [(8, 112), (28, 112), (32, 128), (64, 128), (100, 100)])
-def test_small_images_grow_by_whole_factors(px: int, wanted: int) -> None:
-    assert tiles.enlarged(images(1, px)).shape == (1, wanted, wanted, 3)
-
-
-def test_large_images_are_reduced_and_grey_ones_get_three_channels() -> None:
-    assert tiles.enlarged(images(2, 300)).shape == (2, 112, 112, 3)
-    grey = tiles.enlarged(images(2, 8, 1))
-    assert grey.shape == (2, 112, 112, 3)
-    assert (grey == grey[..., :1]).all()
-    assert tiles.enlarged(images(2, 300, 1)).shape == (2, 112, 112, 3)
-
-
-def test_a_map_is_blended_over_its_image() -> None:
-    big = tiles.enlarged(images(3))
-    levels = np.array([0, 100, 255], dtype=np.uint8)
-    maps = np.broadcast_to(levels[:, None, None], (3, 4, 4))
-    over = tiles.overlaid(big, np.ascontiguousarray(maps))
-    for i, level in enumerate(levels.tolist()):
-        color = 255 * np.array(colormaps["inferno"](level)[:3])
-        assert np.allclose(over[i], (1 - tiles.OPACITY) * big[i] + tiles.OPACITY * color, atol=0.51)
-
-
-def test_a_map_is_smooth_between_its_cells() -> None:
-    step = np.zeros((1, 1, 2), dtype=np.uint8)
-    step[..., 1] = 255
-    over = tiles.overlaid(np.zeros((1, 120, 120, 3), dtype=np.uint8), step)
-    brightness = over[0, 60].astype(int).sum(1)
-    assert (np.diff(brightness) >= 0).all()
-    assert len(set(brightness.tolist())) > 40
-
-
-def test_a_mistake_shows_image_and_both_maps_and_says_where_there_is_no_evidence() -> None:
-    some = images(2, px=32)
-    maps = np.full((2, 4, 4), 200, dtype=np.uint8)
-    empty = maps.copy()
-    empty[1] = 0
-    figure = tiles.mistakes(some, ["cat"] * 2, ["dog"] * 2, [0.98, 0.5], ["x.png"] * 2, maps, empty)
-    said = words(figure)
-    assert said.count("no evidence") == 1
-    assert {"image", "for ✗", "for ✓"} <= set(said)
-    assert "✓ cat\n✗ dog 98%\nx.png" in said
-    picture, big = drawn(figure), tiles.enlarged(some)
-    for row, layer in enumerate((big, tiles.overlaid(big, maps), tiles.overlaid(big, empty))):
-        y = row * 130
-        assert np.array_equal(picture[y : y + 128, 22 : 22 + 128], layer[0]), row
-
-
-def test_without_maps_a_mistake_is_one_image() -> None:
-    figure = tiles.mistakes(images(1), ["cat"], ["dog"], [0.98], ["x.png"])
-    assert words(figure) == ["✓ cat\n✗ dog 98%\nx.png"]
-
-
-def test_a_font_without_the_marks_gets_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "can_draw", lambda characters: False)
-    figure = tiles.mistakes(images(1), ["cat"], ["dog"], [0.98], ["x.png"])
-    assert words(figure) == ["is cat\nnot dog 98%\nx.png"]

@@ -14,15 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from helpers import noise
 from resight.render import sprites
 from resight.render.sprites import WEBP_SIDE_PX, cells, sheet
 
 Images = npt.NDArray[np.uint8]
-
-
-def noise(n: int, px: int, channels: int = 3, seed: int = 0) -> Images:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, px, px, channels), dtype=np.uint8)
 
 
 def file_of(made: dict[str, Any] | None) -> tuple[bytes, str]:

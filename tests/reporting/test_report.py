@@ -31,10 +31,9 @@ from resight.progress import Quiet, StepInfo
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 from resight.reporting.facts import base_facts, run_facts
-from resight.reporting.gallery import collect, select
+from resight.reporting.gallery import collect
 from resight.reporting.live import serve
 from resight.reporting.report import report
-from resight.runs.predictions import Predictions
 from resight.training import train as training
 from resight.training.interrupt import Interrupted
 
@@ -201,31 +200,6 @@ def test_augmented_samples_are_what_the_first_step_trained_on(run: resight.Run) 
     images, shown = opened(run).augmented(10)
     assert torch.equal(images, expected)
     assert torch.equal(shown, labels)
-
-
-def predictions(n: int, k: int, seed: int = 0) -> Predictions:
-    rng = np.random.default_rng(seed)
-    ids = np.array([f"{i}.png" for i in range(n)])
-    logits = rng.normal(size=(n, k)).astype(np.float32)
-    labels = np.where(rng.random(n) < 0.5, logits.argmax(1), rng.integers(0, k, n))
-    return Predictions(logits, labels.astype(np.int64), ids, tuple(f"c{i}" for i in range(k)))
-
-
-@pytest.mark.parametrize(("n", "k"), [(50, 3), (6000, 10), (3000, 700), (5, 2)])
-def test_the_gallery_takes_mistakes_by_loss_and_a_sample_of_the_rest(n: int, k: int) -> None:
-    made = predictions(n, k)
-    rows, mistakes = select(made)
-    wrong = made.predicted != made.labels
-    assert mistakes == min(2000, wrong.sum())
-    assert wrong[rows[:mistakes]].all()
-    assert not wrong[rows[mistakes:]].any()
-    losses = made.losses[rows[:mistakes]]
-    assert (np.diff(losses) <= 0).all()
-    assert losses[-1] >= np.sort(made.losses[wrong])[::-1][mistakes - 1]
-    assert len(rows) - mistakes <= 400
-    assert len(np.unique(rows)) == len(rows)
-    right = np.unique(made.labels[~wrong])
-    assert len(np.unique(made.labels[rows[mistakes:]])) == min(len(right), 400)
 
 
 def test_a_page_of_2000_mistakes_stays_below_5_mb(out: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -358,45 +357,6 @@ def test_csv_to_nowhere_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ResightError, match=r"can't write .*nowhere") as caught:
         toy().to_csv(tmp_path / "nowhere" / "images.csv")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    [
-        # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857), method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        # at half: 1/2 ± z / (2 sqrt(n + z²))
-        (50, 100, 0.40383153, 0.59616847),
-        (9225, 10000, 0.91710256, 0.92757987),
-    ],
-)
-def test_wilsons_interval_is_the_published_one(
-    correct: int, n: int, low: float, high: float
-) -> None:
-    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
-
-
-@settings(max_examples=150, deadline=None)
-@given(n=st.integers(1, 100_000), share=st.floats(0, 1))
-def test_wilsons_interval_is_scipys_lies_in_0_to_1_and_holds_the_share(
-    n: int, share: float
-) -> None:
-    correct = round(n * share)
-    low, high = wilson_interval(correct, n)
-    expected = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
-
-    assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
-    assert 0 <= low <= correct / n + 1e-15
-    assert correct / n - 1e-15 <= high <= 1
-    mirrored = wilson_interval(n - correct, n)
-    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
-
-
-def test_of_no_images_everything_is_possible() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_the_interval_of_predictions_is_that_of_their_accuracy() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 from typer.testing import CliRunner
 
 import resight
@@ -24,7 +23,6 @@ from resight.engine import job
 from resight.engine.step import Eager
 from resight.errors import ResightError
 from resight.files import exclusive
-from resight.intervals import t_interval
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
@@ -62,18 +60,6 @@ def summary(out: Path) -> dict[str, Any]:
     values = json.loads((out / "seeds.json").read_text())
     assert isinstance(values, dict)
     return values
-
-
-def result_of(*accuracies: float, failures: dict[int, str] | None = None) -> SeedsResult:
-    failures = failures or {}
-    return SeedsResult(
-        path=Path("runs/x-seeds-1"),
-        seeds=tuple(range(len(accuracies) + len(failures))),
-        runs=(None,) * len(accuracies),  # type: ignore[arg-type]
-        accuracies=accuracies,
-        train_seconds=accuracies,
-        failures=failures,
-    )
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, seed: int, step: int = 4) -> None:
@@ -116,28 +102,6 @@ def test_the_summary_in_the_folder_is_the_results(data: ImageData, out: Path) ->
     assert {path.name for path in out.iterdir()} == {"seed-0", "seed-1", "seed-2", "seeds.json"}
     assert math.fsum(result.timings.values()) == pytest.approx(result.wall_seconds, abs=1e-9)
     assert result.timings["steps"] == pytest.approx(math.fsum(result.train_seconds), abs=1e-9)
-
-
-def test_mean_spread_and_interval_are_the_textbooks() -> None:
-    result = result_of(0.90, 0.92, 0.94, 0.91, 0.93)
-    assert result.mean == pytest.approx(0.92)
-    assert result.std == pytest.approx(math.sqrt(0.001 / 4))  # n - 1
-    expected = stats.t.interval(0.95, 4, loc=0.92, scale=stats.sem(result.accuracies))
-    assert result.interval == pytest.approx(expected)
-    assert t_interval([0.0, 1.0]) == pytest.approx((0.5 - 12.7062047 / 2, 0.5 + 12.7062047 / 2))
-    assert result_of(0.0, 1.0).interval == (0.0, 1.0)  # as far as an accuracy goes
-    assert result.headline == (
-        "test accuracy 92.00% ± 1.58% (n=5; 95 % of the mean: 90.04% to 93.96%)"
-    )
-
-
-def test_one_seed_has_no_spread() -> None:
-    result = result_of(0.9)
-    assert (result.n, result.mean, result.std, result.interval) == (1, 0.9, None, None)
-    assert result.headline == "test accuracy 90.00% (n=1: one seed has no spread)"
-    assert result_of(failures={0: "nan"}).headline == (
-        "no accuracy: no seed finished; 1 of 1 failed: seed 0"
-    )
 
 
 def test_the_images_are_decoded_once(
