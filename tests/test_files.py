@@ -1,4 +1,4 @@
-"""A lock and the files that are whole or not there."""
+"""Locks on files."""
 
 from __future__ import annotations
 
