@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import resight
-from conftest import make_data
+from helpers import make_data
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
@@ -26,7 +26,7 @@ from resight.render import html as notebook
 from resight.runs.lr_test import LrTest
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from test_resume import fit, tiny
+from trainings import fit, tiny
 
 NASTY = '<script>alert("1")</script>&\udcff'
 KINDS = ("curves", "schedule", "lr_test", "confusion", "per_class", "reliability", "mistakes")

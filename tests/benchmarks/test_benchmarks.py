@@ -1,0 +1,545 @@
+"""The benchmarks at tiny sizes: their figures follow from the seconds that they measured."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+import resight
+from helpers import ROOT, batches, make_net
+from resight.cli.app import app
+from resight.data.batches import DeviceSplit
+from resight.data.types import Split
+from resight.engine.runtime import Runtime
+from resight.errors import ResightError
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Augment
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import cpu_step
+import fused_layers
+import gpu_step
+import loaders
+import measuring
+import scaling
+import start_up
+import time_to_accuracy
+import workload
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+NARROW = ["--set", "model.width=4", "--batch-size", "16", "--rounds", "3"]
+
+
+def figures(main: Callable[[list[str]], None], argv: list[str], folder: Path) -> dict[str, Any]:
+    """What a benchmark writes with `--json`."""
+    path = folder / "figures.json"
+    main([*argv, "--json", str(path)])
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def refusal(main: Callable[[list[str]], None], argv: list[str], capsys: Any) -> str:
+    """The one line that a benchmark says before it exits with 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return str(said)
+
+
+def assert_spread(spread: dict[str, float], over: list[float], under: list[float]) -> None:
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    assert spread["median"] == pytest.approx(statistics.median(ratios))
+    assert spread["low"] == pytest.approx(min(ratios))
+    assert spread["high"] == pytest.approx(max(ratios))
+
+
+def test_turns_go_forth_and_back_and_leave_the_warm_up_out() -> None:
+    calls: list[str] = []
+    works = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = measuring.take_turns(works, 3)
+    assert "".join(calls) == "abc" + "abc" + "cba" + "abc"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_the_median_of_ratios_is_made_round_by_round() -> None:
+    spread = measuring.Spread.of_ratios([6.0, 8.0, 9.0], [1.0, 2.0, 9.0])
+    assert spread.to_dict() == {"median": 4.0, "low": 1.0, "high": 6.0}
+    assert str(spread) == "4 (from 1 to 6)"
+
+
+def test_whole_numbers_may_have_an_exponent() -> None:
+    assert measuring.whole_number("1e5") == 100_000
+    for wrong in ("0", "1.5", "-3", "inf"):
+        with pytest.raises(measuring.argparse.ArgumentTypeError):
+            measuring.whole_number(wrong)
+
+
+def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cpu_step.main(["--json", str(tmp_path / "none" / "figures.json")])
+    assert stop.value.code == 2
+    assert "must be a file in a folder that exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cpu_step",
+        "fused_layers",
+        "gpu_step",
+        "lr_finder",
+        "report",
+        "scaling",
+        "start_up",
+        "time_to_accuracy",
+    ],
+)
+def test_help_says_what_is_measured(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(name)
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert module.__doc__.splitlines()[0] in said
+    assert f"python benchmarks/{name}.py" in said
+    assert "--json FILE" in said
+
+
+def test_flops_count_each_pass_that_is_made() -> None:
+    net = make_net("custom-resnet", classes=10)
+    prep = 64 * 3 * 9 * 32 * 32  # nothing before it is trained: no gradient of its input
+    macs = 379_261_952  # of the docs
+    assert workload.training_flop(net, (3, 32, 32)) == 2 * (3 * macs - prep)
+
+    frozen = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), nn.Linear(4 * 36, 2))
+    frozen[0].requires_grad_(False)
+    forward, head = 4 * 3 * 9 * 36, 4 * 36 * 2
+    assert workload.training_flop(frozen, (3, 8, 8)) == 2 * (forward + 2 * head)
+
+
+def test_a_product_is_one() -> None:
+    product = workload.MatrixProduct(8, "fp32", torch.device("cpu"))
+    torch.testing.assert_close(product(), product.left @ product.right)
+    assert product.flop == 1024
+
+
+def test_smaller_images_are_left_out_of_a_step() -> None:
+    smaller = {"schedule.small_epochs": 3.0, "schedule.small_px": 24}
+    recipe = Recipe().with_changes({"model.net": "resnet18", **smaller})
+    full = workload.at_full_size(recipe)
+    assert full == Recipe().with_changes({"model.net": "resnet18"})
+    assert workload.at_full_size(Recipe()) == Recipe()
+
+
+def test_cpu_step_follows_from_its_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = figures(cpu_step.main, [*NARROW, "--matrix", "64"], tmp_path)
+    seconds, flop = found["seconds"], found["flop_per_step"]
+    assert {len(values) for values in seconds.values()} == {3}
+    assert_spread(found["ratio"], seconds["plain"], seconds["resight"])
+    assert_spread(found["augmentation_share"], seconds["augmentation"], seconds["resight"])
+    median = statistics.median(seconds["resight"])
+    assert found["images_per_second"]["resight"] == pytest.approx(16 / median)
+    assert found["gflop_per_second"]["resight"] == pytest.approx(flop / median / 1e9)
+    kinds = {"fp32 product"} | (
+        {"bf16 product"} if found["machine"]["precision"] == "bf16" else set()
+    )
+    assert found["fraction_of_product"].keys() == kinds
+    for kind in kinds:
+        ours = [flop / value for value in seconds["resight"]]
+        assert_spread(
+            found["fraction_of_product"][kind], ours, [2 * 64**3 / value for value in seconds[kind]]
+        )
+    net = make_net("custom-resnet", classes=10, width=4)
+    assert flop == 16 * workload.training_flop(net, (3, 32, 32))
+    assert f"ratio resight/plain {found['ratio']['median']:.3g}" in capsys.readouterr().out
+
+
+def test_cpu_epochs_follow_from_their_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def twice(data: Any, augment: Augment) -> dict[str, Any]:
+        return dict.fromkeys(("PIL", "PIL again"), loaders.PilTransform(data, augment))
+
+    monkeypatch.setattr(cpu_step, "transforms", twice)
+    argv = [*NARROW, "--epoch-images", "40", "--workers", "0"]
+    found = figures(cpu_step.main, argv, tmp_path)
+    seconds = dict(found["seconds"])
+    ours = seconds.pop("resight")
+    assert found["best_plain"] == min(seconds, key=lambda name: statistics.median(seconds[name]))
+    assert seconds.keys() == {"PIL, 0 workers", "PIL again, 0 workers"}
+    assert_spread(found["ratio"], seconds[found["best_plain"]], ours)
+    assert found["images_per_second"]["resight"] == pytest.approx(40 / statistics.median(ours))
+    assert f"({found['best_plain']})" in capsys.readouterr().out
+
+
+def test_an_epoch_is_every_step_of_it() -> None:
+    recipe = Recipe().with_changes({"model.width": 4, "train.batch_size": 16})
+    runtime = Runtime.choose("cpu", "fp32")
+    job = cpu_step.build_job(recipe, workload.random_data(recipe, 40), runtime)
+    before = job.state.snapshot()
+    total = cpu_step.resight_epoch(job)()
+    assert job.state.step == 3
+    assert total == pytest.approx(float(job.state.trace.losses.sum()))
+    losses = job.state.trace.losses.tolist()
+    job.state.restore(before)
+    assert [float(loss) for loss in job.steps_at([cpu_step.LR] * 3)] == losses
+
+
+def test_pil_images_without_augmentation_are_the_normalised_ones() -> None:
+    recipe = Recipe()
+    data = workload.random_data(recipe, 5)
+    plain = Augment(crop_pad_px=0, flip="none", cutout_px=0)
+    items = loaders.PilImages(data, loaders.PilTransform(data, plain))
+    half = torch.full((3,), 0.5)
+    split = DeviceSplit.place(data.train, half, half / 2, torch.device("cpu"), resident=True)
+    assert len(items) == 5
+    for number, image in enumerate(split.plain(0, 5)):
+        seen, label = items[number]
+        torch.testing.assert_close(seen, image.contiguous())
+        assert label == data.train.labels[number]
+    pairs = recipe.train.model_copy(update={"batch_size": 2})
+    batches = list(loaders.make_loader(data, items.transform, pairs, 0))
+    assert [tuple(images.shape) for images, _ in batches] == [(n, 3, 32, 32) for n in (2, 2, 1)]
+    shuffled = torch.cat([labels for _, labels in batches])
+    assert sorted(shuffled.tolist()) == sorted(data.train.labels.tolist())
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "batch_size", "sizes"),
+    [("keep", 16, [16, 16, 8]), ("drop", 16, [16, 16]), ("drop", 64, [40])],
+)
+def test_both_sides_of_an_epoch_see_as_many_images(
+    last_batch: Any, batch_size: int, sizes: list[int]
+) -> None:
+    changes = {"train.batch_size": batch_size, "train.last_batch": last_batch, "model.width": 4}
+    recipe = Recipe().with_changes(changes)
+    data = workload.random_data(recipe, 40)
+    transform = loaders.PilTransform(data, recipe.augment)
+    loader = loaders.make_loader(data, transform, recipe.train, 0)
+    assert [len(labels) for _, labels in loader] == sizes
+    job = cpu_step.build_job(recipe, data, Runtime.choose("cpu", "fp32"))
+    assert [len(index) for index in batches(job, job.plan(0))] == sizes
+    assert job.epoch_images() == sum(sizes)
+
+
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
+def test_pil_augmentation_is_a_crop_a_flip_and_a_whole_square(fill: Any) -> None:
+    recipe = Recipe()
+    data = workload.random_data(recipe, 1)
+    pixels = data.train.images[0].astype(np.float32)
+    mode = "constant" if fill == "zero" else "reflect"
+    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode=mode)
+    corners = itertools.product(range(9), range(9))
+    windows = [padded[y : y + 32, x : x + 32] for y, x in corners]
+    known = np.stack([*windows, *(window[:, ::-1] for window in windows)])
+    transform, places = loaders.PilTransform(data, Augment(crop_fill=fill)), set()
+    for _ in range(20):
+        image = transform(Image.fromarray(data.train.images[0])).permute(1, 2, 0).numpy()
+        back = image * 0.25 * 255 + 0.5 * 255
+        kept = image.any(2)
+        apart = (np.abs(known - back).max(3) > 0.01) & kept
+        matching = np.flatnonzero(~apart.any((1, 2)))
+        assert len(matching) == 1
+        places.add(int(matching[0]))
+        holes = np.argwhere(~kept)
+        assert len(holes) == 64
+        assert (holes.max(0) - holes.min(0)).tolist() == [7, 7]
+    assert len(places) > 10
+    assert {place < 81 for place in places} == {True, False}
+
+
+@NO_GPU
+@pytest.mark.parametrize("module", [gpu_step, fused_layers])
+def test_without_a_gpu_it_says_so(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(module.main, [], capsys)
+    assert "torch sees no CUDA GPU here; use --device cpu" in said
+
+
+def test_gpu_step_follows_from_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = gpu_step.make_jobs
+
+    def two(recipe: Recipe, data: Any, runtime: Runtime) -> dict[str, Any]:
+        return {**make(recipe, data, runtime), "another": make(recipe, data, runtime)["eager"]}
+
+    monkeypatch.setattr(gpu_step, "make_jobs", two)
+    argv = [*NARROW, "--device", "cpu", "--images", "40", "--matrix", "32"]
+    found = figures(gpu_step.main, argv, tmp_path)
+    seconds, flop = found["seconds"], found["flop_per_epoch"]
+    net = make_net("custom-resnet", classes=10, width=4)
+    assert flop == 40 * workload.training_flop(net, (3, 32, 32))
+    assert found["steps"] == 3
+    peak = [gpu_step.PRODUCTS * 2 * 32**3 / value for value in seconds["bf16 product"]]
+    for name in ("eager", "another"):
+        row, median = found["executors"][name], statistics.median(seconds[name])
+        assert_spread(row["ratio_to_eager"], seconds["eager"], seconds[name])
+        assert_spread(row["fraction_of_product"], [flop / s for s in seconds[name]], peak)
+        assert row["ms_per_step"] == pytest.approx(1000 * median / 3)
+        assert row["training_seconds"] == pytest.approx(24 * median)
+        assert row["tflop_per_second"] == pytest.approx(flop / median / 1e12)
+
+
+def test_fused_layers_are_torchs_three(tmp_path: Path) -> None:
+    x = torch.randn(2, 16, 8, 8)
+    norms = [nn.BatchNorm2d(16) for _ in range(2)]
+    fused, apart = fused_layers.fused(x, norms[0]), fused_layers.apart(x, norms[1])
+    torch.testing.assert_close(fused, apart)
+    torch.testing.assert_close(norms[0].running_var, norms[1].running_var)
+
+    argv = ["--device", "cpu", "--batch-size", "2", "--width", "8", "--dtype", "fp32"]
+    found = figures(fused_layers.main, [*argv, "--rounds", "2", "--repeats", "1"], tmp_path)
+    shapes = [[2, 16, 32, 32], [2, 32, 16, 16], [2, 64, 8, 8]]
+    assert [layer["shape"] for layer in found["layers"]] == shapes
+    for layer in found["layers"]:
+        assert_spread(layer["ratio"], layer["seconds"]["torch"], layer["seconds"]["fused"])
+    total = sum(statistics.median(layer["seconds"]["fused"]) for layer in found["layers"])
+    assert found["total_ms"]["fused"] == pytest.approx(1000 * total)
+    assert found["ratio"] == pytest.approx(found["total_ms"]["torch"] / found["total_ms"]["fused"])
+
+
+def test_a_layers_seconds_are_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = {"fused": [2.0, 4.0, 6.0], "torch": [8.0, 8.0, 6.0]}
+    monkeypatch.setattr(fused_layers, "take_turns", lambda works, rounds: turns)
+    found = fused_layers.measure(torch.randn(2, 16, 4, 4), repeats=2, rounds=3)
+    assert found["ms"] == {"fused": 2000.0, "torch": 4000.0}
+    assert found["ratio"] == {"median": 2.0, "low": 1.0, "high": 4.0}
+    x, pooled = 2 * 16 * 4 * 4, 2 * 16 * 2 * 2
+    assert found["fused_bytes_per_second"] == (2 * 4 * x + 2 * 4 * pooled + 2 * pooled) / 2
+
+
+def python(code: str) -> str:
+    return shlex.join([sys.executable, "-c", code])
+
+
+PEER = python("print('acc 10'); print('took 0.25 s'); print('acc 9{seed}.5 %')")
+PEER_OPTIONS = ["--peer-accuracy", r"acc ([\d.]+)", "--peer-seconds", "took (.*) s"]
+
+
+def test_a_real_training_beside_a_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = time_to_accuracy.timed
+
+    def here(words: list[str], **options: Any) -> tuple[float, str]:
+        """The training in this process, to save the seconds of importing torch."""
+        if words[1:3] != ["-m", "resight"]:
+            found: tuple[float, str] = timed(words, **options)
+            return found
+        done = CliRunner().invoke(app, words[3:])
+        assert done.exit_code == 0, done.output
+        return 100.0, done.stdout
+
+    monkeypatch.setattr(time_to_accuracy, "timed", here)
+    argv = ["--recipe", "digits", "--n", "1", "--fresh-cache", "--target", "0.9"]
+    argv += ["--options", "--epochs 1 --lr 0.01 --set model.width=4 --device cpu"]
+    found = figures(time_to_accuracy.main, [*argv, "--peer", PEER, *PEER_OPTIONS], tmp_path)
+    ours, peer = found["resight"], found["peer"]
+    (training,) = ours["trainings"]
+    assert 0 <= training["accuracy"] == ours["accuracy_mean"] <= 1
+    assert 0 < training["train_seconds"] < sum(training["parts"].values())
+    assert peer["accuracy_mean"] == pytest.approx(0.905)
+    assert peer["train_seconds"]["median"] == 0.25
+    assert peer["share_at_target"] == 1.0
+    assert found["ratio"]["train_seconds"] == pytest.approx(training["train_seconds"] / 0.25)
+    wall = 100 / peer["wall_seconds"]["median"]
+    assert found["ratio"]["wall_seconds"] == pytest.approx(wall)
+    assert "n = 1, nothing cached" in capsys.readouterr().out
+
+
+def test_the_command_is_resights_own() -> None:
+    words = [sys.executable, "-m", "resight", "--version"]
+    seconds, said = time_to_accuracy.timed(words, fresh_cache=False)
+    assert said.startswith("resight ")
+    assert seconds > 0
+
+
+def fake_training(seconds: list[float], accuracies: list[float]) -> Any:
+    def train(options: Any, seed: int) -> Any:
+        return time_to_accuracy.Training(seconds[seed], accuracies[seed], seconds[seed] / 2, "here")
+
+    return train
+
+
+def test_trainings_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = fake_training([3.0, 1.0, 2.0], [0.9, 0.92, 0.91])
+    monkeypatch.setattr(time_to_accuracy, "our_training", ours)
+    found = figures(time_to_accuracy.main, ["--n", "3", "--target", "0.91"], tmp_path)
+    assert found["resight"]["accuracy_mean"] == pytest.approx(0.91)
+    assert found["resight"]["accuracy_std"] == pytest.approx(0.01)
+    assert found["resight"]["share_at_target"] == pytest.approx(2 / 3)
+    assert found["resight"]["wall_seconds"] == {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert found["resight"]["train_seconds"]["median"] == 1.0
+    assert "peer" not in found
+    assert "ratio" not in found
+
+
+def test_seeds_and_sides_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = fake_training([1.0, 1.0], [0.5, 0.5])
+    monkeypatch.setattr(time_to_accuracy, "our_training", ours)
+    argv = ["--n", "2", "--peer", PEER, *PEER_OPTIONS]
+    found = figures(time_to_accuracy.main, argv, tmp_path)
+    order = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert order == ["resight, seed 0", "peer, seed 0", "peer, seed 1", "resight, seed 1"]
+    assert [t["accuracy"] for t in found["peer"]["trainings"]] == pytest.approx([0.905, 0.915])
+
+
+def test_a_fresh_cache_is_an_empty_one_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_CACHE", "mine")
+    code = (
+        "import os; print(os.environ['RESIGHT_CACHE'], os.path.exists(os.environ['RESIGHT_CACHE']))"
+    )
+    words = [sys.executable, "-c", code]
+    assert time_to_accuracy.timed(words, fresh_cache=False)[1].split() == ["mine", "False"]
+    first, second = (time_to_accuracy.timed(words, fresh_cache=True)[1].split() for _ in range(2))
+    assert first[1] == second[1] == "False"
+    assert len({"mine", first[0], second[0]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("peer", "pattern", "said"),
+    [
+        (python("raise SystemExit('no data here')"), "(.*)", "exit 1: no data here"),
+        ("no-such-program", "(.*)", "no-such-program: No such file or directory"),
+        (python("print('nothing of it')"), "acc (.*)", "(its last line: nothing of it)"),
+        (python("print('acc none')"), "acc (.*)", "'acc none', which is no number"),
+    ],
+)
+def test_a_peer_that_fails_is_named(
+    peer: str,
+    pattern: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(time_to_accuracy, "our_training", fake_training([1.0], [0.5]))
+    with pytest.raises(SystemExit) as stop:
+        time_to_accuracy.main(["--n", "1", "--peer", peer, "--peer-accuracy", pattern])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_start_up_follows_from_its_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = resight.train("digits", out=tmp_path / "a", epochs=1, lr=0.01, report=False, device="cpu")
+    code = f"import shutil, sys; shutil.copytree({str(run.path)!r}, sys.argv[-1])"
+    words = [sys.executable, "-c", "pass"]
+    monkeypatch.setattr(start_up, "COMMANDS", {"import torch": words, "resight --help": words})
+    monkeypatch.setattr(start_up, "TRAIN", [sys.executable, "-c", code])
+    found = figures(start_up.main, ["--n", "2"], tmp_path)
+    result = run.result
+    assert found["medians"]["train digits, to the result"] == result["wall_seconds"]
+    before = found["medians"]["train digits, to the first step"]
+    parts = result["timings"]
+    assert before == pytest.approx(
+        result["wall_seconds"] - parts["steps"] - parts["evaluate"] - parts["save"]
+    )
+    assert 0 < before < result["wall_seconds"] - result["train_seconds"]
+    torch_seconds = found["seconds"]["import torch"]
+    assert found["over_import_torch"].keys() == found["seconds"].keys()
+    for name, seconds in found["seconds"].items():
+        assert len(seconds) == 2
+        assert_spread(found["over_import_torch"][name], seconds, torch_seconds)
+        assert found["medians"][name] == pytest.approx(statistics.median(seconds))
+    assert "resight --help" in capsys.readouterr().out
+
+
+def test_the_training_that_warms_up_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1)
+
+    def training(runs: list[dict[str, Any]], more: list[str]) -> Callable[[], None]:
+        facts = {"result": 1.0, "parts": {}, "runtime": {}, "python": "3"}
+        return lambda: runs.append({"before": next(numbers), **facts})
+
+    monkeypatch.setattr(start_up, "training", training)
+    monkeypatch.setattr(start_up, "COMMANDS", {"import torch": [sys.executable, "-c", "pass"]})
+    assert start_up.measure(2)["seconds"]["train digits, to the first step"] == [2, 3]
+
+
+def test_start_up_measures_commands_that_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"import torch", "import resight", "resight --help"} <= start_up.COMMANDS.keys()
+    start_up.command(start_up.COMMANDS["resight --version"])()
+    with pytest.raises(ResightError, match="exit 1: gone"):
+        start_up.command([sys.executable, "-c", "raise SystemExit('gone')"])()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_scaling_follows_from_its_seconds(
+    mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "LEAST_SECONDS", 0.002)
+    argv = ["--min", "60", "--max", "600", "--rounds", "2"] + ["--mapped"] * mapped
+    found = figures(scaling.main, argv, tmp_path)["works"]
+    for work in found.values():
+        small, large = work["sizes"]
+        assert (small["images"], large["images"]) == (60, 600)
+        assert_spread(work["ratio"], large["ns_per_image"], small["ns_per_image"])
+        assert small["ns_per_image_median"] == statistics.median(small["ns_per_image"])
+        ratio = large["bytes_per_image"] / small["bytes_per_image"]
+        assert work["bytes_ratio"] == pytest.approx(ratio)
+    held = {name: work["sizes"][1]["bytes_per_image"] for name, work in found.items()}
+    assert held["drawing a plan"] == 8 + 16 + 1 + 16  # order, shifts, flips, boxes
+    assert held["placing a split"] == pytest.approx(32 * 32 * 3 + 8, rel=0.01)
+    assert held["augmenting"] == 4 * 32 * 32 * 3 + 8
+
+
+def test_an_images_cost_is_that_of_the_images_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"10": [4e-6, 6e-6, 8e-6], "100": [8e-5, 6e-5, 4e-5]}
+    monkeypatch.setattr(scaling, "take_turns", lambda works, rounds: seconds)
+    monkeypatch.setattr(scaling, "seconds_of", lambda work: scaling.LEAST_SECONDS / 2)
+    works = {n: scaling.Timed(lambda n=n: (np.zeros(n, np.uint8),), n // 5, n) for n in (10, 100)}
+    found = scaling.measure(works, rounds=3)
+    small, large = found["sizes"]  # each worked on twice, but for the memory of the largest
+    assert small["ns_per_image"] == pytest.approx([1000.0, 1500.0, 2000.0])
+    assert large["ns_per_image"] == pytest.approx([4000.0, 3000.0, 2000.0])
+    assert found["ratio"] == pytest.approx({"median": 2.0, "low": 1.0, "high": 4.0})
+    assert (small["bytes_per_image"], large["bytes_per_image"]) == (1.0, 1.0)
+
+
+def test_an_epoch_is_sampled_from_its_first_batch_to_its_last() -> None:
+    split = workload.random_split(scaling.BATCH * 40 + 7, size=1)
+    split = Split(np.zeros((len(split), 32, 32, 3), np.uint8), split.labels, split.ids)
+    work = scaling.augmenting(split)
+    assert work.images == 15 * scaling.BATCH + 7
+    assert work.kept == 7
+    assert len(work.run()[1]) == 7
+
+
+def test_scaling_refuses_what_can_not_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(scaling.main, ["--max", "5000"], capsys)
+    assert "--max 5000 must be at least ten times --min 1000" in said
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 10**9)
+    said = refusal(scaling.main, ["--max", "1e6"], capsys)
+    assert "--max 1000000 takes 6.4 GB of memory and 1.0 GB are free" in said
+
+
+def test_the_lr_finder_is_compared_on_adam_only(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch_lr_finder")
+    lr_finder = importlib.import_module("lr_finder")
+    said = refusal(lr_finder.main, ["--set", "optimizer.name=sgd"], capsys)
+    assert "give --set optimizer.name=adam" in said

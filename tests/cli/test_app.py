@@ -1,0 +1,256 @@
+"""The command as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import resight
+from resight.cli.app import app
+from resight.recipe.recipe import Recipe
+from resight.runs.run import load_run
+
+runner = CliRunner()
+SMALL = ["--recipe", "digits", "--set", "model.width=4", "--batch-size", "128", "--lr", "0.02"]
+
+
+def run_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "resight", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def imported(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.splitlines())
+
+
+def test_import_and_help_do_not_load_torch() -> None:
+    heavy = {"torch", "numpy", "PIL", "sklearn", "matplotlib", "pydantic"}
+    assert not heavy & imported("import resight")
+    help_code = (
+        "from typer.testing import CliRunner\nfrom resight.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0"
+    )
+    assert not {"torch", "sklearn", "matplotlib"} & imported(help_code)
+
+
+def test_recipes_does_not_load_torch() -> None:
+    code = (
+        "from typer.testing import CliRunner\nfrom resight.cli.app import app\n"
+        "assert 'digits' in CliRunner().invoke(app, ['recipes']).output"
+    )
+    assert "torch" not in imported(code)
+
+
+def test_the_public_names_are_all_there() -> None:
+    for name in resight.__all__:
+        assert getattr(resight, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trane'"):
+        resight.trane  # noqa: B018
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert result.output == f"resight {resight.__version__}\n"
+
+
+def test_help_names_every_verb() -> None:
+    output = runner.invoke(app, ["--help"]).output
+    for verb in (
+        "train",
+        "find-lr",
+        "evaluate",
+        "diagnose",
+        "report",
+        "compare",
+        "summary",
+        "recipes",
+        "data",
+    ):
+        assert re.search(rf"^[│\s]+{verb}\s", output, re.MULTILINE), verb
+
+
+def test_train_prints_a_line_an_epoch_and_the_next_command(tmp_path: Path) -> None:
+    result = run_command("train", *SMALL, "--epochs", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert any(line.startswith("report  runs/digits-1/report/index.html") for line in lines)
+    assert lines[-1].startswith("next    resight compare runs/digits-1")
+    assert "\x1b" not in result.stdout
+    again = run_command("train", *SMALL, "--epochs", "1", "--no-report", cwd=tmp_path)
+    assert "runs/digits-2" in again.stdout
+    assert again.stdout.splitlines()[-1] == "next    resight report runs/digits-2"
+    assert not (tmp_path / "runs" / "digits-2" / "report").exists()
+
+
+def test_json_has_the_result_on_stdout_and_all_else_on_stderr(tmp_path: Path) -> None:
+    result = run_command("train", *SMALL, "--epochs", "1", "--no-report", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["recipe"] == "digits"
+    assert 0 <= facts["test_accuracy"] <= 1
+    assert facts["wall_seconds"] > facts["train_seconds"]
+    assert "epoch 1/1" in result.stderr
+    evaluated = run_command("evaluate", facts["run"], "--json", cwd=tmp_path)
+    assert json.loads(evaluated.stdout)["accuracy"] == facts["test_accuracy"]
+
+
+def test_ctrl_c_exits_130_says_how_to_go_on_and_resumes(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "resight", "train", *SMALL, "--epochs", "500"]
+    with subprocess.Popen(
+        [*command, "--out", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("epoch "):
+                process.send_signal(signal.SIGINT)
+                break
+        process.stdout.read()
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert error.startswith("stopping after this step")
+    assert error.endswith("stopped (saved); resume with: resight train --resume cut\n")
+    saved = load_run(tmp_path / "cut").checkpoint()
+    assert saved is not None
+    assert saved["step"] > 0
+
+
+def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
+    result = run_command(
+        "train", *SMALL, "--epochs", "3", "--no-report", "--out", "run", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    shown = run_command("evaluate", "run", cwd=tmp_path)
+    assert re.search(r"test accuracy \d+\.\d+% \(95 %: \d+\.\d+% to \d+\.\d+%", shown.stdout)
+    rows = re.findall(r"^  (\d) +(\d+)/(\d+)", shown.stdout, re.MULTILINE)
+    assert [name for name, _, _ in rows] == [str(i) for i in range(10)]
+    run = load_run(tmp_path / "run")
+    assert sum(int(right) for _, right, _ in rows) == run.predictions.correct
+    assert sum(int(all_) for _, _, all_ in rows) == 359
+
+
+def test_a_printed_recipe_trains_when_passed_back(tmp_path: Path) -> None:
+    printed = runner.invoke(app, ["recipes", "custom-resnet-d"]).stdout
+    (tmp_path / "mine.toml").write_text(printed)
+    from resight.recipe.catalog import find_recipe
+
+    assert Recipe.load(tmp_path / "mine.toml") == find_recipe("custom-resnet-d")
+
+
+def test_recipes_lists_each_with_its_command() -> None:
+    output = runner.invoke(app, ["recipes"]).stdout
+    for name in ("custom-resnet", "custom-resnet-ln", "resnet18-gn", "plateau", "digits"):
+        assert f"\n{name}\n" in "\n" + output
+        assert f"resight train --recipe {name}" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "totals"),
+    [
+        (["custom-resnet"], ["6,573,130", "6.44", "25.07", "31.53"]),
+        (["custom-resnet", "--blocks"], ["6,573,130", "6.75", "25.07", "31.84"]),
+        (["custom-resnet-a"], ["6,574,090"]),
+        (["resnet18", "--blocks"], ["11,173,962", "11.75", "42.63", "54.39"]),
+        (["resnet18-gn", "--blocks"], ["11,173,962", "13.50", "42.63", "56.14"]),
+    ],
+)
+def test_summary_ends_in_the_write_ups_totals(arguments: list[str], totals: list[str]) -> None:
+    output = runner.invoke(app, ["summary", *arguments]).stdout
+    for total in totals:
+        assert total in output
+
+
+def test_summary_of_a_run_knows_its_channels_and_classes(tmp_path: Path) -> None:
+    run_command("train", *SMALL, "--epochs", "1", "--no-report", "--out", "run", cwd=tmp_path)
+    output = runner.invoke(app, ["summary", str(tmp_path / "run"), "--json"]).stdout
+    assert json.loads(output)["input_shape"] == [1, 8, 8]
+
+
+def test_find_lr_suggests_and_draws(tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    result = run_command(
+        "find-lr", "--recipe", "digits", "--set", "model.width=8", "--plot", str(picture)
+    )
+    assert result.returncode == 0, result.stderr
+    assert "LR test: at most 50 steps of 64 images" in result.stdout
+    for method in ("valley", "steepest", "minimum/10"):
+        assert re.search(rf"^  {method} +[\d.e-]+$", result.stdout, re.MULTILINE)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_says_what_it_understood(tmp_path: Path) -> None:
+    output = runner.invoke(app, ["data", "digits"]).stdout
+    assert "train    1,438 images 8×8×1" in output
+    assert "test       359 images 8×8×1" in output
+    assert "next: resight train --data digits --recipe digits" in output
+
+
+def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m resight recipes | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "custom-resnet\n"
+    assert done.stderr == ""
+
+
+def test_a_listener_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "resight", "train", "--recipe", "digits"]
+    command += ["--epochs", "2", "--lr", "0.02", "--out", "run", "--set", "model.width=4"]
+    command += ["--no-report"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 0, error
+    assert error == b""
+    assert load_run(tmp_path / "run").finished
+
+
+def test_a_bar_that_the_encoding_lacks_is_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "resight", "data", "digits"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"8?8?1" in done.stdout

@@ -1,0 +1,132 @@
+"""What fits: pieces of a batch, and what is refused before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import make_data
+from jobs import job_of, recipe_of, runtime
+from resight.engine.job import build_job, with_recipe
+from resight.engine.runtime import Runtime
+from resight.errors import ResightError
+from resight.recipe.catalog import find_recipe
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Data, Model, Train
+from resight.training import costs
+from trainings import fit, tiny
+
+
+def test_a_last_batch_of_one_image_is_fine_on_a_map_that_is_larger(tmp_path: Path) -> None:
+    recipe = tiny("digits", **{"data.image_size": 16})
+    assert fit(recipe, make_data(65, size=16), tmp_path / "run").finished
+
+
+def fitted(recipe: Recipe, **changes: Any) -> Runtime:
+    n = 2 * recipe.train.batch_size
+    data = make_data(n, size=recipe.data.image_size, n_test=4)
+    return build_job(recipe, data, runtime(**changes)).runtime
+
+
+def sized(name: str, **changes: Any) -> Recipe:
+    """A named recipe on small images and of few channels: only its batch matters here."""
+    size = 8 if find_recipe(name).model.net == "custom-resnet" else 16
+    small = {"model.width": 8, "data.image_size": size, "augment.crop_pad_px": 1}
+    if find_recipe(name).schedule.small_px:
+        small["schedule.small_px"] = 12
+    return find_recipe(name).with_changes({**small, "augment.cutout_px": 3, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "piece"),
+    [
+        ("custom-resnet", {}, 0),  # 512 with batch norm
+        ("custom-resnet", {"train.batch_size": 513}, 171),
+        ("custom-resnet", {"train.batch_size": 1025}, 205),
+        ("fast", {}, 250),  # 1,000
+        ("best", {}, 256),  # 1,024
+        ("resnet18-gn", {}, 256),  # 512
+        ("resnet18-gn", {"train.batch_size": 256}, 0),
+        ("resnet18-gn", {"train.batch_size": 257}, 129),
+        ("custom-resnet-ln", {}, 0),  # 128
+        ("custom-resnet-ln", {"train.batch_size": 512}, 0),  # has batch norms too
+        ("fast", {"train.norm_batch": 500}, 0),
+    ],
+)
+def test_on_a_cpu_a_large_batch_goes_through_in_equal_pieces(
+    name: str, changes: dict[str, Any], piece: int
+) -> None:
+    recipe = sized(name, **changes)
+    chosen = fitted(recipe)
+    assert chosen.micro_batch == piece
+    assert ("micro_batch" in chosen.reasons) == bool(piece)
+    if piece:
+        why = chosen.reasons["micro_batch"]
+        assert f"a batch of {recipe.train.batch_size} goes through in pieces of {piece}" in why
+        assert ("batch norm's statistics are of a piece" in why) == (name != "resnet18-gn")
+
+
+def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
+    job = build_job(sized("fast"), make_data(2000, size=16), runtime())
+    lines = costs.announcement(job, costs.Cost(1e-3, 1e-3), None)
+    assert job.runtime.reasons["micro_batch"] in lines
+    whole = costs.announcement(job_of(recipe_of()), costs.Cost(1e-3, 1e-3), None)
+    assert not any("pieces" in line for line in whole)
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "n", "changes", "refused"),
+    [
+        ("custom-resnet", 8, 33, {}, True),
+        ("custom-resnet", 8, 33, {"train.last_batch": "drop"}, False),
+        ("custom-resnet", 16, 33, {}, False),
+        ("custom-resnet", 8, 49, {"train.norm_batch": 16}, True),  # 32, then 16 and 1
+        ("custom-resnet", 8, 50, {"train.norm_batch": 16}, False),
+        ("custom-resnet", 8, 64, {"train.norm_batch": 1}, True),
+        ("custom-resnet", 8, 33, {"model.norm": "layer"}, True),  # has batch norms too
+        ("fastnet", 16, 33, {}, True),
+        ("fastnet", 17, 33, {}, False),
+        ("fastnet", 32, 33, {"schedule.small_px": 16, "schedule.small_epochs": 1.0}, True),
+        ("resnet18-gn", 8, 33, {}, False),
+    ],
+)
+def test_a_piece_of_one_image_is_refused_just_where_batch_norm_would_fail(
+    net: str, size: int, n: int, changes: dict[str, Any], refused: bool
+) -> None:
+    recipe = recipe_of(model=Model(net=net, width=8), data=Data(image_size=size))
+    recipe = recipe.with_changes(changes)
+    if refused:
+        with pytest.raises(ResightError, match=rf"one image of {n}, .* train\.last_batch=drop"):
+            job_of(recipe, n=n)
+        return
+    job = job_of(recipe, n=n)
+    assert len(list(job.steps_at([0.001] * job.steps_per_epoch))) == job.steps_per_epoch
+
+
+@pytest.mark.parametrize("n", [33, 49])
+def test_what_is_refused_would_have_failed_in_torch(
+    monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr("resight.engine.job.check_batches", lambda *_: None)
+    train = Train(batch_size=32, norm_batch=16 if n == 49 else 0)
+    job = job_of(recipe_of(train=train), n=n)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        list(job.steps_at([0.001] * job.steps_per_epoch))
+
+
+def test_an_average_that_no_step_comes_to_is_refused() -> None:
+    recipe = recipe_of(train=Train(batch_size=32, lookahead=9))
+    job = job_of(recipe)  # nine steps
+    with pytest.raises(ResightError, match=r"train\.lookahead = 9 must be at most .* 6 steps"):
+        with_recipe(job, recipe.with_epochs(2))
+    with pytest.raises(ResightError, match=r"train\.lookahead = 10 must be at most .* 9 steps"):
+        job_of(recipe.with_changes({"train.lookahead": 10}))
+
+
+def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
+    with pytest.raises(ResightError, match=r"one image of 65, .* train\.last_batch=drop"):
+        build_job(tiny("digits"), make_data(65), runtime())
+    job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
+    assert job.steps_per_epoch == 2

@@ -1,0 +1,88 @@
+"""The words of a call, and those of --set, become the recipe that they mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import resight
+from resight.errors import ResightError
+from resight.recipe.overrides import changed, parse_setting
+from resight.recipe.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimizer.weight_decay=0", ("optimizer.weight_decay", 0)),
+        ("optimizer.weight_decay = 5e-4", ("optimizer.weight_decay", 5e-4)),
+        ("model.conv_bias=true", ("model.conv_bias", True)),
+        ("schedule.shape=one-cycle", ("schedule.shape", "one-cycle")),
+        ('name="a=b"', ("name", "a=b")),
+        ("name=a=b", ("name", "a=b")),
+        ("name=", ("name", "")),
+        (" data.source = my images ", ("data.source", "my images")),
+    ],
+)
+def test_a_setting_is_read_as_toml_or_as_a_word(text: str, expected: tuple[str, Any]) -> None:
+    key, value = parse_setting(text)
+
+    assert (key, value) == expected
+    assert type(value) is type(expected[1])
+
+
+@pytest.mark.parametrize("text", ["", "model.width", "=3", " = 3"])
+def test_a_setting_without_key_or_equals_sign_is_refused(text: str) -> None:
+    with pytest.raises(ResightError, match=r"write it as section\.field=value"):
+        parse_setting(text)
+
+
+def test_changes_in_the_words_of_the_command_line() -> None:
+    recipe = changed(
+        Recipe(),
+        {
+            "epochs": 3,
+            "batch_size": 64,
+            "lr": 0.01,
+            "seed": 7,
+            "val": 0.1,
+            "optimizer": {"weight_decay": 0},
+            "loss.label_smoothing": 0.1,
+        },
+    )
+    assert recipe.schedule.epochs == 3
+    assert recipe.train.batch_size == 64
+    assert (recipe.schedule.lr_max, recipe.schedule.lr_min) == (0.01, 0.001)
+    assert recipe.train.seed == 7
+    assert recipe.data.val_fraction == 0.1
+    assert recipe.optimizer.weight_decay == 0
+    assert recipe.loss.label_smoothing == 0.1
+    assert changed(Recipe(), {"lr": "find"}) == Recipe()
+    with pytest.raises(ResightError, match="lr = 'fast' must be a number > 0 or 'find'"):
+        changed(Recipe(), {"lr": "fast"})
+
+
+def test_a_given_duration_is_not_scaled_by_epochs() -> None:
+    schedule = changed(Recipe(), {"epochs": 3, "schedule.peak_epoch": 1.0}).schedule
+    assert (schedule.epochs, schedule.peak_epoch) == (3, 1.0)
+    later = changed(Recipe(), {"epochs": 40, "schedule": {"peak_epoch": 30.0}}).schedule
+    assert (later.epochs, later.peak_epoch) == (40, 30.0)
+
+
+@pytest.mark.parametrize("shape", ["cosine", "step", "constant", "plateau", "triangular"])
+def test_lr_goes_with_every_shape(shape: str) -> None:
+    schedule = changed(Recipe(), {"lr": 0.01, "schedule.shape": shape}).schedule
+    assert (schedule.shape, schedule.lr_max) == (shape, 0.01)
+
+
+def test_a_fixed_lr_min_goes_along_with_lr() -> None:
+    recipe = resight.find_recipe("custom-resnet-d")  # 0.0204 up to 0.1
+    assert changed(recipe, {"lr": 0.01}).schedule.lr_min == pytest.approx(0.00204)
+    assert changed(recipe, {"lr": "find"}).schedule.lr_min == "find"
+    assert changed(recipe, {"lr": 0.01, "schedule.lr_min": 0.005}).schedule.lr_min == 0.005
+
+
+def test_a_word_that_is_no_setting_gets_the_nearest() -> None:
+    with pytest.raises(ResightError, match="unknown setting 'epoch'; did you mean 'epochs'"):
+        changed(Recipe(), {"epoch": 3})
