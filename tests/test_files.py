@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,28 @@ def test_an_error_inside_the_lock_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="mine") as caught, exclusive(tmp_path / ".lock"):
         raise OSError(errno.EIO, "mine")
     assert not isinstance(caught.value, ResightError)
+
+
+def test_one_process_holds_a_lock_even_where_another_had_opened_its_file(tmp_path: Path) -> None:
+    """A file that was removed on release would be locked by the one, a new one by the other."""
+    fcntl = pytest.importorskip("fcntl", reason="needs file locks of POSIX")
+    with exclusive(tmp_path / ".lock"):
+        opened = os.open(tmp_path / ".lock", os.O_RDWR)  # by a process that is about to lock it
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(ResightError, match="by another process"), exclusive(tmp_path / ".lock"):
+            pass
+    finally:
+        os.close(opened)
+    with exclusive(tmp_path / ".lock"):  # once it is free again
+        pass
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ResightError, match="can't write") as caught,
+        exclusive(tmp_path / "file" / ".lock"),
+    ):
+        pass
+    assert "\n" not in str(caught.value)

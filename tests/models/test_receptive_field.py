@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers import make_net
+from resight.errors import ResightError
 from resight.models.summary import summarize
 
 
@@ -102,6 +103,9 @@ CONSTANT_MAP = torch.zeros(16, 16)
         (lambda x: x, 3),
         (lambda x: F.max_pool2d(x, 2), 4),
         (lambda x: F.max_pool2d(x, 3, 2, 1, 2), 7),
+        (lambda x: F.max_pool2d(x, 3, 2, 1, 2, ceil_mode=True), 7),
+        (lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True), 5),
+        (lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False), 5),
         (lambda x: F.avg_pool2d(x, 3, 1, 1), 5),
         (lambda x: F.avg_pool2d(F.avg_pool2d(x, 2), 2), 6),
         (lambda x: F.avg_pool2d(x, (1, 5), 1), 7),
@@ -152,3 +156,86 @@ def test_writing_in_place_is_followed() -> None:
 
     fields = [row.receptive_field for row in summarize(Net(), (1, 16, 16)).rows]
     assert fields == [3, 3, 5, 5]
+
+
+class Fire(nn.Module):
+    """SqueezeNet's module: a narrow convolution, then two that are joined."""
+
+    def __init__(self, channels: int, narrow: int, wide: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, narrow, 1)
+        self.wide1 = nn.Conv2d(narrow, wide, 1)
+        self.wide3 = nn.Conv2d(narrow, wide, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x), inplace=True)
+        return torch.cat([F.relu(self.wide1(x)), F.relu(self.wide3(x))], 1)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """ShuffleNet's: the channels of two halves in turn."""
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+def test_a_net_with_ceil_mode_pools_has_its_receptive_fields() -> None:
+    pool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), pool, Fire(8, 4, 8), Lambda(shuffled))
+    summary = summarize(net, (3, 33, 33))
+    fields = {row.name: row.receptive_field for row in summary.rows}
+    # 3; + 2 · 2 for the pool; + 2 · 4 for the 3×3 convolution after it
+    wide = {"2.squeeze": 7, "2.wide1": 7, "2.wide3": 15}
+    assert fields == {"0": 3, "1": 7, **wide, "3": None}
+    assert summary.rows[1].output_shape == (-1, 8, 8, 8)
+    last = str(summary).splitlines()[2 + 5]
+    assert last.split()[-2:] == ["-", "0"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.to_sparse().to_dense(),
+        lambda x: x.flatten(1).to_sparse(),
+        lambda x: torch.fft.fft2(x).abs(),
+        lambda x: F.conv3d(x[:, None], torch.ones(1, 1, 3, 3, 3)),
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+        lambda x: F.unfold(x, 3),
+        lambda x: x.argmax(1),
+        lambda x: x.sum(),
+    ],
+)
+def test_what_is_not_understood_is_a_dash_and_no_error(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Lambda(function))
+    rows = summarize(net, (1, 16, 16)).rows
+    assert [row.receptive_field for row in rows] == [3, None]
+
+
+def test_modules_called_with_keywords_are_counted() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"maps": self.up(input=x)}
+
+    (row,) = summarize(Net(), (3, 5, 5)).rows
+    assert row.macs == 3 * 4 * 9 * 25
+
+
+def test_a_scripted_part_takes_no_hooks_and_has_no_row() -> None:
+    part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    summary = summarize(nn.Sequential(part, nn.Conv2d(4, 2, 1)), (3, 8, 8))
+    assert [row.type for row in summary.rows] == ["Conv2d"]
+    assert summary.total_params == 4 * 27 + 4 + 2 * 4 + 2
+
+
+def test_any_error_of_a_strangers_forward_pass_is_one_line() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise KeyError("no such\nlayer")
+
+    with pytest.raises(ResightError, match="the model can't take an image") as caught:
+        summarize(Lambda(broken), (3, 8, 8))
+    assert "\n" not in str(caught.value)

@@ -181,7 +181,6 @@ def test_what_ctrl_c_cut_goes_on_bit_for_bit(step: int, whole: SeedsResult, tmp_
     for run in whole.runs:
         assert_same_run(run.path, cut / run.path.name)
     assert {path: path.read_bytes() for path in kept} == kept
-    assert not (cut / ".lock").exists()
 
 
 def test_seeds_that_are_done_are_left_as_they_are(
