@@ -274,7 +274,7 @@ def test_pil_augmentation_is_a_crop_a_flip_and_a_whole_square(fill: Any) -> None
 @pytest.mark.parametrize("module", [gpu_step, fused_layers])
 def test_without_a_gpu_it_says_so(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(module.main, [], capsys)
-    assert "torch sees no CUDA GPU here; use --device cpu" in said
+    assert "torch finds no CUDA GPU; use --device cpu" in said
 
 
 def test_gpu_step_follows_from_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +424,7 @@ def test_a_fresh_cache_is_an_empty_one_of_the_process(monkeypatch: pytest.Monkey
         (python("raise SystemExit('no data here')"), "(.*)", "exit 1: no data here"),
         ("no-such-program", "(.*)", "no-such-program: No such file or directory"),
         (python("print('nothing of it')"), "acc (.*)", "(its last line: nothing of it)"),
-        (python("print('acc none')"), "acc (.*)", "'acc none', which is no number"),
+        (python("print('acc none')"), "acc (.*)", "'acc none', which is not a number"),
     ],
 )
 def test_a_peer_that_fails_is_named(
@@ -490,7 +490,7 @@ def test_start_up_measures_commands_that_work(capsys: pytest.CaptureFixture[str]
 def test_scaling_follows_from_its_seconds(
     mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "LEAST_SECONDS", 0.002)
+    monkeypatch.setattr(scaling, "MIN_SECONDS", 0.002)
     argv = ["--min", "60", "--max", "600", "--rounds", "2"] + ["--mapped"] * mapped
     found = figures(scaling.main, argv, tmp_path)["works"]
     for work in found.values():
@@ -509,7 +509,7 @@ def test_scaling_follows_from_its_seconds(
 def test_an_images_cost_is_that_of_the_images_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"10": [4e-6, 6e-6, 8e-6], "100": [8e-5, 6e-5, 4e-5]}
     monkeypatch.setattr(scaling, "take_turns", lambda works, rounds: seconds)
-    monkeypatch.setattr(scaling, "seconds_of", lambda work: scaling.LEAST_SECONDS / 2)
+    monkeypatch.setattr(scaling, "seconds_of", lambda work: scaling.MIN_SECONDS / 2)
     works = {n: scaling.Timed(lambda n=n: (np.zeros(n, np.uint8),), n // 5, n) for n in (10, 100)}
     found = scaling.measure(works, rounds=3)
     small, large = found["sizes"]  # each worked on twice, but for the memory of the largest
@@ -535,7 +535,7 @@ def test_scaling_refuses_what_can_not_be_measured(
     assert "--max 5000 must be at least ten times --min 1000" in said
     monkeypatch.setattr(scaling, "free_memory", lambda device: 10**9)
     said = refusal(scaling.main, ["--max", "1e6"], capsys)
-    assert "--max 1000000 takes 6.4 GB of memory and 1.0 GB are free" in said
+    assert "--max 1000000 needs 6.4 GB of memory and 1.0 GB are free" in said
 
 
 def test_the_lr_finder_is_compared_on_adam_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_ends_it_and_is_left_out(
     assert test.losses.tolist() == good
     lrs = np.geomspace(1e-5, 10, 50)
     np.testing.assert_array_equal(test.lrs, lrs[:40])
-    assert test.stop == f"diverged at {lrs[40]:.3g}"
+    assert test.stop == f"diverged at LR {lrs[40]:.3g}"
     assert test.suggest("steepest") in test.lrs
 
 
@@ -177,7 +177,7 @@ def test_a_loss_far_above_the_lowest_and_the_first_ends_it(
     end = int(np.flatnonzero((smoothed > 2 * lowest) & (smoothed > smoothed[0]))[0])
 
     assert test.losses.tolist() == losses[: end + 1].tolist()
-    assert test.stop == f"diverged at {test.lrs[-1]:.3g}"
+    assert test.stop == f"diverged at LR {test.lrs[-1]:.3g}"
     assert 30 < end < 40
 
 
@@ -185,7 +185,7 @@ def test_a_loss_that_returns_to_where_it_began_has_not_diverged() -> None:
     losses = np.r_[np.geomspace(1.0, 0.01, 25), np.geomspace(0.01, 0.9, 25)].tolist()
     test = replay(make_job(), losses)
 
-    assert (len(test.losses), test.stop) == (50, "reached 10")
+    assert (len(test.losses), test.stop) == (50, "reached LR 10")
 
 
 def test_the_progress_counts_the_steps() -> None:
@@ -242,7 +242,7 @@ def test_a_curve_that_says_nothing_is_drawn_again_with_more_steps(
         lrs = np.geomspace(1e-5, 10, steps)
         fall = np.clip((np.log10(lrs) + 4) / 3, 0, 1)
         losses = 2.2 - (1.0 if steps >= readable_from else 0.01) * fall
-        return LrTest(lrs, losses, "reached 10", chance=2.3)
+        return LrTest(lrs, losses, "reached LR 10", chance=2.3)
 
     monkeypatch.setattr(find_lr, "_raise_lr", draw)
     small: Any = SimpleNamespace(lr_test_steps=50)

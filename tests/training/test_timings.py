@@ -20,9 +20,10 @@ from resight.cli.output import print_timings
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.runs.run import Run, load_run
+from resight.runs.timings import PARTS, table
 from resight.training import costs, request, session
 from resight.training import train as training
-from resight.training.timings import PARTS, Timings, table
+from resight.training.timings import Timings
 from trainings import StopAt, fit, images_for, interrupt, resume, tiny
 
 
@@ -180,7 +181,7 @@ def test_a_resumed_run_counts_this_process_only(
     assert sum_without_report(run) == pytest.approx(run.result["wall_seconds"], abs=1e-9)
     assert run.result["resumed_from_step"] == 5
     print_timings(run.result)
-    assert ", this process only, which went on from step 5\n" in capsys.readouterr().out
+    assert " (this process only, resumed at step 5)\n" in capsys.readouterr().out
 
 
 def test_a_result_stays_where_its_report_can_not_be_counted(
@@ -219,4 +220,4 @@ def test_the_command_prints_a_table_that_adds_up(
 
 def test_a_result_without_timings_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     print_timings({"test_accuracy": 0.5})
-    assert capsys.readouterr().out == "where the seconds went was not recorded\n"
+    assert capsys.readouterr().out == "no timings were recorded\n"
