@@ -43,30 +43,12 @@ def find_lr(
     reporter = reporter or default_reporter()
     try:
         runtime = Runtime.choose(device, precision, executor=executor)
-        return _find_lr(recipe, data, runtime, changes, reporter, skip_bad=skip_bad)
+        decoding = reporter.counting("decoding images")
+        job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
+        reporter.say(lr_test_price(job))
+        return run_range_test(job, progress=reporter.counting("LR test"))
     finally:
         reporter.close()
-
-
-def _find_lr(
-    recipe: str | Path | Recipe,
-    data: str | Path | ImageData | None,
-    runtime: Runtime,
-    changes: dict[str, Any],
-    reporter: Reporter,
-    *,
-    skip_bad: bool,
-) -> LrTest:
-    job = prepare(
-        recipe,
-        data,
-        runtime,
-        changes=changes,
-        skip_bad=skip_bad,
-        decoding=reporter.counting("decoding images"),
-    )
-    reporter.say(lr_test_price(job))
-    return run_range_test(job, progress=reporter.counting("LR test"))
 
 
 def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
