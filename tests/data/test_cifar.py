@@ -168,7 +168,7 @@ def test_the_fingerprint_knows_the_names_of_the_classes(tmp_path):
 def test_known_names_are_found_in_the_data_folder(tmp_path):
     message = error_of("cifar10")
     assert "`resight data cifar10` downloads it" in message
-    assert f"put cifar-10-python.tar.gz into {tmp_path / 'the-data'} by hand" in message
+    assert f"put cifar-10-python.tar.gz into {tmp_path / 'the-data'} yourself" in message
     assert "--data digits needs no download" in message
     files = contents(CIFAR10)
     archive = pack(tmp_path / "the-data", CIFAR10, files)
@@ -223,7 +223,7 @@ def test_a_truncated_batch(tmp_path, size):
     whole = (folder / "data_batch_3").read_bytes()
     (folder / "data_batch_3").write_bytes(whole[:size])
     message = error_of(tmp_path)
-    assert message.startswith(f"{folder}/data_batch_3 is damaged or no CIFAR batch")
+    assert message.startswith(f"{folder}/data_batch_3 is damaged or not a CIFAR batch")
     assert message.endswith("download the data again")
 
 
@@ -302,8 +302,8 @@ def test_no_codec_but_latin1(tmp_path):
         (b"labels", [0] * 5, "6 images but 5 labels"),
         (b"labels", [0, 1, 2, 3, 0, 0], "label 3 is not in 0…2"),
         (b"labels", [0, 1, 2, -1, 0, 0], "label -1 is not in 0…2"),
-        (b"labels", [0, 1, 2, 0.5, 0, 0], "'labels' must be a list of whole numbers"),
-        (b"labels", None, "'labels' must be a list of whole numbers"),
+        (b"labels", [0, 1, 2, 0.5, 0, 0], "'labels' must be a list of integers"),
+        (b"labels", None, "'labels' must be a list of integers"),
     ],
 )
 def test_a_batch_that_is_off(tmp_path, key, value, line):
@@ -322,7 +322,10 @@ def test_an_empty_batch(tmp_path):
 
 def test_a_pickle_that_is_no_dictionary(tmp_path):
     folder = write(tmp_path, CIFAR10, contents(CIFAR10) | {"test_batch": [1]})
-    assert error_of(tmp_path) == (f"{folder}/test_batch holds a list, not the dictionary of CIFAR")
+    assert error_of(tmp_path) == (
+        f"{folder}/test_batch contains a list, not the dictionary of a CIFAR batch: download the "
+        "data again"
+    )
 
 
 def test_meta_without_names(tmp_path):
@@ -333,5 +336,5 @@ def test_meta_without_names(tmp_path):
 def test_a_file_that_is_no_archive_of_cifar(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK")
     message = error_of(tmp_path / "images.zip")
-    assert message.startswith(f"{tmp_path}/images.zip is no archive that is understood (cifar-10-")
-    assert message.endswith("unpack it and give the folder")
+    assert message.startswith(f"{tmp_path}/images.zip is not a supported file: expected a folder, ")
+    assert message.endswith("unpack any other archive and give its folder")

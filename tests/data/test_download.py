@@ -172,7 +172,7 @@ def test_an_interrupted_download_goes_on(server, place):
     server.cut_at = 1000
     message = error_of()
     assert f"the connection ended after 1,000 of {len(ARCHIVE):,} bytes" in message
-    assert "try again, which goes on where it stopped" in message
+    assert "try again, which resumes where it stopped" in message
     assert left(place) == ["cifar-10-python.tar.gz.part"]
     server.cut_at = None
     calls = []
@@ -233,7 +233,7 @@ def test_a_wrong_md5_removes_the_file(server, place):
 
 def by_hand(place) -> str:
     return (
-        f"or put cifar-10-python.tar.gz at {place / CIFAR10.archive} by hand, "
+        f"or put cifar-10-python.tar.gz at {place / CIFAR10.archive} yourself, "
         "or use --data digits, which needs no download"
     )
 
@@ -259,7 +259,7 @@ def test_connection_refused(server, place):
 def test_no_answer(server, place, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.05)
     server.silent = True
-    assert "could not be downloaded (no answer in 0.05 s)" in error_of()
+    assert "could not be downloaded (no answer within 0.05 s)" in error_of()
     server.heard_enough.set()
 
 

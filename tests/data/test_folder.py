@@ -1,4 +1,4 @@
-"""Folders of images: which layouts are understood, what is left out, one line for the rest."""
+"""Folders of images: which layouts are accepted, what is left out, one line for the rest."""
 
 from __future__ import annotations
 
@@ -198,10 +198,10 @@ def test_what_is_no_image_is_left_out_and_counted(root):
     assert data.notes == ()
     for name in ("README.md", "train/labels.csv", "train/cat/notes.txt", "train/loose.png"):
         (root / name).write_bytes(b"")
-    why = "left out, no image or not in a class folder"
+    why = "ignored: not an image or not in a class folder"
     assert load(root).notes == (f"4 files in {root} {why} (first: train/cat/notes.txt)",)
     make(root, "extra/1.png")
-    assert f"folders beside the splits in {root} left out: extra" in load(root).notes
+    assert f"folders next to the splits in {root} are ignored: extra" in load(root).notes
 
 
 def test_subfolders_of_a_class_belong_to_it(root):
@@ -240,7 +240,7 @@ def test_a_pipe_does_not_hang(root):
     make(root, *SPLIT)
     os.mkfifo(root / "train/cat/pipe.png")
     [note] = load(root).notes
-    assert note.startswith(f"1 file in {root} left out")
+    assert note.startswith(f"1 file in {root} ignored")
     assert note.endswith("(first: train/cat/pipe.png)")
 
 
@@ -266,7 +266,7 @@ def test_an_empty_class_folder(root):
     make(root, *SPLIT)
     (root / "train/emu").mkdir()
     assert error_of(root) == (
-        f"class 'emu' in {root} has no image: put images into its folder or remove it"
+        f"class 'emu' in {root} has no images: put images into its folder or remove it"
     )
     flat(root.parent / "flat")
     (root.parent / "flat/emu").mkdir()
@@ -277,7 +277,7 @@ def test_classes_that_only_one_split_has(root):
     make(root, *SPLIT, "test/emu/1.png")
     assert "class 'emu' is in the test split" in error_of(root)
     make(root, "train/emu/7.png", "train/fox/8.png")
-    assert load(root).notes == ("class 'fox' has no image in test: its accuracy there is unknown",)
+    assert load(root).notes == ("class 'fox' has no images in test: its accuracy there is unknown",)
     make(root, "val/Cat/9.png")
     assert "class 'Cat' is in the val split" in error_of(root)
     assert "did you mean 'cat'?" in error_of(root)
@@ -299,24 +299,24 @@ def test_a_class_of_one_image_stays_in_train(root):
     data = load(root)
     assert data.classes == ("cat", "dog", "emu")
     assert np.bincount(data.train.labels).tolist() == [8, 12, 1]
-    assert "class 'emu' has no image in test: its accuracy there is unknown" in data.notes
+    assert "class 'emu' has no images in test: its accuracy there is unknown" in data.notes
 
 
 def test_splits_without_class_folders(root):
     make(root, "train/1.png", "train/2.png", "test/cat/3.png")
-    assert error_of(root).startswith(f"{root}/train has no folder a class inside")
+    assert error_of(root).startswith(f"{root}/train has no class sub-folders")
     other = make(root.parent / "other", "train/cat/1.png", "train/dog/2.png", "test/3.png")
     message = error_of(other)
-    assert message.startswith(f"{other}/test has no folder a class inside")
-    assert message.endswith(f"or give {other}/train to hold out 20 % of it")
+    assert message.startswith(f"{other}/test has no class sub-folders")
+    assert message.endswith(f"or give {other}/train to hold out 20 % of it for test")
     (other / "test/3.png").unlink()
     (other / "test/cat").mkdir()
-    assert error_of(other).startswith(f"the test split of {other} has no image")
+    assert error_of(other).startswith(f"the test split of {other} has no images")
 
 
 def test_one_level_too_deep(root):
     inner = make(root / "archive-main", *SPLIT)
-    assert error_of(root) == f"{root} holds nothing but archive-main: did you mean {inner}?"
+    assert error_of(root) == f"{root} contains only archive-main: did you mean {inner}?"
     (inner / "test").rename(root.parent / "away")
     assert error_of(root).endswith(f"did you mean {inner}/train?")
     assert error_of(inner).endswith(f"did you mean {inner}/train?")
@@ -326,7 +326,7 @@ def test_one_level_too_deep(root):
 def test_train_without_test_beside_other_folders(root):
     make(root, "train/cat/1.png", "train/dog/2.png", "masks/1.png")
     message = error_of(root)
-    assert message.startswith(f"{root} has train/ with folders inside but no test/ or val/ beside")
+    assert message.startswith(f"{root} has train/ with class folders but no test/ or val/ next")
     assert f"or give {root}/train itself" in message
 
 
@@ -337,14 +337,14 @@ def test_a_class_may_be_called_train(root):
 
 def test_neither_layout(root):
     root.mkdir()
-    assert error_of(root).startswith(f"{root} holds nothing; understood are train/ and test/")
+    assert error_of(root).startswith(f"{root} contains nothing: expected one sub-folder of images")
     for n in range(7):
         paint(root / f"{n}.png", n)
-    assert "holds 0.png, 1.png, 2.png, 3.png, 4.png, … (7 in all); understood" in error_of(root)
+    assert "contains 0.png, 1.png, 2.png, 3.png, 4.png, … (7 in all): expected" in error_of(root)
     (root / "texts").mkdir()
     (root / "texts/a.txt").write_text("a")
     (root / "tables").mkdir()
-    assert "understood are train/ and test/" in error_of(root)
+    assert "expected one sub-folder of images per class, train/ and test/" in error_of(root)
 
 
 def spoil(root: Path, count: int) -> Path:
@@ -393,7 +393,7 @@ def test_unreadable_files_can_be_left_out(root, in_between):
 def test_a_class_whose_files_are_all_unreadable(root):
     make(root, *SPLIT, "train/emu/1.png")
     (root / "train/emu/1.png").write_bytes(b"no")
-    assert error_of(root, skip_bad=True).startswith(f"class 'emu' in {root} has no image")
+    assert error_of(root, skip_bad=True).startswith(f"class 'emu' in {root} has no images")
 
 
 def test_skip_bad_in_a_folder_without_test_split(root):
@@ -411,7 +411,7 @@ def test_images_in_train_and_test_are_noted(root):
     make(root, *SPLIT)
     paint(root / "test/dog/same.png", 0)
     assert load(root).notes == (
-        "1 image is in test and, pixel for pixel, in train too, which flatters the test accuracy "
+        "1 test image is also in train, pixel for pixel, which inflates the test accuracy "
         "(first: test/dog/same.png = train/cat/1.png)",
     )
     paint(root / "train/cat/9.png", 0)
@@ -419,9 +419,9 @@ def test_images_in_train_and_test_are_noted(root):
     paint(root / "test/cat/again.png", 1)
     paint(root / "val/cat/once.png", 1)
     notes = load(root).notes
-    assert notes[-2].startswith("2 images are in test")
+    assert notes[-2].startswith("2 test images are also in train")
     assert "(first: test/cat/again.png = train/dog/2.png)" in notes[-2]
-    assert notes[-1].startswith("1 image is in val")
+    assert notes[-1].startswith("1 val image is also in train")
 
 
 def test_a_file_name_that_is_no_unicode(root):
@@ -434,11 +434,13 @@ def test_a_file_name_that_is_no_unicode(root):
     folder = root / "train/cat"
     for held_out in (True, False):
         assert error_of(root, held_out=held_out) == (
-            f"{folder} holds '\\udcff\\udcfe.png', which is no valid UTF-8: rename it"
+            f"{folder} contains '\\udcff\\udcfe.png', which is not valid UTF-8: rename it"
         )
     (folder / odd).rename(folder / "even.png")
     (root / "test/cat").rename(root / "test" / os.fsdecode(b"c\xe4t"))
-    assert error_of(root) == f"{root}/test holds 'c\\udce4t', which is no valid UTF-8: rename it"
+    assert error_of(root) == (
+        f"{root}/test contains 'c\\udce4t', which is not valid UTF-8: rename it"
+    )
     assert not (root.parent / "the-cache").exists()
 
 
@@ -451,7 +453,7 @@ def test_a_folder_a_class_is_measured_whole(root):
     data = measure(root)
     assert data.train is data.test
     assert np.bincount(data.test.labels).tolist() == [11, 15]
-    assert data.notes == (f"{root} has no test split: all 26 images are measured",)
+    assert data.notes == (f"no test split in {root}: all 26 images are evaluated",)
     exact = data.test.images.astype(np.float64) / 255
     np.testing.assert_allclose(data.mean, exact.mean((0, 1, 2)), atol=1e-12)
     np.testing.assert_allclose(data.std, exact.std((0, 1, 2)), atol=1e-12)
@@ -465,10 +467,12 @@ def test_measured_with_files_that_cannot_be_read(root):
     assert len(data.test) == 24
     assert data.train is data.test
     assert data.bad == ("cat/3.png",)
-    assert data.notes[1] == f"{root} has no test split: all 24 images are measured"
+    assert data.notes[1] == f"no test split in {root}: all 24 images are evaluated"
     only = make(root.parent / "only", "cat/1.png")
     (only / "cat/1.png").write_bytes(b"no")
-    assert error_of(only, held_out=False, skip_bad=True) == f"{only} has no image to measure"
+    assert error_of(only, held_out=False, skip_bad=True) == (
+        f"{only} has no images to evaluate: put images into its class folders"
+    )
 
 
 def test_one_class_and_empty_class_folders_can_be_measured(root):
@@ -499,7 +503,7 @@ def test_classes_that_train_lacks_can_be_measured(root):
     data = measure(root)
     assert data.classes == ("cat", "dog", "emu", "fox", "gnu")
     assert data.test.labels.tolist() == [0, 1, 2]
-    assert data.notes[0].startswith("2 classes have no image in test ('fox', 'gnu')")
+    assert data.notes[0].startswith("2 classes have no images in test ('fox', 'gnu')")
     assert "class 'emu' is in the test split" in error_of(root)
 
 
@@ -517,12 +521,12 @@ def test_an_empty_train_or_val_does_not_stop_a_measurement(root):
 def test_a_test_split_that_cannot_be_measured(root):
     make(root, "train/cat/1.png", "train/dog/2.png", "test/1.png")
     assert error_of(root, held_out=False) == (
-        f"{root}/test has no folder a class inside, so its images have no label: "
-        "put each class's images into a folder of its own"
+        f"{root}/test has no class sub-folders, so its images have no labels: put the images of "
+        "each class into a sub-folder of its own"
     )
     (root / "test/cat").mkdir()
     assert error_of(root, held_out=False) == (
-        f"the test split of {root} has no image: put images into its class folders"
+        f"the test split of {root} has no images: put images into its class folders"
     )
     lone = make(root.parent / "lone", "test/cat/1.png", "masks/1.png")
     assert error_of(lone, held_out=False).endswith(f"or give {lone}/test itself")

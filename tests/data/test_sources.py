@@ -65,7 +65,7 @@ def test_digits_can_be_measured_whole(digits):
     data = load_data("digits", image_size=8, held_out=False)
     assert data.train is data.test
     assert len(data.test) == 1797
-    assert data.notes == ("digits has no test split: all 1797 images are measured",)
+    assert data.notes == ("no test split in digits: all 1797 images are evaluated",)
     assert data.fingerprint != digits.fingerprint
 
 
@@ -87,7 +87,7 @@ def test_a_name_that_is_nearly_known():
     assert "did you mean 'digits'?" in error_of("digts")
     assert "did you mean 'cifar10'?" in error_of("CIFAR-10")
     assert error_of("mnist") == (
-        "no data 'mnist': neither a known name nor a file or folder that exists; "
+        "no data 'mnist': not a known name, and no such file or folder; "
         "known: cifar10, cifar100, digits"
     )
 

@@ -152,7 +152,7 @@ def test_class_rules():
         check("D", ["a"], {"train": [1], "test": [1]})
     with pytest.raises(ResightError, match=r"^no class in D"):
         check("D", [], {"train": [], "test": []})
-    with pytest.raises(ResightError, match=r"^class 'b' in D has no image"):
+    with pytest.raises(ResightError, match=r"^class 'b' in D has no images"):
         check("D", ["a", "b"], {"train": [1, 0], "test": [1, 0]})
     with pytest.raises(
         ResightError, match=r"^class 'b' is in the test split of D but not in train"
@@ -160,15 +160,15 @@ def test_class_rules():
         check("D", ["a", "b", "c"], {"train": [1, 0, 1], "test": [1, 1, 0]})
     with pytest.raises(ResightError, match="did you mean 'Cat'"):
         check("D", ["Cat", "cat", "dog"], {"train": [1, 0, 1], "test": [0, 1, 1]})
-    with pytest.raises(ResightError, match=r"^the test split of D has no image"):
+    with pytest.raises(ResightError, match=r"^the test split of D has no images"):
         check("D", ["a", "b"], {"train": [1, 1], "test": [0, 0]})
 
 
 def test_a_class_missing_in_test_is_a_note():
     [one] = check_classes("D", ["a", "b"], {"train": [1, 1], "test": [1, 0]})
-    assert one == "class 'b' has no image in test: its accuracy there is unknown"
+    assert one == "class 'b' has no images in test: its accuracy there is unknown"
     [two] = check_classes("D", ["a", "b", "c"], {"train": [1, 1, 1], "test": [1, 0, 0]})
-    assert two == "2 classes have no image in test ('b', 'c'): their accuracy there is unknown"
+    assert two == "2 classes have no images in test ('b', 'c'): their accuracy there is unknown"
 
 
 @pytest.fixture

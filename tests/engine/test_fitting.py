@@ -64,8 +64,8 @@ def test_on_a_cpu_a_large_batch_goes_through_in_equal_pieces(
     assert ("micro_batch" in chosen.reasons) == bool(piece)
     if piece:
         why = chosen.reasons["micro_batch"]
-        assert f"a batch of {recipe.train.batch_size} goes through in pieces of {piece}" in why
-        assert ("batch norm's statistics are of a piece" in why) == (name != "resnet18-gn")
+        assert f"a batch of {recipe.train.batch_size} is processed in pieces of {piece}" in why
+        assert ("batch norm's statistics are per piece" in why) == (name != "resnet18-gn")
 
 
 def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
@@ -98,7 +98,9 @@ def test_a_piece_of_one_image_is_refused_just_where_batch_norm_would_fail(
     recipe = recipe_of(model=Model(net=net, width=8), data=Data(image_size=size))
     recipe = recipe.with_changes(changes)
     if refused:
-        with pytest.raises(ResightError, match=rf"one image of {n}, .* train\.last_batch=drop"):
+        with pytest.raises(
+            ResightError, match=rf"one image \({n} training images\): .* train\.last_batch=drop"
+        ):
             job_of(recipe, n=n)
         return
     job = job_of(recipe, n=n)
@@ -126,7 +128,9 @@ def test_an_average_that_no_step_comes_to_is_refused() -> None:
 
 
 def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
-    with pytest.raises(ResightError, match=r"one image of 65, .* train\.last_batch=drop"):
+    with pytest.raises(
+        ResightError, match=r"one image \(65 training images\): .* train\.last_batch=drop"
+    ):
         build_job(tiny("digits"), make_data(65), runtime())
     job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
     assert job.steps_per_epoch == 2

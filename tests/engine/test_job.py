@@ -35,5 +35,5 @@ def test_prepare_takes_data_from_the_recipe() -> None:
 
 
 def test_images_of_another_size_are_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ResightError, match=r"of 12 px .* set data\.image_size = 12"):
+    with pytest.raises(ResightError, match=r"the images are 12 px .* set data\.image_size = 12"):
         fit(tiny("digits"), make_data(size=12), tmp_path / "run")

@@ -307,7 +307,7 @@ def test_a_seed_fixes_the_weights(name: str) -> None:
             "custom-resnet",
             {"image_size": 7},
             "image_size = 7 must be an integer ≥ 8 (pixels; the smallest side that custom-resnet "
-            "takes)",
+            "accepts)",
         ),
         ("fastnet", {"image_size": 8}, "image_size = 8 must be an integer ≥ 9 (pixels; the"),
         ("resnet18", {"image_size": 0}, "image_size = 0 must be an integer ≥ 1"),

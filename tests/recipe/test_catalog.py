@@ -333,7 +333,7 @@ def test_an_unknown_name_gets_the_nearest(wrong: str, right: str) -> None:
         find_recipe(wrong)
 
     assert str(caught.value) == (
-        f"recipe '{wrong}' is neither a name nor a file; did you mean '{right}'?"
+        f"recipe '{wrong}' is neither a known name nor a file; did you mean '{right}'?"
     )
 
 

@@ -595,7 +595,7 @@ def test_other_epochs_change_durations_in_proportion_and_nothing_else(
 
 @pytest.mark.parametrize("epochs", [0, -1, 2.5, True, "3", None])
 def test_epochs_must_be_a_whole_number(epochs: Any) -> None:
-    with pytest.raises(ResightError, match="must be a whole number of at least 1") as caught:
+    with pytest.raises(ResightError, match="must be an integer ≥ 1") as caught:
         Recipe().with_epochs(epochs)
     assert repr(epochs) in str(caught.value)
 
@@ -714,8 +714,8 @@ def test_differences_ignore_name_and_source() -> None:
     [
         ("broken.toml", b"[model\nwidth = 3", "not valid TOML"),
         ("broken.json", b'{"model": ', "not valid JSON"),
-        ("list.json", b"[1, 2]", "a recipe is a table of sections"),
-        ("number.json", b"3", "a recipe is a table of sections"),
+        ("list.json", b"[1, 2]", "a recipe must be a table of sections"),
+        ("number.json", b"3", "a recipe must be a table of sections"),
         ("empty.json", b"", "not valid JSON"),
         ("binary.toml", b"\xff\xfe\x00", "can't be read as a recipe"),
         ("wrong.toml", b"[train]\nbatch_size = 0", "train.batch_size = 0"),
@@ -757,7 +757,7 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, valu
     [
         (
             {"optimizer.name": "muon", "optimizer.cycle_momentum": True},
-            "optimizer.cycle_momentum = true is for sgd, adam and adamw; muon has two momenta",
+            "optimizer.cycle_momentum = true works with sgd, adam and adamw; muon has two momenta",
         ),
         (
             {"model.net": "fastnet", "schedule.small_px": 24},
@@ -801,7 +801,7 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, valu
         ),
         (
             {"train.ema": 0.9, "train.lookahead": 5},
-            "train.ema and train.lookahead both average: set one of them to 0",
+            "train.ema and train.lookahead both average weights: set one to 0",
         ),
         ({"model.logit_scale": 0}, "model.logit_scale = 0: input should be greater than 0"),
         (

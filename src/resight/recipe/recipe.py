@@ -149,7 +149,7 @@ class Recipe(Settings):
             raise ResightError(f"{path}: can't be read as a recipe: {error}") from None
         if not isinstance(values, dict):
             kind = type(values).__name__
-            raise ResightError(f"{path}: a recipe must be a table of sections, not a {kind}")
+            raise ResightError(f"{path}: a recipe must be a table of sections, not {kind}")
         return cls.parse(values, where=str(path))
 
     def _repr_html_(self) -> str:
