@@ -188,7 +188,7 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (unknown_section, ["optimiser", "did you mean 'optimizer'"]),
     (setting_without_value, ["--set 'train.seed'", "section.field=value"]),
     (negative_batch, ["train.batch_size = -4", "greater than or equal to 1"]),
-    (no_epochs, ["epochs = 0", "at least 1"]),
+    (no_epochs, ["epochs = 0", "integer ≥ 1"]),
     (lr_of_words, ["lr = 'fast'", "a number > 0 or 'find'"]),
     (negative_lr, ["lr_max = -0.1", "a number > 0 or 'find'"]),
     (wrong_device, ["device = 'gpu'", "auto, cpu or cuda"]),
@@ -250,7 +250,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "epochs=3"], "options of their own"),
+        (["--set", "epochs=3"], "their own options"),
         (["--minutes", "nan"], "must be a number above 0"),
         (["--minutes", "-1"], "must be a number above 0"),
         (["--batch-size", "1", "--lr", "0.1"], "a batch of one image"),
