@@ -58,7 +58,7 @@ def test_a_small_difference_is_not_called_one(tmp_path: Path) -> None:
     (test,) = compare(runs).tests
 
     assert test.better is None
-    assert str(test).startswith("no difference between a and b can be told: -10.00 points (95 %: -")
+    assert str(test).startswith("no significant difference between a and b: -10.00 points (95 %: -")
     assert str(test).endswith("p = 0.5")
 
 
@@ -67,7 +67,7 @@ def test_runs_that_are_right_on_the_same_images_are_said_to_be(tmp_path: Path) -
     (test,) = compare(runs).tests
 
     assert test.p == 1
-    assert str(test) == "a and b are right on the very same images"
+    assert str(test) == "a and b are right on exactly the same images"
 
 
 def test_several_pairs_are_corrected_and_the_corrected_p_decides(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_only_the_images_that_both_have_are_tested_and_it_is_said(tmp_path: Path
     comparison = compare([a, b])
 
     assert [test.images for test in comparison.tests] == [2]
-    note = "a and b share 2 of their 3 and 4 test images and are tested on those"
+    note = "a and b share 2 of their 3 and 4 test images and are tested on these"
     assert comparison.notes == (note,)
 
 
@@ -108,7 +108,7 @@ def test_other_labels_for_the_same_images_are_not_tested(tmp_path: Path) -> None
     comparison = compare([a, b])
 
     assert comparison.tests == ()
-    assert comparison.notes == ("a and b are not tested: the same images have other labels",)
+    assert comparison.notes == ("a and b are not tested: the same images have different labels",)
 
 
 def test_runs_on_other_data_are_shown_but_not_tested(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_runs_on_other_data_are_shown_but_not_tested(tmp_path: Path) -> None:
 
     assert [(test.a, test.b) for test in comparison.tests] == [("a", "c")]
     (note,) = comparison.notes
-    assert note.startswith("the accuracies are not on the same images")
+    assert note.startswith("the accuracies are not all on the same images")
     assert note.endswith("a, c on pets (2 test images); b on pets (3 test images)")
     assert [row.test_images for row in comparison.numbers] == [2, 3, 2]
 
@@ -167,9 +167,9 @@ def test_the_terminals_tables_say_it_all(pair: tuple[Run, Run]) -> None:
     assert ["b", "80.00", "(68.22", "to", "88.17)", "50.00", "75.00", "(2)", "87.50"] in rows
     assert ["a", "3", "0.0125", "found", "4.5", "1,234", "0"] in rows
     assert ["train.seed", "0", "1"] in rows
-    assert "best test: the epoch is chosen by the test images themselves" in text
-    assert "of 60 images 4 are right only in a and 18 only in b" in text
-    assert "another seed of the same recipe gives another accuracy" in " ".join(text.split())
+    assert "best test: the epoch is chosen on the test images themselves" in text
+    assert "of 60 images, 4 are right only in a and 18 only in b" in text
+    assert "not their recipes: another seed gives another accuracy" in " ".join(text.split())
 
 
 def test_columns_that_no_run_has_are_left_out(tmp_path: Path, pair: tuple[Run, Run]) -> None:
@@ -192,7 +192,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(tmp_path: Path, pair: tuple[
     assert (half.test_accuracy, half.wall_seconds, half.parameters) == (None, None, None)
     assert (none.epochs_done, none.test_last, none.train_seconds) == (0, None, None)
     assert comparison.tests == ()
-    assert "half is not finished (1 of 3 epochs done): its result is not there yet" in text
+    assert "half is not finished (1 of 3 epochs done), so it has no result yet" in text
     assert "none is not finished (0 of 3 epochs done)" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["half", "–", "25.00", "25.00", "(1)", "87.50"] in rows
@@ -233,7 +233,7 @@ def test_predictions_that_are_torn_are_said_and_the_rest_is_shown(pair: tuple[Ru
 def test_seconds_of_other_devices_are_warned_of(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, "c", device=f"device {name}") for name in "ab"]
 
-    assert any("different devices" in note for note in compare(runs).notes)
+    assert any("devices or precisions differ" in note for note in compare(runs).notes)
 
 
 def test_what_differs_is_listed_for_each_run(tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ def test_equal_recipes_are_said_to_be(tmp_path: Path) -> None:
         for name, s in [("a", 0), ("b", 0), ("c", 5)]
     )
 
-    assert "- equal, the seed too" in str(compare([a, b]))
-    assert "- equal but for the seed" in str(compare([a, seed]))
+    assert "- identical, including the seed" in str(compare([a, b]))
+    assert "- identical except for the seed" in str(compare([a, seed]))
     assert "- equal" not in str(compare([a, make_run(tmp_path / "d", "c", changes={"name": "d"})]))
 
 
@@ -297,7 +297,7 @@ def test_of_more_than_ten_runs_no_pair_is_tested(tmp_path: Path) -> None:
     assert len(compare(runs[:10]).tests) == 45
     comparison = compare(runs)
     assert comparison.tests == ()
-    assert comparison.notes == ("no pairs are tested: that is done for up to 10 runs",)
+    assert comparison.notes == ("no pairs are tested: there are more than 10 runs",)
 
 
 def test_long_names_are_lettered_and_nothing_is_wider_than_a_hundred_columns(
@@ -380,11 +380,11 @@ def test_fewer_than_two_runs_or_one_twice_is_refused(pair: tuple[Run, Run]) -> N
     here = pair[0].path
     with pytest.raises(ResightError, match="name two or more"):
         compare([])
-    with pytest.raises(ResightError, match=rf"only {re.escape(str(here))} given"):
+    with pytest.raises(ResightError, match=rf"only {re.escape(str(here))} is given"):
         compare([here])
     with pytest.raises(ResightError, match="name two or more"):
         compare(str(here))
     with pytest.raises(ResightError, match="given twice"):
         compare([here, pair[1], str(here / ".." / here.name)])
-    with pytest.raises(ResightError, match="is no folder"):
+    with pytest.raises(ResightError, match="is not a folder"):
         compare([here, here / "not-there"])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium")
-# the true class is "c" everywhere; a: 4 right alone, b: 18, both wrong but not alike: 3
+# the true class is "c" everywhere; only a correct: 4, only b: 18, both wrong, differently: 3
 A = "c" * 30 + "c" * 4 + "d" * 18 + "d" * 8
 B = "c" * 30 + "d" * 4 + "c" * 18 + "d" * 5 + "o" * 3
 
@@ -226,7 +226,7 @@ def test_the_tables_curves_and_the_verdict_are_shown(opened: Opener, pair: Compa
         "(2)",
         "87.50",
     ]
-    assert "best test: the epoch is chosen by the test images themselves" in text
+    assert "best test: the epoch is chosen on the test images themselves" in text
     charts = page.locator("#curves .chart-column")
     titles = ["Test accuracy", "Test loss", "Training accuracy", "Training loss"]
     assert charts.locator("h3").all_inner_texts() == titles
@@ -259,9 +259,9 @@ def test_the_disagreements_can_be_filtered(opened: Opener, pair: Comparison) -> 
 
     assert kinds == [
         "all (25)",
-        "right only in A (4)",
-        "right only in B (18)",
-        "wrong in both, but not alike (3)",
+        "correct only in A (4)",
+        "correct only in B (18)",
+        "wrong in both, with different answers (3)",
     ]
     assert len(cards(page)) == 25
     assert page.locator("#disagreements-count").inner_text() == "Showing 25 of 25 images."
@@ -269,7 +269,7 @@ def test_the_disagreements_can_be_filtered(opened: Opener, pair: Comparison) -> 
     assert cards(page)[0] == "cat ✗ wrong: A dog 100 % ✗ wrong: B owl 100 % test/57.png"
     assert len(cards(page)) == 3
     page.select_option("#kind", "0")
-    assert all("✓ right: A cat" in card and "✗ wrong: B dog" in card for card in cards(page))
+    assert all("✓ correct: A cat" in card and "✗ wrong: B dog" in card for card in cards(page))
 
 
 def test_the_picture_shown_is_the_one_of_the_id(opened: Opener, pair: Comparison) -> None:
@@ -313,7 +313,7 @@ def test_more_images_are_shown_when_asked_for(opened: Opener, tmp_path: Path) ->
 
     assert page.locator("#thumbs > li").count() == 60
     assert more.inner_text() == "Show 60 more of 73"
-    said = "Showing 60 of 133 images; the page keeps those of 200 with the most different losses."
+    said = "Showing 60 of 133 images; of 200 the page keeps those on which the losses differ most."
     assert page.locator("#disagreements-count").inner_text() == said
     more.focus()
     page.keyboard.press("Enter")
@@ -335,7 +335,7 @@ def test_without_images_their_names_are_shown_and_why(opened: Opener, pair: Comp
 def test_runs_that_agree_on_all_images_show_none(opened: Opener, tmp_path: Path) -> None:
     page = opened(compare([make_run(tmp_path / name, "cd") for name in "ab"]))
 
-    assert page.locator("#disagreements-count").inner_text() == "No such image."
+    assert page.locator("#disagreements-count").inner_text() == "No such images."
 
 
 def test_without_tests_there_is_no_viewer_and_the_reason_stands_on_top(

@@ -98,7 +98,7 @@ def test_statistics_that_are_not_the_train_splits_are_named(out: Path) -> None:
     data = images()
     wrong = dataclasses.replace(data, mean=data.mean * 0.67)  # a sum that saturated
     findings = list(image_checks.split_statistics(wrong))
-    assert findings[0].title == "the train images are not normalised as they should be"
+    assert findings[0].title == "the train images are not normalised correctly"
     assert not list(image_checks.split_statistics(data))
 
 
@@ -155,7 +155,7 @@ def test_a_diagnosis_is_kept_in_the_run_and_read_back(out: Path) -> None:
 def test_a_run_that_has_not_begun_can_not_be_diagnosed(out: Path) -> None:
     out.mkdir()
     (out / "recipe.json").write_text(json.dumps(Recipe().to_dict()))
-    with pytest.raises(ResightError, match="has not begun"):
+    with pytest.raises(ResightError, match="has not started"):
         resight.diagnose(out)
 
 
@@ -169,7 +169,7 @@ def test_what_follows_from_not_learning_is_not_said_again() -> None:
 def test_every_finding_is_in_the_table_of_the_docs() -> None:
     package = Path(resight.__file__).parent
     sources = "".join(path.read_text() for path in (package / "diagnosis").glob("*.py"))
-    coded = set(re.findall(r'Finding\(\s*"([a-z-]+)"', sources))
+    coded = set(re.findall(r'Finding\(\s*name="([a-z-]+)"', sources))
     coded |= set(re.findall(r'"(lr-too-[a-z]+)"', sources))
     table = (ROOT / "docs" / "diagnosis.md").read_text()
     told = {n for row in re.findall(r"^\| ([a-z, -]+) \|", table, re.M) for n in row.split(", ")}

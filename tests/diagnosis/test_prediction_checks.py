@@ -14,7 +14,7 @@ def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> N
     five = predictions(logits, [0, 1] * 5 + [2] * 5)
     findings = list(prediction_checks.never_predicted(evidence(predictions=five, metrics=long)))
     assert [(f.name, f.severity) for f in findings] == [("never-predicted", "note")]
-    assert "'c' (5)" in findings[0].evidence
+    assert "'c' (5 images)" in findings[0].evidence
     many = predictions(np.tile(logits, (4, 1)), ([0, 1] * 5 + [2] * 5) * 4)  # 20 a class
     findings = list(prediction_checks.never_predicted(evidence(predictions=many, metrics=long)))
     assert [f.severity for f in findings] == ["problem"]
@@ -34,7 +34,7 @@ def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
     )
     assert names(findings) == {"suspicious-labels"}
     assert "1 of 30" in findings[0].evidence
-    assert "4.png, is labelled 'a' and taken for 'b'" in findings[0].evidence
+    assert "4.png, is labelled 'a' but predicted as 'b'" in findings[0].evidence
 
 
 def test_confidence_far_above_accuracy_is_named() -> None:

@@ -607,7 +607,7 @@ def test_a_wrong_layer_is_refused_with_those_there_are() -> None:
     assert said.startswith("layer 'layer22' is not in the model; did you mean 'layer2'? ")
     assert "res1 (16×16), layer2 (8×8), res2 (4×4)" in said
     assert "conv" not in refusal(lambda: grad_cam(net, x, layer="?"))
-    assert "gives no map" in refusal(lambda: grad_cam(net, x, layer="head"))
+    assert "does not return a map" in refusal(lambda: grad_cam(net, x, layer="head"))
     assert "(2, 5)" in refusal(lambda: grad_cam(net, x, layer="head"))
     assert "is not called" in refusal(lambda: grad_cam(Toy(), x, layer="unused"))
 
@@ -622,7 +622,7 @@ def test_a_layer_that_gives_whole_numbers_or_several_tensors_is_refused() -> Non
         net.unused = layer  # type: ignore[assignment]
         net.register_forward_pre_hook(lambda m, args: (args[0], m.unused(args[0]))[:1])
         said = refusal(lambda net=net: grad_cam(net, images(), layer="unused"))  # type: ignore[misc]
-        assert "gives something else than one floating tensor" in said
+        assert "does not return a single floating-point tensor" in said
 
 
 def test_the_list_of_layers_in_a_refusal_is_bounded() -> None:
@@ -652,8 +652,8 @@ def test_a_layer_that_the_logits_do_not_depend_on_is_refused(case: str) -> None:
 @pytest.mark.parametrize(
     ("targets", "part"),
     [
-        (5, "class 5: the model has 5, 0 to 4"),
-        (-1, "class -1: the model has 5"),
+        (5, "class 5: must be 0 to 4, as the model has 5 classes"),
+        (-1, "class -1: must be 0 to 4"),
         ([0, 1, 2, 3, 4, 9], "class 9"),
         ([0, 1], "have shape (2,)"),
         ([[0], [1]], "have shape (2, 1)"),
@@ -661,7 +661,7 @@ def test_a_layer_that_the_logits_do_not_depend_on_is_refused(case: str) -> None:
         (torch.zeros(6, 1, 1, dtype=torch.int64), "have shape (6, 1, 1)"),
         (1.0, "torch.float32"),
         ([True] * 6, "torch.bool"),
-        ("cat", "no tensor of classes"),
+        ("cat", "not a tensor of classes"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(targets: Any, part: str) -> None:
@@ -682,10 +682,10 @@ def test_targets_that_cannot_be_are_refused(targets: Any, part: str) -> None:
         (lambda: grad_cam(SMALL_NET, images(size=64)), "of shape (3, 64, 64)"),
         (lambda: cam_layers(SMALL_NET, (32, 32)), "input_shape = (32, 32)"),
         (lambda: default_layer(SMALL_NET, (3, 0, 32)), "input_shape = (3, 0, 32)"),
-        (lambda: grad_cam(nn.Conv2d(3, 3, 1), images()), "(2, 3, 32, 32) for 2 images, no logits"),
-        (lambda: grad_cam(nn.Flatten(0), images()), "(6144,) for 2 images, no logits (2, K)"),
-        (lambda: grad_cam(nn.Flatten(0, 2), images()), "(192, 32) for 2 images, no logits (2, K)"),
-        (lambda: grad_cam(nn.Flatten(), images()), "no layer to make maps of"),
+        (lambda: grad_cam(nn.Conv2d(3, 3, 1), images()), "(2, 3, 32, 32) for 2 images, not logits"),
+        (lambda: grad_cam(nn.Flatten(0), images()), "(6144,) for 2 images, not logits (2, K)"),
+        (lambda: grad_cam(nn.Flatten(0, 2), images()), "(192, 32) for 2 images, not logits (2, K)"),
+        (lambda: grad_cam(nn.Flatten(), images()), "no layer to make maps from"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(call: Callable[[], Any], part: str) -> None:
@@ -696,4 +696,4 @@ def test_a_map_that_is_not_finite_is_refused_and_its_image_named() -> None:
     x = images()
     x[4, 0, 0, 0] = math.nan
     said = refusal(lambda: grad_cam(SMALL_NET, x, TARGETS, chunk=4))
-    assert "the maps of 1 of 6 images are not finite, image 4 the first" in said
+    assert "the maps of 1 of 6 images are not finite, the first is image 4" in said

@@ -118,7 +118,7 @@ def test_other_images_are_measured_as_test_only(
     split: str, with_val: Run, digits: ImageData, tmp_path: Path
 ) -> None:
     for data in (digits, "digits", tmp_path):
-        assert "leave out one of the two" in refused(with_val, data, split=split)
+        assert "omit one of the two" in refused(with_val, data, split=split)
 
 
 @pytest.mark.parametrize(("split", "hint"), [("tests", "did you mean 'test'"), ("dev", "known: ")])
@@ -177,13 +177,13 @@ def test_other_images_than_those_of_the_training_are_refused(with_val: Run, tmp_
     picture(tmp_path / "mine" / "train" / "cat" / "0.png", 9999)
     for call in (Run.images, lambda run: evaluate(run, split="train")):
         with pytest.raises(
-            ResightError, match=r"not those it was trained on.*put those back"
+            ResightError, match=r"not the ones it was trained on.*restore them"
         ) as caught:
             call(run)
         assert "\n" not in str(caught.value)
     with pytest.raises(ResightError, match="to measure on them anyway"):
         evaluate(run)
-    with pytest.raises(ResightError, match="not those it was trained on"):
+    with pytest.raises(ResightError, match="not the ones it was trained on"):
         with_val.images(tmp_path / "mine")
 
 
@@ -201,7 +201,7 @@ def test_a_run_that_has_not_begun_has_no_images(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write("recipe.json", tiny("digits").to_dict())
 
-    with pytest.raises(ResightError, match="not begun"):
+    with pytest.raises(ResightError, match="not started"):
         run.images()
 
 
@@ -211,7 +211,7 @@ def test_images_in_memory_of_another_kind_are_refused(tmp_path: Path) -> None:
     run = trained(grey, tmp_path / "run")
 
     assert run.images(grey) is grey
-    with pytest.raises(ResightError, match="not those it was trained on"):
+    with pytest.raises(ResightError, match="not the ones it was trained on"):
         run.images(make_data(size=8, channels=3))
 
 
@@ -233,7 +233,8 @@ def test_other_images_without_a_split_are_all_measured_and_that_is_said(tmp_path
     listener = Listener()
     measured = resight.evaluate(run, tmp_path / "other", reporter=listener)
     assert len(measured) == 25  # one of the run's classes alone is enough
-    assert any("no test split: all 25" in line for line in listener.lines)
+    note = f"note: no test split in {tmp_path / 'other'}: all 25 images are evaluated"
+    assert note in listener.lines
 
 
 def test_evaluate_keeps_to_the_precision_of_the_run(tmp_path: Path) -> None:
@@ -257,5 +258,5 @@ def test_evaluate_finds_classes_by_name(data: ImageData, out: Path) -> None:
     )
     assert resight.evaluate(run, reordered, precision="fp32").accuracy == run.predictions.accuracy
     unknown = ImageData(**{**data.__dict__, "classes": ("class 0", "class 1", "whale")})
-    with pytest.raises(ResightError, match="class 'whale' is none of the run's"):
+    with pytest.raises(ResightError, match="class 'whale' is not one of the run's classes"):
         resight.evaluate(run, unknown)

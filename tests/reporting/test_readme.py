@@ -57,6 +57,7 @@ def make_facts(classes: list[str] | None = None, mistakes: int = 3, px: int = 8)
     classes = classes or ["cat", "dog", "frog"]
     k, n = len(classes), mistakes + 1
     images = np.random.default_rng(0).integers(0, 256, (n, px, px, 3), dtype=np.uint8)
+    summary = summarize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 8, 8))
     cells = base64.b64encode(np.full((n, 2, 2), 99, dtype=np.uint8).tobytes()).decode()
     return {
         "version": 1,
@@ -137,7 +138,7 @@ def make_facts(classes: list[str] | None = None, mistakes: int = 3, px: int = 8)
             "temperature": {"value": 1.3, "split": "val", "ece_after": 0.0125},
             "temperature_reason": None,
         },
-        "summary": summarize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 8, 8)).to_dict(),
+        "summary": {**summary.to_dict(), "text": str(summary)},
         "augmented": {"sheet": sheet(images), "label": [0, 1, 2, 0][:n]},
         "gallery": {
             "sheet": sheet(images),
@@ -279,7 +280,7 @@ def test_problems_come_before_notes_with_evidence_threshold_advice_and_command()
 
 def test_nothing_found_is_said_only_where_it_was_looked_for() -> None:
     facts = {**make_facts(), "findings": []}
-    assert "No problem, and nothing to note." in section(readme(facts), "What was found")
+    assert "No problems and nothing to note." in section(readme(facts), "What was found")
     assert "What was found" not in headings(readme({**facts, "diagnosed": False}))
 
 
@@ -360,7 +361,7 @@ def test_the_model_is_its_summary() -> None:
 
 def test_duplicates_are_counted_and_the_first_listed() -> None:
     text = section(readme(make_facts()), "Duplicates")
-    assert "3 the same pixel for pixel, 20 nearly" in text
+    assert "3 exact, 20 near" in text
     assert "The first 20:" in text
     assert text.count("\n| test/") == 20
     assert "| test/0.jpg | train/0.jpg | near | cat | dog |" in text

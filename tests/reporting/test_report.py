@@ -88,6 +88,7 @@ def test_a_training_ends_with_a_page_and_a_readme(run: resight.Run) -> None:
     assert facts["summary"]["total_params"] == run.result["parameters"]
     assert np.array(facts["confusion"]).sum() == 60
     readme = (run.path / "report" / "README.md").read_text("utf-8")
+    assert f"```\n{facts['summary']['text']}\n```" in readme
     pictures = re.findall(r"\]\(([^)]+\.png)\)", readme)
     assert pictures
     assert all((run.path / "report" / name).is_file() for name in pictures)
@@ -128,7 +129,7 @@ def test_a_report_that_fails_does_not_fail_the_training(
         raise OSError("no space left")
 
     monkeypatch.setattr(training, "write_report", broken)
-    with pytest.warns(ResightWarning, match=r"could not be made \(OSError: no space left\)"):
+    with pytest.warns(ResightWarning, match=r"could not be written \(OSError: no space left\)"):
         run = train(out, report=True)
     assert run.finished
 
@@ -189,7 +190,7 @@ def test_the_maps_may_be_of_another_layer_and_method(run: resight.Run) -> None:
     assert gallery is not None
     assert gallery.maps is not None
     assert (gallery.maps.layer, gallery.maps.method) == ("res2", "hirescam")
-    with pytest.raises(ResightError, match=r"those to choose from are res1 \(4×4\)"):
+    with pytest.raises(ResightError, match=r"choose from res1 \(4×4\)"):
         collect(made, lambda done, total: None, layer="layer9")
 
 
@@ -333,7 +334,7 @@ def get(address: str, path: str, host: str | None = None) -> tuple[int, bytes]:
 
 
 INFO = StepInfo(2, 5, 3, 4, 1.25, 0.5, 0.01, 900.0, 12.0)
-FINDING = Finding("not-learning", "problem", "it does not learn", "e", "t", "a", None)
+FINDING = Finding("not-learning", "problem", "the model is not learning", "e", "t", "a", None)
 
 
 def test_the_live_page_shows_the_training_as_it_is(run: resight.Run) -> None:

@@ -271,7 +271,7 @@ def test_a_curve_that_only_rises_is_refused() -> None:
 def test_a_curve_never_below_guessing_is_refused_with_that_reason() -> None:
     message = refusal(lr_test(falling_then_rising(high=9.0, low=2.4), chance=math.log(10)))
 
-    assert "never falls below 2.3, that of guessing" in message
+    assert "never falls below 2.3, the chance level" in message
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
@@ -287,7 +287,7 @@ def test_a_curve_that_gets_below_guessing_at_its_very_end_is_refused() -> None:
     losses = np.r_[np.full(46, 1.2), np.full(4, 0.2)]
     message = refusal(lr_test(losses, np.geomspace(1e-5, 10, 50), chance=math.log(3)))
 
-    assert "that of guessing, only 4 steps before it stopped (reached 10)" in message
+    assert "the chance level, only 4 steps before it stopped (reached 10)" in message
 
 
 def test_an_unknown_method_gets_the_nearest() -> None:
@@ -295,7 +295,7 @@ def test_an_unknown_method_gets_the_nearest() -> None:
     for wrong, right in (("steepst", "steepest"), ("Valley", "valley"), ("min/10", "minimum/10")):
         with pytest.raises(ResightError) as caught:
             test.suggest(wrong)  # type: ignore[arg-type]
-        assert str(caught.value) == f"suggestion '{wrong}'; did you mean '{right}'?"
+        assert str(caught.value) == f"unknown suggestion '{wrong}'; did you mean '{right}'?"
 
 
 def test_the_lowest_lr_is_where_a_twentieth_of_the_fall_is_done() -> None:

@@ -413,7 +413,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "torn.npz"
     for end in [0, 1, 3, 4, 10, *range(60, len(whole), 61), len(whole) - 1]:
         path.write_bytes(whole[:end])
-        assert "not a predictions file" in refused(path)
+        assert "not a Resight predictions file" in refused(path)
 
 
 def test_a_file_with_a_wrong_byte_is_refused_or_the_same(tmp_path: Path) -> None:
@@ -497,8 +497,8 @@ def test_another_file_is_refused_and_never_unpickled(content: bytes, tmp_path: P
     path = tmp_path / "p.npz"
     path.write_bytes(content)
 
-    assert "not a predictions file" in refused(path)
+    assert "not a Resight predictions file" in refused(path)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert "not a predictions file" in refused(tmp_path)
+    assert "not a Resight predictions file" in refused(tmp_path)

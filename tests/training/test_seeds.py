@@ -99,7 +99,8 @@ def test_the_summary_in_the_folder_is_the_results(data: ImageData, out: Path) ->
     }
     assert [row["seed"] for row in written["runs"]] == [0, 1, 2]
     assert [row["lr_max"] for row in written["runs"]] == [0.02] * 3
-    assert {path.name for path in out.iterdir()} == {"seed-0", "seed-1", "seed-2", "seeds.json"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {".lock", "seed-0", "seed-1", "seed-2", "seeds.json"}
     assert math.fsum(result.timings.values()) == pytest.approx(result.wall_seconds, abs=1e-9)
     assert result.timings["steps"] == pytest.approx(math.fsum(result.train_seconds), abs=1e-9)
 
@@ -170,7 +171,7 @@ def test_what_ctrl_c_cut_goes_on_bit_for_bit(step: int, whole: SeedsResult, tmp_
     assert stopped.value.exit_code == 130
     done = int(step > 9)
     assert str(stopped.value) == (
-        f"stopped at seed {done}, {done} of 2 seeds are done; "
+        f"stopped at seed {done} with {done} of 2 seeds done; "
         f"resume with: resight train --resume {cut}"
     )
     assert summary(cut)["n"] == done
@@ -192,7 +193,7 @@ def test_seeds_that_are_done_are_left_as_they_are(
     listener = Listener()
     again = resume_seeds(out, data, reporter=listener)
     assert again == result
-    assert listener.lines == [f"{out} is finished: nothing to do"]
+    assert listener.lines == [f"{out} is already finished: nothing to do"]
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -267,7 +268,7 @@ def test_a_seed_without_an_lr_is_named(
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     result = fit_seeds(recipe, make_data(256), out)
     assert list(result.failures) == [0]
-    assert f"{out / 'seed-0'} holds only the curve" in result.failures[0]
+    assert f"{out / 'seed-0'} has only the curve" in result.failures[0]
     assert result.n == 1
 
 
@@ -314,7 +315,7 @@ def test_resume_takes_what_was_begun_and_nothing_else(data: ImageData, out: Path
         ({"epochs": 4}, "schedule.epochs: 3 → 4"),
         ({"seed": 1}, "train.seed: 0 → 1"),
         ({"minutes": 2.0}, "keeps its own --minutes"),
-        ({"data": make_data(80)}, "are not those it was trained on"),
+        ({"data": make_data(80)}, "are not the ones it was trained on"),
     ):
         with pytest.raises(ResightError, match=message):
             resume_seeds(out, **{"data": data, **options})
@@ -335,12 +336,12 @@ def test_a_damaged_summary_is_said_in_a_line(content: str, tmp_path: Path) -> No
 
 def test_the_folder_of_seeds_is_no_run_and_no_place_for_one(data: ImageData, out: Path) -> None:
     result = fit_seeds(tiny("digits"), data, out, seeds=1)
-    with pytest.raises(ResightError, match=r"holds the runs of several seeds and is none itself"):
+    with pytest.raises(ResightError, match="of several seeds and is not itself a run"):
         load_run(out)
     for call in (fit, fit_seeds):
-        with pytest.raises(ResightError, match=r"holds the runs of several seeds already; .*esume"):
+        with pytest.raises(ResightError, match=r"already holds the runs of several seeds; .*esume"):
             call(tiny("digits"), data, out)
-    with pytest.raises(ResightError, match=r"seed-0 holds a run already"):
+    with pytest.raises(ResightError, match=r"seed-0 already holds a run"):
         fit_seeds(tiny("digits"), data, result.runs[0].path)
 
 
@@ -366,7 +367,8 @@ def test_the_command_trains_seeds_and_prints_what_they_say(
     parent = Path("runs/digits-seeds-1")
     values = summary(parent)
     mean, std = values["test_accuracy"]["mean"], values["test_accuracy"]["std"]
-    assert f"\ntest accuracy {mean:.2%} ± {std:.2%} (n=2; 95 % of the mean: " in done.output
+    line = f"\ntest accuracy {mean:.2%} ± {std:.2%} (n=2; 95 % interval of the mean: "
+    assert line in done.output
     for row in values["runs"]:
         assert re.search(rf"^ +{row['seed']} +{row['test_accuracy']:.2%} ", done.output, re.M)
     seconds = values["train_seconds"]
@@ -396,7 +398,7 @@ def test_a_stop_in_the_look_into_a_run_keeps_it(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "examine", lambda opened: interrupt())
-    with pytest.raises(resight.Interrupted, match="stopped at seed 0, 1 of 2 seeds are done; "):
+    with pytest.raises(resight.Interrupted, match="stopped at seed 0 with 1 of 2 seeds done; "):
         fit_seeds(tiny("digits"), data, out)
     monkeypatch.undo()
     assert resume_seeds(out, data).n == 2
@@ -406,7 +408,7 @@ def test_a_stop_in_the_look_into_a_run_keeps_it(
     ("words", "message"),
     [
         ("--seeds 0", "error: seeds = 0 must be an integer ≥ 1"),
-        ("--seeds 2 --live", "error: live: it shows one run; leave out --live or --seeds"),
+        ("--seeds 2 --live", "error: live: --live shows a single run; leave out --live or --seeds"),
         ("--seeds 2 --resume nowhere", "error: nowhere has no seeds.json"),
     ],
 )
