@@ -401,7 +401,7 @@ def test_hostile_names_are_text(opened: Opener) -> None:
     assert page.locator("#filter-true option").all_inner_texts() == ["any", *CLASSES]
     page.locator("#filter-predicted").select_option(label=CLASSES[3])
     page.locator(".thumb").first.click()
-    assert page.locator("#detail-title").inner_text() == f"{HOSTILE} taken for {CLASSES[3]}"
+    assert page.locator("#detail-title").inner_text() == f"{HOSTILE} predicted as {CLASSES[3]}"
     assert page.evaluate("JSON.parse(byId('facts').textContent)") == make_facts()
     assert page.locator("img, b").count() == 0
     assert page.locator("script").count() == render_run(make_facts()).count("<script")
@@ -462,18 +462,18 @@ def test_a_cell_of_the_matrix_shows_its_images(opened: Opener) -> None:
     page = opened()
     page.locator("td[data-true='1'][data-predicted='0']").click()
     assert shown(page) == rows_of((1, 0))
-    assert page.locator("#gallery-count").inner_text() == "5 images: dog taken for cat."
+    assert page.locator("#gallery-count").inner_text() == "5 images: dog predicted as cat."
     assert page.locator("td[aria-selected=true]").get_attribute("data-key") == "cell-1-0"
     page.locator("td[data-true='0'][data-predicted='1']").click()
     assert shown(page) == rows_of((0, 1))[:60]
     assert page.locator("#gallery-count").inner_text() == (
-        "Showing 60 of 70 images: cat taken for dog, of 90 in the whole split."
+        "Showing 60 of 70 images: cat predicted as dog, of 90 in the whole split."
     )
     page.locator("td[data-true='7'][data-predicted='7']").click()
     assert shown(page) == rows_of((7, 7))
     page.locator("td[data-true='8'][data-predicted='7']").click()
     assert shown(page) == []
-    assert page.locator("#gallery-count").inner_text() == "No image matches."
+    assert page.locator("#gallery-count").inner_text() == "No images match."
 
 
 def test_the_matrix_is_one_tab_stop_and_obeys_the_arrow_keys(opened: Opener) -> None:
@@ -501,8 +501,8 @@ def test_a_hundred_classes_are_a_heat_map_with_a_cursor(opened: Opener) -> None:
     heat.focus()
     page.keyboard.press("ArrowDown")
     said = page.locator("#confusion [aria-live]")
-    assert said.inner_text().replace("\u00a0", " ") == "dog taken for cat, 3 of 10 images, 30 %"
-    assert page.locator("#tip").inner_text().startswith("dog taken for cat\n3 of 10 images")
+    assert said.inner_text().replace("\u00a0", " ") == "dog predicted as cat, 3 of 10 images, 30 %"
+    assert page.locator("#tip").inner_text().startswith("dog predicted as cat\n3 of 10 images")
     page.keyboard.press("Enter")
     assert shown(page) == rows_of((1, 0))
     box = heat.bounding_box()
@@ -515,7 +515,7 @@ def test_filters_and_search_narrow_the_gallery(opened: Opener) -> None:
     page = opened()
     assert shown(page) == list(range(60))
     about = page.locator("#gallery-about").inner_text()
-    assert "1,935 mistakes, the 79 with the highest loss are here" in about
+    assert "The 79 of 1,935 mistakes with the highest loss" in about
     page.locator("#more").click()
     assert shown(page) == list(range(79))
     assert page.locator("#more").is_hidden()
@@ -733,17 +733,17 @@ def test_calibration_names_its_error_and_the_temperature_or_why_there_is_none(
     facts["calibration"]["temperature"] = {"value": 1.3, "split": "val", "ece_after": 0.012}
     page = opened(facts)
     text = page.locator("#calibration").inner_text().replace("\u00a0", " ")
-    assert "A temperature of 1.3, found on val, brings it to 1.2 %." in text
+    assert "A temperature of 1.3, fitted on val, changes it to 1.2 %." in text
     page.locator("#confidence-chart .chart-plot").focus()
     page.keyboard.press("End")
     assert page.locator("#tip").inner_text().replace("\u00a0", " ") == (
-        "confidence 80 % to 100 %\n32 right\n8 wrong\n40 % of all images"
+        "confidence 80 % to 100 %\n32 correct\n8 wrong\n40 % of all images"
     )
 
 
 def test_the_rest_is_there_in_words(opened: Opener) -> None:
     page = opened()
-    assert "3 exact copies and 20 near copies" in page.locator("#duplicates").inner_text()
+    assert "3 exact duplicates and 20 near duplicates" in page.locator("#duplicates").inner_text()
     assert "cat in test, dog in training" in page.locator("#duplicates").inner_text()
     assert "3,456" in page.locator("#summary").inner_text()
     page.locator("#summary summary").click()

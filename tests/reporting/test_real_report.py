@@ -104,7 +104,7 @@ def test_the_page_of_a_real_run_is_looked_through(page: Page, run: resight.Run) 
     page.locator(f"td[data-true='{true}'][data-predicted='{taken_for}']").click()
     assert count(page) == off[true, taken_for]
     assert page.locator("#filter-true").input_value() == str(true)
-    wanted = f"{predictions.classes[true]} taken for {predictions.classes[taken_for]}"
+    wanted = f"{predictions.classes[true]} predicted as {predictions.classes[taken_for]}"
     assert wanted in page.locator("#gallery-count").inner_text()
 
     page.locator("#sort").select_option("loss-asc")

@@ -51,6 +51,7 @@ def test_a_run_folder_is_whole(data: ImageData, out: Path) -> None:
     run = fit(tiny("digits"), data, out)
     names = {path.name for path in out.iterdir()}
     assert names == {
+        ".lock",  # stays: see `files.exclusive`
         "recipe.json",
         "resolved.json",
         "environment.json",
