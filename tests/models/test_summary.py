@@ -52,7 +52,7 @@ Linear-29       head         [-1, 10]               5,130      -       5,120
 Total params: 6,573,130
 Trainable params: 6,573,130
 Non-trainable params: 0
-Multiply-accumulates an image: 379,261,952
+Multiply-accumulates per image: 379,261,952
 ----------------------------------------------------------------------------
 Input size (MB): 0.01
 Forward/backward pass size (MB): 6.44
@@ -318,7 +318,7 @@ def test_nothing_of_the_model_or_the_random_state_changes() -> None:
 def test_an_image_the_model_cannot_take() -> None:
     net = make_net("custom-resnet", classes=3, width=2).train()
     before = state_of(net)
-    with pytest.raises(ResightError, match=r"input_shape = \(1, 32, 32\): the model cannot") as e:
+    with pytest.raises(ResightError, match=r"input_shape = \(1, 32, 32\): the model can't") as e:
         summarize(net, (1, 32, 32))
     assert "\n" not in str(e.value)
     after = state_of(net)
@@ -328,7 +328,7 @@ def test_an_image_the_model_cannot_take() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 32), (3, 0, 32), (3, 32.0, 32), (1, 3, 32, 32)])
 def test_a_shape_that_is_none(shape: Any) -> None:
-    with pytest.raises(ResightError, match="allowed are three whole numbers of at least 1"):
+    with pytest.raises(ResightError, match="must be three integers ≥ 1"):
         summarize(nn.Flatten(), shape)
 
 
