@@ -27,15 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.errors import ResightError, did_you_mean
-from resight.look.cam_layers import (
-    at_home,
-    check_logits,
-    default_of,
-    find_layer,
-    kind_of,
-    probe_model,
-    standing_still,
-)
+from resight.look.cam_layers import Probe, kind_of, logits_of, standing_still
 
 Method = Literal["gradcam", "gradcam++", "hirescam"]
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | Tensor | None
@@ -111,13 +103,13 @@ def grad_cam(
             "normalised as in training"
         )
     with standing_still(model):
-        probe = probe_model(model, images.shape[1:], images.device)
-        layer = default_of(probe) if layer is None else layer
-        module, cells = find_layer(probe, layer)
+        probe = Probe.of(model, images.shape[1:], images.device)
+        layer = probe.default() if layer is None else layer
+        module, cells = probe.find(layer)
         classes = _as_classes(targets, len(images), probe.classes)
         raw, chosen = [], []
         for start in range(0, len(images), chunk):
-            part = at_home(model, images[start : start + chunk])
+            part = images[start : start + chunk]
             activation, logits = _forward(model, module, part, layer)
             if classes is None:
                 wanted = logits.argmax(1)
@@ -157,10 +149,9 @@ def _forward(
 
     hook = module.register_forward_hook(cut)
     try:
-        logits = model(images)
+        logits = logits_of(model, images)
     finally:
         hook.remove()
-    check_logits(logits, len(images))
     if not leaves or not logits.requires_grad:
         raise _not_on_path(layer)
     return leaves[0], logits
