@@ -225,6 +225,7 @@ def test_modules_called_with_keywords_are_counted() -> None:
     assert row.macs == 3 * 4 * 9 * 25
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_a_scripted_part_takes_no_hooks_and_has_no_row() -> None:
     part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     summary = summarize(nn.Sequential(part, nn.Conv2d(4, 2, 1)), (3, 8, 8))
