@@ -41,3 +41,9 @@ def test_a_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_a_lock_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResightError, match="can't write"), exclusive(tmp_path / "no" / ".lock"):
+        pass
+    assert not list(tmp_path.iterdir())

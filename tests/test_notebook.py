@@ -258,7 +258,9 @@ def test_predictions_show_accuracy_and_classes() -> None:
     own = predictions()
     elements = check(own._repr_html_())
     low, high = own.accuracy_interval
-    assert any(f"{own.accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, 50" in s for s in elements.said)
+    assert any(
+        f"{own.accuracy:.2%} (95% CI: {low:.2%} to {high:.2%}, 50" in s for s in elements.said
+    )
     assert elements.tags.count("tr") == 1 + 3
     assert "class 2" in elements.said
 

@@ -23,6 +23,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def described(error: BaseException) -> str:
+    """`KeyError: 'x'`: an error of somebody else's code in one line."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`; "none" if there are none."""
+    *first, last = [*names] or ["none"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if something in `known` is close to `name`, else the whole list.
 

@@ -73,6 +73,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """
     lock = FileLock(path, blocking=False)
     with _in_one_line(path):
+        path.parent.stat()  # filelock would make a folder that is missing
         try:
             lock.acquire()
         except Timeout:

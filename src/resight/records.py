@@ -24,6 +24,6 @@ def weakest_first(rows: Iterable[Row]) -> list[Row]:
 
 
 def accuracy_words(split: str, accuracy: float, interval: Sequence[float], images: int) -> str:
-    """`test accuracy 90.66% (95 %: 90.07% to 91.22%, 10,000 images)`."""
+    """`test accuracy 90.66% (95% CI: 90.07% to 91.22%, 10,000 images)`."""
     low, high = interval
-    return f"{split} accuracy {accuracy:.2%} (95 %: {low:.2%} to {high:.2%}, {images:,} images)"
+    return f"{split} accuracy {accuracy:.2%} (95% CI: {low:.2%} to {high:.2%}, {images:,} images)"

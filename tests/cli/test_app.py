@@ -148,7 +148,7 @@ def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     shown = run_command("evaluate", "run", cwd=tmp_path)
-    assert re.search(r"test accuracy \d+\.\d+% \(95 %: \d+\.\d+% to \d+\.\d+%", shown.stdout)
+    assert re.search(r"test accuracy \d+\.\d+% \(95% CI: \d+\.\d+% to \d+\.\d+%", shown.stdout)
     rows = re.findall(r"^  (\d) +(\d+)/(\d+)", shown.stdout, re.MULTILINE)
     assert [name for name, _, _ in rows] == [str(i) for i in range(10)]
     run = load_run(tmp_path / "run")

@@ -41,7 +41,7 @@ def test_a_pair_is_counted_image_by_image(pair: tuple[Run, Run]) -> None:
     assert test.difference == pytest.approx(-14 / 60)
     assert test.interval == difference_interval(4, 18, 60)
     assert test.better == "b"
-    assert str(test) == "b is better than a by 23.33 points (95 %: 8.15 to 37.01), p = 0.00434"
+    assert str(test) == "b is better than a by 23.33 points (95% CI: 8.15 to 37.01), p = 0.00434"
 
 
 def test_swapping_two_runs_flips_the_difference_and_not_the_verdict(pair: tuple[Run, Run]) -> None:
@@ -58,7 +58,9 @@ def test_a_small_difference_is_not_called_one(tmp_path: Path) -> None:
     (test,) = compare(runs).tests
 
     assert test.better is None
-    assert str(test).startswith("no significant difference between a and b: -10.00 points (95 %: -")
+    assert str(test).startswith(
+        "no significant difference between a and b: -10.00 points (95% CI: -"
+    )
     assert str(test).endswith("p = 0.5")
 
 
@@ -168,7 +170,7 @@ def test_the_terminals_tables_say_it_all(pair: tuple[Run, Run]) -> None:
     assert ["a", "3", "0.0125", "found", "4.5", "1,234", "0"] in rows
     assert ["train.seed", "0", "1"] in rows
     assert "best test: the epoch is chosen on the test images themselves" in text
-    assert "of 60 images, 4 are right only in a and 18 only in b" in text
+    assert "of 60 images, 4 are classified correctly only by a and 18 only by b" in text
     assert "not their recipes: another seed gives another accuracy" in " ".join(text.split())
 
 
@@ -233,7 +235,7 @@ def test_predictions_that_are_torn_are_said_and_the_rest_is_shown(pair: tuple[Ru
 def test_seconds_of_other_devices_are_warned_of(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, "c", device=f"device {name}") for name in "ab"]
 
-    assert any("devices or precisions differ" in note for note in compare(runs).notes)
+    assert any("different devices or precisions" in note for note in compare(runs).notes)
 
 
 def test_what_differs_is_listed_for_each_run(tmp_path: Path) -> None:
@@ -356,11 +358,14 @@ def test_markdown_has_the_same_tables(pair: tuple[Run, Run]) -> None:
 
     assert markdown.startswith("2 runs · custom-resnet · pets")
     assert (
-        "| run | test (95 %) | last test | best test (epoch) | train |\n| --- | ---: |" in markdown
+        "| run | test (95% CI) | last test | best test (epoch) | train |\n| --- | ---: |"
+        in markdown
     )
     assert "\n| a | 56.67 (44.10 to 68.43) | 50.00 | 75.00 (2) | 87.50 |\n" in markdown
     assert "\n| train.seed | 0 | 1 |\n" in markdown
-    assert "\n- b is better than a by 23.33 points (95 %: 8.15 to 37.01), p = 0.00434\n" in markdown
+    assert (
+        "\n- b is better than a by 23.33 points (95% CI: 8.15 to 37.01), p = 0.00434\n" in markdown
+    )
 
 
 def test_the_values_are_plain_json(tmp_path: Path, pair: tuple[Run, Run]) -> None:

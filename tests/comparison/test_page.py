@@ -216,7 +216,7 @@ def test_the_tables_curves_and_the_verdict_are_shown(opened: Opener, pair: Compa
     text = page.locator("main").inner_text()
 
     assert page.title() == "a · b · Resight"
-    verdict = "b is better than a by 23.33 points (95 %: 8.15 to 37.01), p = 0.00434"
+    verdict = "b is better than a by 23.33 points (95% CI: 8.15 to 37.01), p = 0.00434"
     assert page.locator("#verdict").inner_text() == verdict
     assert page.locator("#accuracy tbody tr").all_inner_texts()[0].split() == [
         "a",

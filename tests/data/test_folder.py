@@ -113,7 +113,7 @@ def test_a_folder_a_class_is_split(root):
     assert np.bincount(data.test.labels).tolist() == [2, 3]
     assert len({*data.train.ids, *data.test.ids}) == 25
     assert data.notes == (
-        f"no test split in {root}: 20 % of each class held out (seed 0), 20 train / 5 test",
+        f"no test split in {root}: 20% of each class held out (seed 0), 20 train / 5 test",
     )
     for split in (data.train, data.test):
         for name, image in zip(split.ids, split.images, strict=True):
@@ -308,7 +308,7 @@ def test_splits_without_class_folders(root):
     other = make(root.parent / "other", "train/cat/1.png", "train/dog/2.png", "test/3.png")
     message = error_of(other)
     assert message.startswith(f"{other}/test has no class sub-folders")
-    assert message.endswith(f"or give {other}/train to hold out 20 % of it for test")
+    assert message.endswith(f"or give {other}/train to hold out 20% of it for test")
     (other / "test/3.png").unlink()
     (other / "test/cat").mkdir()
     assert error_of(other).startswith(f"the test split of {other} has no images")

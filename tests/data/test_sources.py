@@ -55,7 +55,7 @@ def test_digits_are_scikit_learns_scaled_to_255(digits):
         assert np.abs(split.images[..., 0] - exact).max() <= 0.5
     assert digits.train.images.max() == 255
     assert digits.notes[0] == (
-        "no test split in digits: 20 % of each class held out (seed 0), 1438 train / 359 test"
+        "no test split in digits: 20% of each class held out (seed 0), 1438 train / 359 test"
     )
     sizes, held = (np.bincount(s.labels) for s in (digits.train, digits.test))
     assert np.abs(held / (sizes + held) - 0.2).max() < 0.005

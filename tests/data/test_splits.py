@@ -124,7 +124,7 @@ def test_validation_is_carved_out_of_train(data):
     assert np.array_equal(carved.std, std)
     assert not np.array_equal(carved.mean, data.mean)
     assert carved.fingerprint == data.fingerprint
-    assert carved.notes == ("20 % of each train class held out as val (seed 3), 32 train / 8 val",)
+    assert carved.notes == ("20% of each train class held out as val (seed 3), 32 train / 8 val",)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.51, 1.0, -0.2, float("nan")])

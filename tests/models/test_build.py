@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from helpers import make_net
 from resight.errors import ResightError
+from resight.look.cam_layers import cam_layers
 from resight.recipe.nets import NETS
 
 
@@ -328,3 +329,29 @@ def test_the_names_need_no_torch() -> None:
         "assert NETS['fastnet'].smallest_px == 9; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_tables_cam_layers_are_those_that_maps_offer(name: str) -> None:
+    net = make_net(name, classes=2, width=8)
+    assert tuple(layer for layer, _ in cam_layers(net, (3, 32, 32))) == NETS[name].cam_layers
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_table_has_the_side_of_the_last_normalised_map(name: str) -> None:
+    for size in (max(NETS[name].smallest_px, 9), 17, 32, 33):
+        net, sides = make_net(name, classes=2, width=8, image_size=size), list[int]()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+                module.register_forward_hook(
+                    lambda module, images, out, sides=sides: sides.append(out.shape[2])
+                )
+        net.eval()(torch.zeros(1, 3, size, size))
+        assert sides[-1] == NETS[name].last_map(size), size
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_table_knows_norms_and_stem(name: str) -> None:
+    net = make_net(name, classes=2, width=8)
+    assert NETS[name].batch_norm == any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert NETS[name].whitening_stem == hasattr(net, "whiten_")

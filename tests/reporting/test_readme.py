@@ -205,7 +205,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_is_there_in_its_order_with_its_pictures(tmp_path: Path) -> None:
     text = write(tmp_path, make_facts())
     assert text.startswith(
-        "# custom-resnet on cifar10\n\n**Test accuracy 80.65%** (95 %: 79.86% to"
+        "# custom-resnet on cifar10\n\n**Test accuracy 80.65%** (95% CI: 79.86% to"
     )
     assert "10,000 images) · loss 0.5612 · weights of the last epoch" in text
     assert "```sh\nresight train --recipe custom-resnet\n```" in text

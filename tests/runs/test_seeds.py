@@ -33,7 +33,7 @@ def test_mean_spread_and_interval_are_the_textbooks() -> None:
     assert t_interval([0.0, 1.0]) == pytest.approx((0.5 - 12.7062047 / 2, 0.5 + 12.7062047 / 2))
     assert result_of(0.0, 1.0).interval == (0.0, 1.0)  # as far as an accuracy goes
     assert result.headline == (
-        "test accuracy 92.00% ± 1.58% (n=5; 95 % interval of the mean: 90.04% to 93.96%)"
+        "test accuracy 92.00% ± 1.58% (n=5; 95% CI of the mean: 90.04% to 93.96%)"
     )
 
 

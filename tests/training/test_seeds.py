@@ -28,7 +28,7 @@ from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.run import load_run
 from resight.runs.seeds import SeedsResult
-from resight.training import costs, seeds
+from resight.training import costs, seeds, session
 from resight.training import train as training
 from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, tiny
 
@@ -189,7 +189,7 @@ def test_seeds_that_are_done_are_left_as_they_are(
 ) -> None:
     result = fit_seeds(tiny("digits"), data, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    monkeypatch.setattr(seeds, "open_data", None)  # the images are not even looked at
+    monkeypatch.setattr(session, "open_data", None)  # the images are not even looked at
     listener = Listener()
     again = resume_seeds(out, data, reporter=listener)
     assert again == result
@@ -268,7 +268,7 @@ def test_a_seed_without_an_lr_is_named(
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     result = fit_seeds(recipe, make_data(256), out)
     assert list(result.failures) == [0]
-    assert f"{out / 'seed-0'} has only the curve" in result.failures[0]
+    assert f"{out / 'seed-0'} holds only the LR test's curve" in result.failures[0]
     assert result.n == 1
 
 
@@ -367,7 +367,7 @@ def test_the_command_trains_seeds_and_prints_what_they_say(
     parent = Path("runs/digits-seeds-1")
     values = summary(parent)
     mean, std = values["test_accuracy"]["mean"], values["test_accuracy"]["std"]
-    line = f"\ntest accuracy {mean:.2%} ± {std:.2%} (n=2; 95 % interval of the mean: "
+    line = f"\ntest accuracy {mean:.2%} ± {std:.2%} (n=2; 95% CI of the mean: "
     assert line in done.output
     for row in values["runs"]:
         assert re.search(rf"^ +{row['seed']} +{row['test_accuracy']:.2%} ", done.output, re.M)

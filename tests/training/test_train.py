@@ -382,3 +382,29 @@ def test_ctrl_c_ends_the_decoding(tmp_path: Path) -> None:
     assert stopped.value.run is None
     assert max(seen) < 800
     assert not (tmp_path / "run").exists()
+
+
+class BrokenAtTheEnd(Quiet):
+    """A terminal that is gone when the bar is to be closed."""
+
+    def close(self) -> None:
+        raise OSError("gone")
+
+
+def test_the_lock_is_released_where_the_reporter_fails(data: ImageData, out: Path) -> None:
+    with pytest.raises(OSError, match="gone"):
+        fit(tiny("digits"), data, out, reporter=BrokenAtTheEnd())
+    with load_run(out).lock():  # nobody holds it any longer
+        pass
+
+
+def test_a_run_killed_before_its_images_were_recorded_is_resumed(
+    data: ImageData, out: Path, tmp_path: Path
+) -> None:
+    whole = fit(tiny("digits"), data, out)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "recipe.json").write_bytes((out / "recipe.json").read_bytes())
+    run = resight.train(resume=cut, data=data, precision="fp32", reporter=Quiet(), report=False)
+    assert run.resolved == whole.resolved
+    assert (cut / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()

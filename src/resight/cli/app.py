@@ -1,7 +1,7 @@
 """The command `resight`: its verbs in the order of `--help`, and how a verb fails.
 
-Each verb calls the public function of its name, in the same words. Torch is imported inside the
-verbs, so `--help` answers at once.
+A verb that has a public function of its name calls it, in the same words. Torch is imported inside
+the verbs, so `--help` answers at once.
 """
 
 from __future__ import annotations

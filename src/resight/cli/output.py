@@ -43,6 +43,7 @@ def print_classes(predictions: Predictions) -> None:
 
 def print_result(run: Run) -> None:
     from resight.progress import duration
+    from resight.runs.commands import evaluate_command, report_command
 
     result = run.result
     print(
@@ -55,12 +56,14 @@ def print_result(run: Run) -> None:
     page = run.path / "report" / "index.html"
     if page.is_file():
         print(f"report  {page}: open it in a browser; README.md is next to it")
-        print(f"next    resight compare {path} OTHER_RUN, or resight evaluate {path}")
+        print(f"next    resight compare {path} OTHER_RUN, or {evaluate_command(run.path)}")
     else:
-        print(f"next    resight report {path}")
+        print(f"next    {report_command(run.path)}")
 
 
 def print_seeds(result: SeedsResult) -> None:
+    from resight.runs.commands import report_command
+
     print(result)
     seen: dict[tuple[str, str], list[int]] = {}
     first: dict[tuple[str, str], Finding] = {}
@@ -81,7 +84,7 @@ def print_seeds(result: SeedsResult) -> None:
         if page.is_file():
             print(f"report  {page}: open it in a browser")
         else:
-            following.append(f"resight report {shlex.quote(str(path))}")
+            following.append(report_command(path))
     if following:
         print(f"next    {', or '.join(following[:2])}")
 

@@ -114,4 +114,6 @@ def _other_data(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 def _devices(numbers: Sequence[RunNumbers]) -> list[str]:
     if len({(row.device, row.precision) for row in numbers if row.device}) < 2:
         return []
-    return ["devices or precisions differ between runs: the seconds do not compare the recipes"]
+    return [
+        "the runs used different devices or precisions: their training times are not comparable"
+    ]

@@ -144,13 +144,13 @@ class PairTest:
         (low, high), points = self.interval, 100 * self.difference
         if self.better is None:
             return (
-                f"no significant difference between {a} and {b}: {points:+.2f} points (95 %: "
+                f"no significant difference between {a} and {b}: {points:+.2f} points (95% CI: "
                 f"{100 * low:+.2f} to {100 * high:+.2f}), {p}"
             )
         if self.better == self.b:
             a, b, low, high = b, a, -high, -low
         return (
-            f"{a} is better than {b} by {abs(points):.2f} points (95 %: {100 * low:.2f} to "
+            f"{a} is better than {b} by {abs(points):.2f} points (95% CI: {100 * low:.2f} to "
             f"{100 * high:.2f}), {p}"
         )
 

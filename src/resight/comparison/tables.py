@@ -101,7 +101,7 @@ def accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     table = _table(
         {
             "run": list(labels),
-            "test (95 %)": [_test(row) for row in numbers],
+            "test (95% CI)": [_test(row) for row in numbers],
             "last test": [NONE if again else _percent(row.test_last) for row in numbers],
             "best test (epoch)": [_best(row.test_best, row.test_best_epoch) for row in numbers],
             "last val": [_percent(row.val_last) for row in numbers],
@@ -161,12 +161,12 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
         test = pairs[0]
         a, b = labels[test.a], labels[test.b]
         counts = (
-            f"of {test.images:,} images, {test.only_a:,} are right only in {a} and {test.only_b:,} "
-            f"only in {b}; {test.both_wrong:,} are wrong in both, with different predictions"
+            f"of {test.images:,} images, {test.only_a:,} are classified correctly only by {a} and "
+            f"{test.only_b:,} only by {b}; both misclassify {test.both_wrong:,}, but differently"
         )
         return Section("Which is better", [], [test.said(a, b), counts, METHOD, ABOUT_NETS])
     rows = [
-        ["first", "second", "only first", "only second", "points (95 %)", "p", "Holm", "better"]
+        ["first", "second", "only first", "only second", "points (95% CI)", "p", "Holm", "better"]
     ]
     for test in pairs:
         low, high = test.interval

@@ -233,7 +233,7 @@ def _refuse_half_a_split(root: Path, folders: list[Path], *, held_out: bool) -> 
             other = "test/ or val/" if ROLES[folder.name.lower()] == "train" else "train/"
             raise ResightError(
                 f"{root} has {folder.name}/ with class folders but no {other} next to it: add it, "
-                f"or give {folder} itself" + " to hold out 20 % of each class for test" * held_out
+                f"or give {folder} itself" + " to hold out 20% of each class for test" * held_out
             )
 
 
@@ -243,7 +243,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 def _unlabelled(splits: Mapping[str, Path], name: str, *, held_out: bool) -> ResightError:
     spare = held_out and name != "train"
-    way_out = f", or give {splits['train']} to hold out 20 % of it for test" if spare else ""
+    way_out = f", or give {splits['train']} to hold out 20% of it for test" if spare else ""
     return ResightError(
         f"{splits[name]} has no class sub-folders, so its images have no labels: put the images of "
         f"each class into a sub-folder of its own{way_out}"

@@ -162,7 +162,7 @@ def _assemble(
         notes.append(
             f"no test split in {source}: all {len(splits['test'])} images are evaluated"
             if seed is None
-            else f"no test split in {source}: 20 % of each class held out (seed {seed}), "
+            else f"no test split in {source}: 20% of each class held out (seed {seed}), "
             f"{len(splits['train'])} train / {len(splits['test'])} test"
         )
     check = check_measured if seed is None else check_classes

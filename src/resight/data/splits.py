@@ -109,7 +109,7 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
     )
     mean, std = channel_statistics(train.images)
     note = (
-        f"{100 * fraction:g} % of each train class held out as val (seed {seed}), "
+        f"{100 * fraction:g}% of each train class held out as val (seed {seed}), "
         f"{len(train)} train / {len(val)} val"
     )
     return dataclasses.replace(

@@ -56,9 +56,9 @@ def _unlike(
         else f"the {name} images are very different from the training images",
         evidence=f"channel {channel} of {name} has mean {own_mean[channel]:.3f} and sd "
         f"{own_std[channel]:.3f}, but is normalised with mean {mean[channel]:.3f} and sd "
-        f"{std[channel]:.3f}: {shift[channel]:.2f} sd off",
-        threshold=f"a mean {bound:g} sd off, or an sd {THRESHOLDS.split_sd_ratio:g} times too "
-        "large or too small",
+        f"{std[channel]:.3f}: off by {shift[channel]:.2f} sd",
+        threshold=f"a mean off by more than {bound:g} sd, or an sd "
+        f"{THRESHOLDS.split_sd_ratio:g} times too large or too small",
         advice=f"check where the {name} images come from: a different camera, inverted or grey "
         "images, different preprocessing; all splits must be prepared the same way",
     )

@@ -10,8 +10,9 @@ from torch import nn
 
 from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData
-from resight.engine.runtime import Runtime
-from resight.errors import ResightError, ResightWarning
+from resight.engine.runtime import REQUESTED, Runtime
+from resight.errors import ResightError, ResightWarning, listed
+from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
 
 PIECE_IMAGES = 256  # that fit a CPU's caches between two layers
@@ -53,10 +54,11 @@ def check_width(recipe: Recipe, runtime: Runtime) -> None:
     """Refuse a net so narrow that it would corrupt the process's memory on a CPU (see `NETS`)."""
     least = recipe.model.facts.narrowest_on_cpu
     if runtime.on_cpu and recipe.model.width < least:
+        narrower = [name for name, net in NETS.items() if net.narrowest_on_cpu < least]
         raise ResightError(
             f"model.width = {recipe.model.width} must be at least {least} for {recipe.model.net} "
-            "on a CPU (with fewer channels torch's convolutions write past their memory); use "
-            "custom-resnet for a narrower net"
+            "on a CPU (with fewer channels torch's convolutions write past their memory); "
+            f"{listed(narrower)} can be narrower"
         )
 
 
@@ -75,7 +77,7 @@ def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: in
         why = "torch's momentum can't be a tensor, so a CUDA graph can't cycle it"
     else:
         return runtime
-    if runtime.reasons.get("executor") == "asked for":
+    if runtime.reasons.get("executor") == REQUESTED:
         warnings.warn(
             f"--executor captured is ignored: {why}; using eager execution",
             ResightWarning,

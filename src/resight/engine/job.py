@@ -166,8 +166,8 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
         total = recipe.schedule.epochs * job.steps_per_epoch
         runtime = dataclasses.replace(runtime, fused=fuses(total))
         fuse(job.state.model, fused=runtime.fused)
-    executor = _executor(StepContext(job.state, recipe, runtime, job.train, job.steps_per_epoch))
-    return dataclasses.replace(job, recipe=recipe, runtime=runtime, executor=executor)
+    job = dataclasses.replace(job, recipe=recipe, runtime=runtime)
+    return dataclasses.replace(job, executor=_executor(job.context))
 
 
 def _executor(context: StepContext) -> Executor:

@@ -22,6 +22,7 @@ Execution = Literal["eager", "captured"]
 
 # in fp16 the gradients of a mean loss would underflow; one fixed scale, a power of two
 LOSS_SCALE_FP16 = 1024.0
+REQUESTED = "requested"  # the reason for what a call gave itself
 # cuDNN times this many algorithms per convolution; all of them would take seconds at start-up
 BENCHMARK_LIMIT = 4
 
@@ -227,14 +228,14 @@ def _device(name: str) -> tuple[torch.device, str]:
             return torch.device("cuda"), "a CUDA GPU is available"
         return torch.device("cpu"), "no CUDA GPU found"
     if name == "cpu":
-        return torch.device("cpu"), "asked for"
+        return torch.device("cpu"), REQUESTED
     if name == "cuda":
         if not torch.cuda.is_available():
             raise ResightError(
                 "device = 'cuda': torch finds no CUDA GPU; use --device cpu, or install a "
                 f"CUDA build of torch (this one is {torch.__version__})"
             )
-        return torch.device("cuda"), "asked for"
+        return torch.device("cuda"), REQUESTED
     raise ResightError(f"device = '{name}' must be auto, cpu or cuda")
 
 
@@ -249,7 +250,7 @@ def _executor(name: str, device: torch.device) -> tuple[Execution, str]:
         if device.type == "cuda":
             return "captured", "one CUDA graph per step avoids Python overhead"
         return "eager", "CUDA graphs need a GPU"
-    return ("captured" if name == "captured" else "eager"), "asked for"
+    return ("captured" if name == "captured" else "eager"), REQUESTED
 
 
 def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
@@ -257,15 +258,15 @@ def _precision(name: str, device: torch.device) -> tuple[Precision, str]:
         raise ResightError(f"precision = '{name}' must be auto, fp32, bf16 or fp16")
     if name == "fp16":
         emulated = "" if device.type == "cuda" else "; this device only emulates it"
-        return "fp16", "asked for" + emulated
+        return "fp16", REQUESTED + emulated
     if name == "fp32":
-        return "fp32", "asked for"
+        return "fp32", REQUESTED
     if device.type == "cuda":
         hardware = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         hardware = _cpu_has_bf16()
     if name == "bf16":
-        return "bf16", "asked for" if hardware else "asked for; this device only emulates it"
+        return "bf16", REQUESTED if hardware else f"{REQUESTED}; this device only emulates it"
     if hardware:
         return "bf16", "the device supports bf16 in hardware"
     return "fp32", "the device does not support bf16 in hardware"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resight.errors import ResightError, did_you_mean, first_line
+from resight.errors import ResightError, described, did_you_mean
 
 MAX_LAYERS_LISTED = 12  # in an error
 
@@ -72,7 +72,7 @@ class Probe:
         except Exception as error:  # a user's model may raise anything
             raise ResightError(
                 f"the model cannot take images of shape {tuple(input_shape)} "
-                f"({first_line(error)}); give the channels, height and width it was built for"
+                f"({described(error)}); give the channels, height and width it was built for"
             ) from error
         finally:
             for hook in hooks:

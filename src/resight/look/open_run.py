@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError
 from resight.progress import Reporter
 from resight.runs.calibration import fit_temperature
+from resight.runs.commands import resume_command
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
 
@@ -125,7 +125,7 @@ def open_run(
     if "data" not in run.resolved:
         raise ResightError(
             f"{run.path}: its training has not started, so there is nothing to inspect; resume it "
-            f"with `resight train --resume {shlex.quote(str(run.path))}`"
+            f"with `{resume_command(run.path)}`"
         )
     runtime = Runtime.like(run.environment.get("runtime"), RuntimeOptions(device), run=run.path)
     runtime.apply()

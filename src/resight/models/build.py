@@ -28,6 +28,7 @@ def build_net(
     build = getattr(importlib.import_module(f"resight.models.{module}"), function)
     built = build(settings, classes=classes, channels=channels, image_size=image_size)
     assert isinstance(built, nn.Module)
+    built.__dict__["cam_layers"] = net.cam_layers  # which `look.cam_layers` asks of any module
     return built
 
 

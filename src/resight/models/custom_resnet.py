@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from resight.models.blocks import (
     norm_layer,
     pool_norm_activation,
 )
-from resight.recipe.nets import NETS, NormName
+from resight.recipe.nets import NormName
 from resight.recipe.settings import Model
 
 
@@ -31,8 +30,6 @@ class CustomResNet(nn.Module):
     From https://github.com/davidcpage/cifar10-fast: 6,573,130 parameters for CIFAR-10, and
     6,574,090 with `conv_bias`.
     """
-
-    cam_layers: ClassVar[tuple[str, ...]] = NETS["custom-resnet"].cam_layers
 
     def __init__(
         self,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from resight.models.blocks import Fusable, conv3x3, pool_norm_activation
-from resight.recipe.nets import FASTNET_LAYERS
 from resight.recipe.settings import Model
 
 PATCH_PX = 2
@@ -64,8 +61,6 @@ class FastNet(nn.Module):
     https://github.com/KellerJordan/cifar10-airbench (airbench94_muon, airbench96): 1,972,792
     parameters at 64/256/256 for CIFAR-10, and 9,918,776 at 128/384/512 with `deep`.
     """
-
-    cam_layers: ClassVar[tuple[str, ...]] = FASTNET_LAYERS
 
     def __init__(
         self,

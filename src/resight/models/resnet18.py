@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resight.models.blocks import BasicBlock, conv3x3, norm_layer
-from resight.recipe.nets import RESNET18_LAYERS, NormName
+from resight.recipe.nets import NormName
 from resight.recipe.settings import Model
 
 
@@ -22,8 +20,6 @@ class ResNet18(nn.Module):
     `stem_relu_module` says whether the stem's ReLU is a module, with a row in the summary, or a
     function; it makes no difference to what the net computes.
     """
-
-    cam_layers: ClassVar[tuple[str, ...]] = RESNET18_LAYERS
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from resight.errors import ResightError, first_line
+from resight.errors import ResightError, described
 from resight.models.receptive_field import ReceptiveFields
 
 _BYTES_PER_NUMBER = 4
@@ -201,10 +201,10 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
     try:
         with _eval_mode(model), torch.random.fork_rng(gpus), torch.no_grad(), fields:
             model(images)
-    except Exception as error:  # a stranger's model may raise anything
+    except Exception as error:  # a user's model may raise anything
         raise ResightError(
             f"input_shape = {tuple(input_shape)!r}: the model can't take an image of these "
-            f"channels, height and width ({first_line(error)}); give the shape it was built for"
+            f"channels, height and width ({described(error)}); give the shape it was built for"
         ) from error
     finally:
         for handle in hooks:
@@ -248,7 +248,7 @@ def _mb(numbers: int) -> float:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    """The heading and a line a row; the path gives way where the line would be too long."""
+    """The heading and one line per row; the path is cut where the line would be too long."""
     cells = [("Layer (type)", "Path", "Output shape", "Params", "RF px", "MACs")]
     for row in rows:
         field = "-" if row.receptive_field is None else str(row.receptive_field)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from resight.errors import listed
+
 NormName = Literal["batch", "layer"]
 
 
@@ -34,6 +36,11 @@ class Net:
     any_size: bool = True
     variants: bool = False
     narrowest_on_cpu: int = 1
+
+    @property
+    def group_norm(self) -> bool:
+        """Whether it normalises each image by itself."""
+        return not self.batch_norm
 
 
 RESNET18_LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -84,6 +91,5 @@ NETS: dict[str, Net] = {
 
 
 def nets_with(fact: str) -> str:
-    """The names of the nets for which `fact` (a field of `Net`) is true: `a, b and c`."""
-    *names, last = [name for name, net in NETS.items() if getattr(net, fact)]
-    return f"{', '.join(names)} and {last}" if names else last
+    """The names of the nets for which `fact` (of `Net`) is true: `a, b and c`."""
+    return listed(name for name, net in NETS.items() if getattr(net, fact))

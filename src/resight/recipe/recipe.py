@@ -26,10 +26,10 @@ from resight.recipe.settings import (
     Model,
     OneCycle,
     Optimizer,
-    Plateau,
     Schedule,
     Settings,
     Train,
+    kinds_with,
 )
 from resight.render import html
 
@@ -61,20 +61,21 @@ class Recipe(Settings):
             )
         if optimizer.cycle_momentum and not self.schedule.can_cycle_momentum:
             raise ValueError(
-                f"optimizer.cycle_momentum = true needs schedule.shape = 'one-cycle', not "
-                f"'{self.schedule.shape}'"
+                "optimizer.cycle_momentum = true needs schedule.shape = "
+                f"'{kinds_with('schedule', 'can_cycle_momentum')}', not '{self.schedule.shape}'"
             )
         if optimizer.cycle_momentum and not optimizer.can_cycle_momentum:
             raise ValueError(
-                "optimizer.cycle_momentum = true works with sgd, adam and adamw; muon has two "
-                "momenta: set it to false"
+                "optimizer.cycle_momentum = true works with "
+                f"{kinds_with('optimizer', 'can_cycle_momentum')}, not with {optimizer.name}: set "
+                "it to false"
             )
         self._small_images_agree()
         if self.schedule.stem_epochs and not self.model.facts.whitening_stem:
             raise ValueError(
                 f"schedule.stem_epochs = {self.schedule.stem_epochs:g} needs a net with a "
-                f"whitening stem: {nets_with('whitening_stem')} have one, {self.model.net} has "
-                "none; set it to 0"
+                f"whitening stem ({nets_with('whitening_stem')}), which {self.model.net} does not "
+                "have: set it to 0"
             )
         if self.schedule.stem_epochs > self.schedule.epochs:
             raise ValueError(
@@ -87,9 +88,10 @@ class Recipe(Settings):
                 f"{self.model.net} does not have: set it to 0"
             )
         at_end = self.evaluate.when == "end"
-        if at_end and self.data.val_fraction and isinstance(self.schedule, Plateau):
+        if at_end and self.data.val_fraction and self.schedule.follows_losses:
             raise ValueError(
-                "schedule.shape = 'plateau' watches the validation loss of each epoch: set "
+                f"schedule.shape = '{self.schedule.shape}' watches the validation loss of each "
+                "epoch: set "
                 "evaluate.when = 'each-epoch', or data.val_fraction = 0"
             )
         lr_max = self.schedule.lr_max

@@ -85,6 +85,12 @@ def momentum_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
     return _one_cycle(schedule, min(max(step, 0), total - 1), total, high, low, high)
 
 
+def epoch_lr(schedule: Schedule, losses: Sequence[float]) -> float | None:
+    """The LR of a whole epoch where the schedule follows the losses of the epochs before; None
+    where it does not: see `lr_at`."""
+    return plateau_lr(schedule, losses) if isinstance(schedule, Plateau) else None
+
+
 def plateau_lr(schedule: Plateau, losses: Sequence[float]) -> float:
     """The LR of the next epoch after epochs that ended with `losses` (torch's ReduceLROnPlateau).
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from resight.errors import did_you_mean
+from resight.errors import did_you_mean, listed
 from resight.recipe.nets import NETS, Net, nets_with
 
 
@@ -65,7 +65,7 @@ class Model(Settings):
         if not NETS[self.net].variants and (self.norm != "batch" or self.conv_bias):
             raise ValueError(
                 f"model.norm and model.conv_bias are settings of {nets_with('variants')}, not of "
-                f"{self.net} (resnet18-gn is the one with group norm)"
+                f"{self.net} ({nets_with('group_norm')} has group norm)"
             )
         return self
 
@@ -162,12 +162,14 @@ class _Schedule(Settings):
     down to `small_px`.
 
     warms_up: whether the LR rises to `lr_max` from below. can_cycle_momentum: whether the momentum
-    can follow it. durations: the settings in epochs that scale with `epochs`. own_meaning: settings
-    that mean something else in other shapes, so that a change of shape drops them.
+    can follow it. follows_losses: whether the LR depends on the losses so far. durations: the
+    settings in epochs that scale with `epochs`. own_meaning: settings that mean something else in
+    other shapes, so that a change of shape drops them.
     """
 
     warms_up: ClassVar[bool] = False
     can_cycle_momentum: ClassVar[bool] = False
+    follows_losses: ClassVar[bool] = False
     durations: ClassVar[tuple[str, ...]] = ("stem_epochs", "small_epochs")
     own_meaning: ClassVar[frozenset[str]] = frozenset()
 
@@ -277,6 +279,8 @@ class Plateau(_Schedule):
     """Multiplied by `factor` after `patience` epochs without a lower loss: the validation loss if
     there is a validation split, else the training loss (torch's ReduceLROnPlateau)."""
 
+    follows_losses: ClassVar[bool] = True
+
     shape: Literal["plateau"]
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     patience: Annotated[int, Field(ge=0)] = 3  # epochs
@@ -335,3 +339,8 @@ KINDS: dict[str, dict[str, type[Any]]] = {
     "schedule": _kinds(Schedule, KIND_KEYS["schedule"]),
     "optimizer": _kinds(Optimizer, KIND_KEYS["optimizer"]),
 }
+
+
+def kinds_with(section: str, fact: str) -> str:
+    """The names of the kinds for which `fact` (of their class) is true: `a, b and c`."""
+    return listed(name for name, kind in KINDS[section].items() if getattr(kind, fact))

@@ -6,7 +6,6 @@ While a run trains, most of them are None, and the page leaves their sections ou
 from __future__ import annotations
 
 import base64
-import shlex
 from typing import Any, TypedDict
 
 import numpy as np
@@ -21,6 +20,7 @@ from resight.recipe.recipe import Recipe
 from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
 from resight.runs.calibration import calibration, with_temperature
+from resight.runs.commands import evaluate_command
 from resight.runs.lr_test import LrTest
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run
@@ -299,10 +299,8 @@ def _calibration(opened: OpenRun, predictions: Predictions) -> CalibrationFacts:
     if temperature is None:
         reason = "no validation split to fit it on: train with --val 0.1"
         if opened.run.resolved["data"]["val"]:
-            path = shlex.quote(str(opened.run.path))
-            reason = (
-                f"no predictions for the validation split: `resight evaluate {path} --split val`"
-            )
+            command = evaluate_command(opened.run.path, "--split", "val")
+            reason = f"no predictions for the validation split: `{command}` writes them"
     else:
         after = calibration(with_temperature(predictions, temperature)).ece
         fitted = {"value": temperature, "split": "val", "ece_after": after}

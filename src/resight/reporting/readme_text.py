@@ -56,7 +56,7 @@ def _headline(headline: Headline, epochs_done: int) -> Iterator[str]:
     if headline["accuracy"] is None:
         yield f"Not finished: {epochs_done} of {headline['epochs']} epochs are done."
     else:
-        interval = f"95 %: {headline['low']:.2%} to {headline['high']:.2%}"
+        interval = f"95% CI: {headline['low']:.2%} to {headline['high']:.2%}"
         measured = f"{escaped(_upper(headline['split']))} accuracy {headline['accuracy']:.2%}"
         yield (
             f"**{measured}** ({interval}, {headline['images']:,} images) · "

@@ -53,6 +53,11 @@ def report_command(path: Path) -> str:
     return shlex.join(["resight", "report", str(path)])
 
 
+def evaluate_command(path: Path, *words: str) -> str:
+    """The shell line that measures the run at `path`; words: further options."""
+    return shlex.join(["resight", "evaluate", str(path), *words])
+
+
 def _data_words(recipe: Recipe, facts: dict[str, Any]) -> list[str] | None:
     """The options that select a run's images; None if no options can."""
     source = facts.get("source", recipe.data.source)

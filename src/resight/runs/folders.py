@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
+from resight.runs.commands import resume_command
 from resight.runs.run import Run, holds_seeds
 from resight.version import __version__
 
@@ -26,8 +26,8 @@ def check_out(out: str | Path | None) -> None:
     if (path / "recipe.json").is_file() or holds_seeds(path):
         what = "the runs of several seeds" if holds_seeds(path) else "a run"
         raise ResightError(
-            f"out: {path} already holds {what}; resume with `resight train --resume "
-            f"{shlex.quote(str(path))}`, or choose another --out"
+            f"out: {path} already holds {what}; resume with `{resume_command(path)}`, or choose "
+            "another --out"
         )
     if path.is_dir() and any(path.iterdir()):
         raise ResightError(f"out: {path} is not empty; choose another --out")

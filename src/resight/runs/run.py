@@ -47,7 +47,7 @@ class Run:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """schedule (numbers), data, steps_per_epoch, lr_test; {} before the LR is found."""
+        """data, steps_per_epoch; once the LR is known, found and schedule (numbers); {} before."""
         return self._json("resolved.json")
 
     @property
@@ -303,7 +303,10 @@ class Run:
         """Load what `write_best` kept into `model`, in place; returns its epoch."""
         saved = read_checkpoint(self.path / "best.pt")
         if saved is None:
-            raise ResightError(f"{self.path / 'best.pt'} is missing; the training wrote it")
+            raise ResightError(
+                f"{self.path / 'best.pt'} is missing, although the training wrote it: restore it "
+                "or start a new run"
+            )
         model.load_state_dict(saved["model"])
         return int(saved["epoch"])
 

@@ -86,7 +86,7 @@ class SeedsResult:
             low, high = self.interval
             text = (
                 f"test accuracy {self.mean:.2%} ± {self.std:.2%} "
-                f"(n={self.n}; 95 % interval of the mean: {low:.2%} to {high:.2%})"
+                f"(n={self.n}; 95% CI of the mean: {low:.2%} to {high:.2%})"
             )
         elif self.n:
             text = f"test accuracy {self.mean:.2%} (n=1: one seed has no spread)"

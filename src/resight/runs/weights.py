@@ -17,6 +17,7 @@ from resight.files import write_atomically
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Model
+from resight.runs.commands import resume_command
 
 
 def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) -> None:
@@ -42,8 +43,8 @@ def read_about(path: Path) -> dict[str, Any]:
             about = json.loads(file.metadata()["resight"])
     except FileNotFoundError:
         raise ResightError(
-            f"{path} is missing: the run has not finished; resume it with `resight train --resume "
-            f"{path.parent}`"
+            f"{path} is missing: the run has not finished; resume it with "
+            f"`{resume_command(path.parent)}`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ResightError(f"{path}: not a Resight model: {error}") from None

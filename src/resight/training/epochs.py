@@ -15,8 +15,7 @@ from resight.engine.job import Job
 from resight.engine.rates import Rates, epoch_rates
 from resight.errors import ResightError
 from resight.progress import StepInfo
-from resight.recipe.schedule import plateau_lr
-from resight.recipe.settings import Plateau
+from resight.recipe.schedule import epoch_lr
 from resight.records import best_epoch
 from resight.runs.checkpoints import Checkpointer
 from resight.runs.predictions import Predictions
@@ -114,16 +113,13 @@ def _rates(training: Training) -> Rates:
     """The rates of the current epoch's steps: a function of the schedule and of the epochs so
     far."""
     job, schedule = training.job, training.schedule
-    flat = None
-    if isinstance(schedule, Plateau):
-        flat = plateau_lr(schedule, _watched(job.state.history))
     return epoch_rates(
         job.state,
         job.recipe,
         schedule,
         epoch=training.epoch,
         steps=job.steps_per_epoch,
-        flat=flat,
+        flat=epoch_lr(schedule, _watched(job.state.history)),
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from resight.data.types import ImageData
-from resight.engine.job import open_data
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
 from resight.files import exclusive
@@ -97,7 +96,8 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
     chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
     runtime = session.choose(request.options)
     images = _load(request, session, recipe)
-    job = session.build(recipe, open_data(images, recipe), runtime)
+    whole = session.load(images, recipe, skip_bad=False)
+    job = session.build(recipe, whole, runtime)
     job = session.announce(job, request.minutes)
     if len(chosen) > 1:
         session.say(f"{len(chosen)} seeds ({chosen[0]} to {chosen[-1]}), each at this cost")
@@ -212,7 +212,7 @@ def _chosen(recipe: Recipe, count: int) -> tuple[int, ...]:
     """`count` consecutive seeds, starting at the recipe's."""
     if not isinstance(count, int) or count < 1:
         raise ResightError(
-            f"seeds = {count} must be an integer ≥ 1; the spread of the accuracy needs 2"
+            f"seeds = {count} must be an integer ≥ 1; at least 2 are needed to estimate the spread"
         )
     first = recipe.train.seed
     recipe.with_changes({"train.seed": first + count - 1})  # refused where it is too large

@@ -49,9 +49,11 @@ class Session:
     ) -> None:
         try:
             self.reporter.close()
-            self._held.__exit__(kind, error, trace)
-        finally:
-            self.stop.__exit__(kind, error, trace)
+        finally:  # whatever a broken stream or a second signal raises there
+            try:
+                self._held.__exit__(kind, error, trace)
+            finally:
+                self.stop.__exit__(kind, error, trace)
 
     def say(self, line: str) -> None:
         self.reporter.say(line)

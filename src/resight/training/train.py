@@ -18,7 +18,7 @@ from resight.diagnosis.image_checks import split_statistics
 from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.engine.runtime import RuntimeOptions
-from resight.errors import ResightError, ResightWarning, first_line
+from resight.errors import ResightError, ResightWarning, described
 from resight.look.open_run import OpenRun
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
@@ -93,6 +93,9 @@ def train(
                 job, run, saved = _begin_new(request, session, announce=announce)
             else:
                 job, run, saved = reopen(begun, request, session)
+            if "data" not in run.resolved:  # new, or killed before this was written
+                facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
+                run.write("resolved.json", facts)
             run.write("environment.json", describe_environment(job.runtime.to_dict()))
             if live:
                 session.reporter, address = session.hold(serve(run, session.reporter))
@@ -128,8 +131,6 @@ def _begin_new(
     if announce or request.minutes is not None:
         job = session.announce(job, request.minutes)
     run = session.hold_run(create_run(request.out, job.recipe))
-    facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
-    run.write("resolved.json", facts)
     return job, run, None
 
 
@@ -162,7 +163,9 @@ def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
         if getattr(schedule, "lr_min", None) == "find":
             found["lr_min"] = test.suggest_lr_min(lr_max)
     except ResightError as error:
-        raise LrNotFound(f"{error} (in a new run: {run.path} has only the curve)") from None
+        raise LrNotFound(
+            f"{error}; then start a new run ({run.path} holds only the LR test's curve)"
+        ) from None
     words = " · ".join(f"{key} {value:.3g}" for key, value in found.items())
     session.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
     return found
@@ -215,8 +218,8 @@ def _diagnose_and_report(training: Training, *, report: bool) -> None:
         raise
     except Exception as error:
         warnings.warn(
-            f"the report of {run.path} could not be written ({type(error).__name__}: "
-            f"{first_line(error)}); try `{report_command(run.path)}`",
+            f"the report of {run.path} could not be written ({described(error)}); "
+            f"`{report_command(run.path)}` writes it",
             ResightWarning,
             stacklevel=2,
         )

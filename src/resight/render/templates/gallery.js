@@ -125,7 +125,7 @@ function setFilters({ kind = "mistakes", true: trueClass = "", predicted = "" })
   applyFilters();
 }
 
-/** From elsewhere on the page: the images of class `t` that were taken for `p`. */
+/** From elsewhere on the page: the images of class `t` predicted as `p`. */
 function showInGallery(t, p, { focus = false } = {}) {
   if (!gallery.data) return;
   setFilters({ kind: t === p ? "right" : "mistakes", true: t, predicted: p });
