@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import resight
+from helpers import folder
 from resight.cli.app import app
 from resight.recipe.recipe import Recipe
 from resight.runs.run import load_run
@@ -254,3 +256,17 @@ def test_a_bar_that_the_encoding_lacks_is_no_error() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"8?8?1" in done.stdout
+
+
+def test_what_data_found_is_trained_by_the_command_that_it_prints(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "my photos", each=8)
+    (photos / "train" / "cat" / "bad.png").write_bytes(b"no image")
+    shown = runner.invoke(app, ["data", str(photos), "--image-size", "16", "--skip-bad"])
+    assert shown.exit_code == 0, shown.output
+    printed = shown.stdout.splitlines()[-1].removeprefix("next: resight ")
+    small = ["--set", "model.width=2", "--epochs", "1", "--lr", "0.01", "--no-report"]
+    narrow = ["--set", "augment.crop_pad_px=1", "--set", "augment.cutout_px=2"]
+    out = ["--out", str(tmp_path / "run"), "--precision", "fp32"]
+    trained = runner.invoke(app, [*shlex.split(printed), *small, *narrow, *out])
+    assert trained.exit_code == 0, trained.output
+    assert load_run(tmp_path / "run").recipe.data.image_size == 16

@@ -187,7 +187,7 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (unknown_field, ["optimizer.weigth_decay", "did you mean 'weight_decay'"]),
     (unknown_section, ["optimiser", "did you mean 'optimizer'"]),
     (setting_without_value, ["--set 'train.seed'", "section.field=value"]),
-    (negative_batch, ["train.batch_size = -4", "greater than or equal to 1"]),
+    (negative_batch, ["train.batch_size = -4", "must be ≥ 1"]),
     (no_epochs, ["epochs = 0", "integer ≥ 1"]),
     (lr_of_words, ["lr = 'fast'", "a number > 0 or 'find'"]),
     (negative_lr, ["lr_max = -0.1", "a number > 0 or 'find'"]),

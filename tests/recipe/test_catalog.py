@@ -345,5 +345,10 @@ def test_a_name_like_nothing_known_gets_all_of_them() -> None:
 
 
 def test_a_missing_file_is_named_as_a_file() -> None:
-    with pytest.raises(ResightError, match="can't be read as a recipe"):
+    with pytest.raises(ResightError, match=r"recipe 'nowhere/mine\.toml': no such file"):
         find_recipe("nowhere/mine.toml")
+
+
+def test_a_folder_in_place_of_a_recipe_is_taken_for_images(tmp_path: Path) -> None:
+    with pytest.raises(ResightError, match=f"it is a folder: did you mean --data {tmp_path}"):
+        find_recipe(tmp_path)

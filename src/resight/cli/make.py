@@ -217,6 +217,7 @@ def data(
     from resight.data.cifar import VARIANTS
     from resight.data.download import download
     from resight.data.sources import load_data
+    from resight.recipe.settings import Data
 
     reporter = reporter_for(as_json=False)
     try:
@@ -246,7 +247,9 @@ def data(
     print("std     " + " ".join(f"{value:.4f}" for value in loaded.std))
     for note in loaded.notes:
         print(f"note: {note}")
-    print(
-        f"next: resight train --data {shlex.quote(name)}"
-        + (" --recipe digits" if name == "digits" else "")
-    )
+    words = ["--data", name]
+    words += ["--recipe", "digits"] if name == "digits" else []
+    words += ["--skip-bad"] if skip_bad else []
+    if loaded.image_size != Data().image_size and name != "digits":
+        words += ["--set", f"data.image_size={loaded.image_size}"]
+    print(f"next: resight train {shlex.join(words)}")

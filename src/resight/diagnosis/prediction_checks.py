@@ -68,8 +68,8 @@ def suspicious_labels(evidence: Evidence) -> Iterator[Finding]:
         severity="note",
         title="some labels may be wrong",
         evidence=f"{len(found):,} of {len(predictions):,} {predictions.split} images; the first, "
-        f"{predictions.ids[first]}, is labelled '{predictions.classes[predictions.labels[first]]}' "
-        f"but predicted as '{predictions.classes[predictions.predicted[first]]}'",
+        f"{predictions.ids[first]}, is labelled {predictions.classes[predictions.labels[first]]!r} "
+        f"but predicted as {predictions.classes[predictions.predicted[first]]!r}",
         threshold=f"confidence {THRESHOLDS.suspect_confidence:g} or more, and probability of the "
         f"label {THRESHOLDS.suspect_label:g} or less",
         advice="look at them in the report's gallery: probable label errors",

@@ -60,6 +60,7 @@ def _recipe(target: str | Path | Recipe) -> Recipe:
         if str(target).endswith((".toml", ".json")) or Path(str(target)).is_file():
             raise
         names = sorted({*NETS, *RECIPES})
+        hint = did_you_mean(str(target), names)
         raise ResightError(
-            f"'{target}' is not a net, a recipe or a run{did_you_mean(str(target), names)}"
+            f"'{target}' is not a net, a recipe, a recipe file or a run{hint}"
         ) from error

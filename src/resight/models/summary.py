@@ -203,8 +203,8 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
             model(images)
     except Exception as error:  # a user's model may raise anything
         raise ResightError(
-            f"input_shape = {tuple(input_shape)!r}: the model can't take an image of these "
-            f"channels, height and width ({described(error)}); give the shape it was built for"
+            f"input_shape = {tuple(input_shape)!r}: the model can't take such an image "
+            f"({described(error)}); give the channels and the image size it was built for"
         ) from error
     finally:
         for handle in hooks:

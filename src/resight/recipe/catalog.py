@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -253,4 +254,6 @@ def find_recipe(recipe: str | Path | Recipe) -> Recipe:
     if name.endswith((".toml", ".json")) or Path(name).is_file():
         return Recipe.load(name)
     hint = did_you_mean(name, RECIPES)
+    if Path(name).is_dir():
+        hint = f"; it is a folder: did you mean --data {shlex.quote(name)}?"
     raise ResightError(f"recipe '{name}' is neither a known name nor a file{hint}")

@@ -147,6 +147,11 @@ class Recipe(Settings):
         except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
             kind = "JSON" if path.suffix == ".json" else "TOML"
             raise ResightError(f"{path}: not valid {kind}: {error}") from None
+        except FileNotFoundError:
+            raise ResightError(
+                f"recipe '{path}': no such file; `resight recipes NAME > FILE.toml` writes one to "
+                "edit"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ResightError(f"{path}: can't be read as a recipe: {error}") from None
         if not isinstance(values, dict):
@@ -287,9 +292,11 @@ def _one_line(error: ValidationError, where: str) -> str:
         message = first["msg"].removeprefix("Value error, ")
         text = f"{field} = {first['input']!r} {message}" if message.startswith("must") else message
     else:
-        message = first["msg"][0].lower() + first["msg"][1:]
-        text = f"{field} = {first['input']!r}: {message}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        message = first["msg"].replace("Input should be", "must be")
+        message = message.replace("greater than or equal to", "≥").replace("greater than", ">")
+        message = message.replace("less than or equal to", "≤").replace("less than", "<")
+        text = f"{field} = {first['input']!r} {message[0].lower()}{message[1:]}"
+    more = f" (and {len(errors) - 1} more wrong)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}"
 
 

@@ -335,7 +335,7 @@ def load_run(path: str | Path) -> Run:
         )
     if not (path / "recipe.json").is_file():
         what = "has no recipe.json" if path.is_dir() else "is not a folder"
-        raise ResightError(f"{path}: {what}, so it is not a run; `resight train` creates one")
+        raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     run = Run(path)
     _ = run.recipe  # a broken one is reported here, not later
     return run

@@ -169,7 +169,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     if recipe.schedule.needs_lr_test:
         lines.append(lr_test_price(job, cost))
     epochs = recipe.schedule.epochs
-    plan = f"{epochs} epoch{'s' * (epochs > 1)} of {job.steps_per_epoch} steps, about "
+    steps = job.steps_per_epoch
+    plan = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
     plan += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
         plan += _offer(job, cost, total)
