@@ -95,9 +95,8 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
     recipe = request.new_recipe()
     chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
     runtime = session.choose(request.options)
-    images = _load(request, session, recipe)
-    whole = session.load(images, recipe, skip_bad=False)
-    job = session.build(recipe, whole, runtime)
+    images = session.load(request.data, _without_val(recipe), skip_bad=request.skip_bad)
+    job = session.build(recipe, session.load(images, recipe, skip_bad=False), runtime)
     job = session.announce(job, request.minutes)
     if len(chosen) > 1:
         session.say(f"{len(chosen)} seeds ({chosen[0]} to {chosen[-1]}), each at this cost")
@@ -112,12 +111,8 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
     return _Begun(new_folder(request.out, f"{recipe.name}-seeds"), plan, images)
 
 
-def _load(request: Request, session: Session, recipe: Recipe) -> ImageData:
-    """The images, without a validation split: each run holds out its own."""
-    return session.load(request.data, _whole(recipe), skip_bad=request.skip_bad)
-
-
-def _whole(recipe: Recipe) -> Recipe:
+def _without_val(recipe: Recipe) -> Recipe:
+    """For the images that all seeds share: each run holds out its own validation split."""
     return recipe.with_changes({"data.val_fraction": 0.0})
 
 
@@ -138,7 +133,7 @@ def _reopen(
     plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
     RuntimeOptions(**plan.how).choose()  # refuses a missing device before images are read
     facts = {**plan.images, "bad": plan.skip_bad}
-    images = load_again(path, facts, _whole(plan.recipe), request, session)
+    images = load_again(path, facts, _without_val(plan.recipe), request, session)
     return _Begun(path, plan, images, dict(before.failures), resumed=True)
 
 
