@@ -237,6 +237,6 @@ def test_any_error_of_a_strangers_forward_pass_is_one_line() -> None:
     def broken(x: Tensor) -> Tensor:
         raise KeyError("no such\nlayer")
 
-    with pytest.raises(ResightError, match="the model can't take an image") as caught:
+    with pytest.raises(ResightError, match="the model can't take such an image") as caught:
         summarize(Lambda(broken), (3, 8, 8))
     assert "\n" not in str(caught.value)
