@@ -392,10 +392,10 @@ class BrokenAtTheEnd(Quiet):
 
 
 def test_the_lock_is_released_where_the_reporter_fails(data: ImageData, out: Path) -> None:
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(OSError, match="gone") as caught:
         fit(tiny("digits"), data, out, reporter=BrokenAtTheEnd())
     with load_run(out).lock():  # nobody holds it any longer
-        pass
+        assert caught.tb  # whose frames are alive: no garbage collection has released it
 
 
 def test_a_run_killed_before_its_images_were_recorded_is_resumed(

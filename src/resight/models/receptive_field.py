@@ -138,7 +138,7 @@ def _memory(tensor: Tensor) -> int | None:
     """Where its values are; None where there is no one place, as for a sparse tensor."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:  # NotImplementedError is one
         return None
 
 
