@@ -29,6 +29,7 @@ from resight.engine.state import init_net
 from resight.errors import ResightError
 from resight.recipe.overrides import parse_setting
 from resight.training.find_lr import LR_RANGE, run_range_test
+from resight.training.lr_test_plan import MAX_STEPS, MIN_STEPS, LrTestPlan
 
 try:
     from torch_lr_finder import LRFinder  # type: ignore[import-untyped]
@@ -91,19 +92,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             "the comparison is only for adam: give --set optimizer.name=adam"
         )
     start = time.perf_counter()
-    ours = run_range_test(job)
+    steps = max(MIN_STEPS, min(MAX_STEPS, job.steps_per_epoch))
+    ours = run_range_test(job, LrTestPlan(steps, job.batch_images(0)))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    lrs, losses, suggestion = their_test(job, job.lr_test_steps)
+    lrs, losses, suggestion = their_test(job, steps)
     their_seconds = time.perf_counter() - start
     shared = min(len(ours.lrs), len(lrs))
     apart = np.abs(ours.losses[:shared] - np.array(losses[:shared]))
     before = int(ours.lrs.searchsorted(1e-2))
     suggestions = ours.suggestions()
-    print(
-        f"{arguments.recipe} on {job.data.name}, at most {job.lr_test_steps} steps up to LR "
-        f"{LR_RANGE[1]:g}"
-    )
+    print(f"{arguments.recipe} on {job.data.name}, at most {steps} steps up to LR {LR_RANGE[1]:g}")
     readings: dict[str, float | None] = {
         f"resight {method}": value for method, value in suggestions.items()
     }

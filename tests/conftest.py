@@ -9,6 +9,7 @@ import torch
 
 from helpers import make_data
 from resight.data.types import ImageData
+from resight.training import lr_test_plan
 
 pytest.register_assert_rewrite("reading", "replaying", "states", "trainings")
 
@@ -34,3 +35,9 @@ def data() -> ImageData:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture
+def any_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LR tests of 50 steps and more, however few images the training sees."""
+    monkeypatch.setattr(lr_test_plan, "MAX_SHARE", 100.0)

@@ -244,7 +244,7 @@ def test_an_lr_test_shows_its_plot_and_suggestions() -> None:
     for method, lr in test.suggestions().items():
         assert method in html
         assert f"{lr:.3g}" in html
-    assert "minimum/2 (the recipe&#x27;s)" in html
+    assert "minimum/2 (--lr find)" in html
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

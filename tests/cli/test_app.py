@@ -201,7 +201,7 @@ def test_find_lr_suggests_and_draws(tmp_path: Path) -> None:
         "find-lr", "--recipe", "digits", "--set", "model.width=8", "--plot", str(picture)
     )
     assert result.returncode == 0, result.stderr
-    assert "LR test: up to 50 steps of 64 images" in result.stdout
+    assert "LR test: up to 50 steps of 57 images" in result.stdout
     for method in ("valley", "steepest", "minimum/10"):
         assert re.search(rf"^  {method} +[\d.e-]+$", result.stdout, re.MULTILINE)
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -8,6 +8,7 @@ import pytest
 
 import resight
 from resight.errors import ResightError
+from resight.recipe.catalog import find_recipe
 from resight.recipe.overrides import changed, parse_setting
 from resight.recipe.recipe import Recipe
 
@@ -86,3 +87,12 @@ def test_a_fixed_lr_min_goes_along_with_lr() -> None:
 def test_a_word_that_is_no_setting_gets_the_nearest() -> None:
     with pytest.raises(ResightError, match="unknown setting 'epoch'; did you mean 'epochs'"):
         changed(Recipe(), {"epoch": 3})
+
+
+@pytest.mark.parametrize(("size", "small"), [(64, 48), (48, 36), (24, 18)])
+def test_the_smaller_images_scale_with_the_image_size(size: int, small: int) -> None:
+    changes = {"data.image_size": size, "augment.crop_pad_px": 1}
+    assert changed(find_recipe("fast"), changes).schedule.small_px == small
+    kept = changed(find_recipe("fast"), {**changes, "schedule.small_px": 20})
+    assert kept.schedule.small_px == 20
+    assert changed(find_recipe("custom-resnet"), changes).schedule.small_px == 0

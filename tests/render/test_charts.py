@@ -133,7 +133,7 @@ def test_the_lr_test_marks_a_suggestion_on_the_curve_and_the_lr_that_was_used() 
     lr, height = valley.get_xydata()[place]
     assert lr == 0.004
     assert height == pytest.approx(2.3 - 1.5 / (1 + 2.5), abs=0.01)
-    assert valley.get_label() == "valley: 0.004 (the recipe's)"
+    assert valley.get_label() == "valley: 0.004 (--lr find)"
     assert used.get_xdata()[0] == 0.05
     assert len(charts.lr_test(lr_values(used=0.004)).axes[0].lines) == 3  # it is a suggestion
 

@@ -4,57 +4,227 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import make_data
 from jobs import job_of, recipe_of, runtime
 from resight.data.types import ImageData
-from resight.engine.job import build_job
+from resight.engine.job import Job, build_job
 from resight.errors import ResightError
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
-from resight.recipe.settings import Evaluate
-from resight.training import costs
+from resight.recipe.schedule import small_at
+from resight.recipe.settings import Constant, Data, Evaluate, Model, Train
+from resight.training import costs, lr_test_plan
 from trainings import fit, tiny
+
+COST = costs.Cost(update=0.5, image=0.1, small_image=0.04, test_image=0.01)
+ROUND = costs.Cost(update=0.0, image=0.1, small_image=0.1, test_image=0.01)
 
 
 def shaped(shape: str) -> Recipe:
     return Recipe().with_changes({"schedule.shape": shape})
 
 
+def fastnet_of(**changes: Any) -> Recipe:
+    schedule = Constant(shape="constant", epochs=3, lr_max=1.0, **changes.pop("schedule", {}))
+    return recipe_of(
+        model=Model(net="fastnet", width=2), data=Data(image_size=16), schedule=schedule, **changes
+    )
+
+
+def test_a_training_costs_its_steps_its_images_and_its_evaluations() -> None:
+    job = job_of(recipe_of())  # 3 epochs of 32 + 32 + 6 images, 30 test images
+    assert COST.steps(job) == pytest.approx(9 * 0.5 + 210 * 0.1)
+    assert COST.steps(job, 2, 5) == pytest.approx(3 * 0.5 + (6 + 64) * 0.1)
+    assert COST.steps(job, 9) == 0
+    assert COST.evaluations(job) == pytest.approx(3 * 30 * 0.01)
+    assert COST.evaluations(job, 2) == pytest.approx(30 * 0.01)
+    assert COST.lr_test(job) == 0
+    assert COST.training(job) == pytest.approx(4.5 + 21 + 0.9)
+
+
 def test_an_evaluation_at_the_end_costs_once() -> None:
-    each = job_of(recipe_of())
     end = job_of(recipe_of(evaluate=Evaluate(when="end")))
-    cost = costs.Cost(train_image=0.1, test_image=0.01)
-    assert (cost.epoch(each), cost.once(each)) == pytest.approx((7.3, 0.0))
-    assert (cost.epoch(end), cost.once(end)) == pytest.approx((7.0, 0.3))
+    assert COST.evaluations(end) == COST.evaluations(end, 2) == pytest.approx(0.3)
 
 
-def test_minutes_fit_whole_epochs_after_the_lr_test(data: ImageData) -> None:
+def test_the_last_batch_that_is_dropped_costs_nothing() -> None:
+    job = job_of(recipe_of(train=Train(batch_size=32, last_batch="drop")))
+    assert COST.steps(job) == pytest.approx(6 * 0.5 + 192 * 0.1)
+
+
+@given(
+    small_epochs=st.floats(0.1, 3),
+    first=st.integers(0, 9),
+    more=st.integers(0, 9),
+)
+def test_steps_on_smaller_images_cost_what_they_cost(
+    small_epochs: float, first: int, more: int
+) -> None:
+    data = _SIXTEEN
+    recipe = fastnet_of(schedule={"small_epochs": small_epochs, "small_px": 9})
+    job = build_job(recipe, data, runtime())
+    stop = min(first + more, 9)
+    expected = sum(
+        0.5 + (6 if step % 3 == 2 else 32) * (0.04 if small_at(recipe.schedule, step, 3) else 0.1)
+        for step in range(first, stop)
+    )
+    assert COST.steps(job, first, max(stop, first)) == pytest.approx(expected)
+
+
+_SIXTEEN = make_data(70, size=16)
+
+
+class Clock:
+    """Stands still except while the work that is timed says how long it takes."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def timed(
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    step: Callable[[int, bool], float],
+    test: float = 0.002,
+) -> tuple[costs.Cost, Clock]:
+    """The measured cost where a step takes `step(images, small)` seconds, and the clock."""
+    clock = Clock()
+
+    def train_on(index: torch.Tensor, plan: object) -> None:
+        clock.now += step(len(index), job.state.step < job.total_steps)
+
+    def forward(start: int, stop: int) -> None:
+        clock.now += test * (stop - start)
+
+    monkeypatch.setattr(job.executor, "train_on", train_on)
+    monkeypatch.setattr(costs, "eager", lambda *_: forward)
+    return costs.measure(job, clock), clock
+
+
+@pytest.mark.parametrize("update", [0.0, 0.03])
+def test_a_steps_fixed_part_is_told_from_its_images(
+    update: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(recipe_of(train=Train(batch_size=64)))
+    cost, _ = timed(job, monkeypatch, lambda images, small: update + 0.001 * images)
+    assert dataclasses.astuple(cost) == pytest.approx((update, 0.001, 0.001, 0.002))
+
+
+def test_smaller_images_are_timed_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = fastnet_of(schedule={"small_epochs": 1.5, "small_px": 9})
+    job = build_job(recipe, make_data(size=16), runtime())
+    cost, _ = timed(
+        job, monkeypatch, lambda images, small: 0.02 + (0.0003 if small else 0.001) * images
+    )
+    assert dataclasses.astuple(cost) == pytest.approx((0.02, 0.001, 0.0003, 0.002))
+
+
+def test_what_else_the_machine_does_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(recipe_of(train=Train(batch_size=64)))
+    calls = iter(range(10_000))
+
+    def step(images: int, small: bool) -> float:
+        return 0.001 * images * (5 if next(calls) % 5 == 4 else 1)
+
+    cost, _ = timed(job, monkeypatch, step)
+    assert cost.image == pytest.approx(0.001)
+
+
+def test_the_fastest_half_counts() -> None:
+    assert costs.fastest_half([5.0, 1.0, 3.0, 9.0]) == 2.0
+    assert costs.fastest_half([5.0, 1.0, 3.0]) == 2.0
+    assert costs.fastest_half([7.0]) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("image", "epochs", "most"),
+    [
+        (0.001, 3, 0.9),  # next to no training: three rounds, and no more
+        (0.001, 300, 0.9),  # 2 % of 21 s
+        (0.01, 3000, 4.5),  # a long one: 3 s, and the round that was begun
+        (0.5, 3000, 250.0),  # steps so slow that three rounds take longer
+    ],
+)
+def test_timing_takes_a_small_part_of_the_training(
+    image: float, epochs: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Constant(shape="constant", epochs=epochs, lr_max=1.0)
+    job = job_of(recipe_of(train=Train(batch_size=64), schedule=schedule))
+    _, clock = timed(job, monkeypatch, lambda images, small: image * images, test=image / 4)
+    assert clock.now - 100 <= most
+
+
+def test_few_images_are_timed_where_steps_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    job = build_job(recipe_of(train=Train(batch_size=512)), make_data(600), runtime())
+
+    def step(images: int, small: bool) -> float:
+        seen.append(images)
+        return 0.005 * images  # 2.6 s for a batch
+
+    cost, _ = timed(job, monkeypatch, step)
+    assert cost.image == pytest.approx(0.005)
+    assert set(seen) == {32, 50, 25}  # 0.25 s a step, and half of it
+
+
+def test_minutes_fit_whole_epochs_after_the_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
     job = build_job(recipe, make_data(320, n_test=100), runtime())
-    cost = costs.Cost(train_image=0.1, test_image=0.01)
-    # an epoch: 320 × 0.1 + 100 × 0.01 = 33 s; the LR test: 50 steps of 32 images = 160 s
-    assert cost.epoch(job) == pytest.approx(33)
-    assert cost.lr_test(job) == pytest.approx(160)
-    assert costs.epochs_that_fit(job, cost, 10) == 13
-    assert costs.epochs_that_fit(job, cost, 1000) == 24
-    with pytest.raises(ResightError, match=r"minutes = 3 is too short: .* --minutes 4"):
-        costs.epochs_that_fit(job, cost, 3)
+    # an epoch: 320 × 0.1 + 100 × 0.01 = 33 s; the LR test: a tenth of the images, 15 in each of
+    # 50 steps would be too few for one, so 48 steps of 16
+    assert ROUND.lr_test(job) == pytest.approx(48 * 16 * 0.1)
+    assert ROUND.training(job) == pytest.approx(24 * 33 + 76.8)
+    # 16 epochs: 528 s and an LR test of 32 steps, 51.2 s; 17 take 561 s and 54.4 s
+    assert costs.epochs_that_fit(job, ROUND, 10) == 16
+    assert costs.epochs_that_fit(job, ROUND, 579.3 / 60) == 16
+    assert costs.epochs_that_fit(job, ROUND, 579.1 / 60) == 15
+    assert costs.epochs_that_fit(job, ROUND, 1000) == 24
+    assert costs.epochs_that_fit(job, ROUND, 34 / 60) == 1  # too short for an LR test
+    with pytest.raises(ResightError, match=r"minutes = 0.5 is too short: .* --minutes 1"):
+        costs.epochs_that_fit(job, ROUND, 0.5)
 
 
 def test_a_long_training_is_offered_some_minutes() -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
     job = build_job(recipe, make_data(320, n_test=100), runtime())
-    lines = costs.announcement(job, costs.Cost(train_image=0.1, test_image=0.01), None)
-    assert lines[-2].startswith("LR test: up to 50 steps of 32 images, about 2 min 40 s; ")
-    assert lines[-1].startswith("24 epochs of 10 steps, about 16 min in total on this CPU")
-    assert lines[-1].endswith("(10 images/s); --minutes 5 is enough for 4 epochs")
-    short = costs.announcement(job, costs.Cost(train_image=0.01, test_image=0.001), None)
+    lines = costs.announcement(job, ROUND, None)
+    assert lines[-2] == "LR test: up to 48 steps of 16 images, about 1 min 10 s"
+    assert lines[-1].startswith("24 epochs of 10 steps, about 14 min in total on this CPU")
+    assert lines[-1].endswith("(10 images/s); --minutes 5 is enough for 9 epochs")
+    short = costs.announcement(job, costs.Cost(0.0, 0.01, 0.01, 0.001), None)
     assert "--minutes" not in short[-1]
+
+
+def test_an_lr_test_that_may_be_repeated_says_so() -> None:
+    recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
+    job = build_job(recipe.with_epochs(90), make_data(320), runtime())
+    plan = lr_test_plan.plan_lr_test(job)
+    assert plan is not None
+    assert costs.price(job, ROUND, plan) == "up to 50 steps of 32 images, about 2 min 40 s"
+    job = build_job(recipe.with_epochs(150), make_data(320), runtime())
+    said = costs.price(job, ROUND, plan)
+    assert said.endswith("; if inconclusive, again with 100")
+
+
+def test_dropped_images_are_said() -> None:
+    dropping = recipe_of(train=Train(batch_size=32, last_batch="drop"))
+    lines = costs.announcement(job_of(dropping), ROUND, None)
+    assert any(line.startswith("6 of 70 training images") for line in lines)
+    assert not any(
+        "left out" in line for line in costs.announcement(job_of(recipe_of()), ROUND, None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,16 +242,14 @@ def test_a_long_training_is_offered_some_minutes() -> None:
 )
 def test_the_schedule_is_announced_with_its_durations(recipe: Recipe, line: str) -> None:
     job = job_of(recipe_of())
-    announced = costs.announcement(
-        dataclasses.replace(job, recipe=recipe), costs.Cost(0.1, 0.1), None
-    )
+    announced = costs.announcement(dataclasses.replace(job, recipe=recipe), ROUND, None)
     assert f"schedule: {line}" in announced
 
 
 def test_minutes_shorten_the_recipe_that_is_kept(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.5, 0.0))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 0.5, 0.5, 0.0))
     run = fit(tiny("digits").with_epochs(24), data, out, minutes=1.2)  # 35 s an epoch: two fit
     assert run.recipe.schedule.epochs == 2
     assert run.recipe.schedule.peak_epoch == pytest.approx(0.5)

@@ -24,7 +24,10 @@ from resight.recipe.settings import Adam, Augment, Constant, Data, Model, Optimi
 from resight.runs.lr_test import LrTest, memory, smooth
 from resight.training import find_lr
 from resight.training.find_lr import run_range_test
+from resight.training.lr_test_plan import LrTestPlan
 from states import changes_between, pointers, tensors
+
+PLAN = LrTestPlan(50, 32)
 
 
 def small(**changes: Any) -> Recipe:
@@ -74,7 +77,7 @@ def test_running_it_leaves_no_trace(recipe: Recipe, steps: int) -> None:
         value.data_ptr() for _, value in tensors(state.state_dict()) if torch.is_tensor(value)
     ]
     generators = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    run_range_test(job)
+    run_range_test(job, PLAN)
 
     assert changes_between(before, state.state_dict()) == []
     assert pointers(state.state_dict()) == places
@@ -93,7 +96,7 @@ def test_running_it_leaves_no_trace(recipe: Recipe, steps: int) -> None:
 
 def test_it_gives_the_same_twice_and_follows_the_rates_of_its_range() -> None:
     job = make_job()
-    first, second = run_range_test(job), run_range_test(job)
+    first, second = run_range_test(job, PLAN), run_range_test(job, PLAN)
 
     np.testing.assert_array_equal(first.losses, second.losses)
     assert (first.stop, first.chance) == (second.stop, math.log(3))
@@ -114,7 +117,7 @@ def test_an_interrupt_in_the_middle_restores_too(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(job.executor, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_range_test(job)
+        run_range_test(job, PLAN)
     assert changes_between(before, job.state.state_dict()) == []
 
 
@@ -124,7 +127,7 @@ def test_images_learnt_by_heart_get_a_rate_at_which_they_are_learnt_again(
 ) -> None:
     plain = Augment(crop_pad_px=0, flip="none", cutout_px=0)
     job = make_job(small(optimizer=optimizer, augment=plain))
-    test = run_range_test(job)
+    test = run_range_test(job, PLAN)
 
     assert test.lrs[test.smoothed.argmin()] > 5  # half of that ends at 18 with adam, nan with sgd
     losses = train(job, 48, lr=test.suggest("minimum/2"))
@@ -139,7 +142,7 @@ def replay(job: Job, losses: list[float]) -> LrTest:
         return torch.tensor(next(values), dtype=torch.float64), torch.tensor(0)
 
     job.executor = SimpleNamespace(begin=lambda *_: None, step=step)  # type: ignore[assignment]
-    return run_range_test(job)
+    return run_range_test(job, PLAN)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -190,7 +193,7 @@ def test_a_loss_that_returns_to_where_it_began_has_not_diverged() -> None:
 
 def test_the_progress_counts_the_steps() -> None:
     seen: list[tuple[int, int]] = []
-    test = run_range_test(make_job(), progress=lambda done, of: seen.append((done, of)))
+    test = run_range_test(make_job(), PLAN, progress=lambda done, of: seen.append((done, of)))
 
     assert seen == [(done, 50) for done in range(1, len(test.losses) + 1)]
 
@@ -213,7 +216,7 @@ def test_the_losses_are_those_of_torch_lr_finder(mine: Optimizer, theirs: Any) -
         for plan in [job.plan(epoch)]
         for index in batches(job, plan)
     ]
-    test = run_range_test(job)
+    test = run_range_test(job, PLAN)
     finder = torch_lr_finder.LRFinder(net, theirs(net.parameters()), torch.nn.CrossEntropyLoss())
     loader = DataLoader(drawn, batch_size=None)  # type: ignore[arg-type]
     finder.range_test(
@@ -230,21 +233,41 @@ def test_the_losses_are_those_of_torch_lr_finder(mine: Optimizer, theirs: Any) -
 
 
 @pytest.mark.parametrize(
-    ("readable_from", "expected"), [(50, [50]), (100, [50, 100]), (999, [50, 100, 200])]
+    ("readable_from", "epochs", "expected"),
+    [
+        (50, 1000, [50]),
+        (100, 1000, [50, 200]),
+        (999, 1000, [50, 200]),
+        (999, 130, [50, 54]),  # 256 images an epoch: a tenth of them are 104 batches
+        (999, 62, [50]),
+    ],
 )
 def test_a_curve_that_says_nothing_is_drawn_again_with_more_steps(
-    readable_from: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+    readable_from: int, epochs: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
-    def draw(job: object, steps: int, progress: object) -> LrTest:
-        asked.append(steps)
-        lrs = np.geomspace(1e-5, 10, steps)
+    def draw(job: object, plan: LrTestPlan, progress: object) -> LrTest:
+        asked.append(plan.steps)
+        lrs = np.geomspace(1e-5, 10, plan.steps)
         fall = np.clip((np.log10(lrs) + 4) / 3, 0, 1)
-        losses = 2.2 - (1.0 if steps >= readable_from else 0.01) * fall
+        losses = 2.2 - (1.0 if plan.steps >= readable_from else 0.01) * fall
         return LrTest(lrs, losses, "reached LR 10", chance=2.3)
 
     monkeypatch.setattr(find_lr, "_raise_lr", draw)
-    small: Any = SimpleNamespace(lr_test_steps=50)
-    assert len(find_lr.run_range_test(small).lrs) == expected[-1]
+    job = make_job(small().with_changes({"schedule.epochs": epochs}))
+    assert len(find_lr.run_range_test(job, PLAN).lrs) == expected[-1]
     assert asked == expected
+
+
+def test_smaller_batches_are_tested_at_lower_rates_and_leave_no_trace_either() -> None:
+    """A job with batches of 8 and the LRs of a batch of 32: half of them, for Adam."""
+    job, eighths = make_job(), make_job(small().with_changes({"train.batch_size": 8}))
+    before = copy.deepcopy(job.state.state_dict())
+    test = run_range_test(job, LrTestPlan(50, 8, 2.0))
+    losses = [float(loss) for loss in eighths.steps_at((np.geomspace(1e-5, 10, 50) / 2).tolist())]
+    assert changes_between(before, job.state.state_dict()) == []
+    assert test.losses.tolist() == losses[: len(test.losses)]
+    np.testing.assert_allclose(test.lrs, np.geomspace(1e-5, 10, 50)[: len(test.lrs)])
+    assert (test.batch, test.lr_scale) == (8, 2.0)
+    assert LrTest.from_dict(test.to_dict()).to_dict() == test.to_dict()

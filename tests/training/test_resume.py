@@ -18,8 +18,7 @@ from resight.progress import Quiet
 from resight.recipe.catalog import RECIPES
 from resight.runs.checkpoints import Checkpointer
 from resight.runs.run import load_run
-from resight.training import epochs
-from resight.training import train as training
+from resight.training import epochs, resolve
 from trainings import (
     StopAt,
     StopInLrTest,
@@ -143,6 +142,7 @@ def test_a_stop_during_the_last_evaluation_is_kept(
     assert_same_run(whole, tmp_path / "cut")
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_a_stop_during_the_lr_test_finds_the_same_lr_again(tmp_path: Path) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": "find"})
     data = make_data(n=256, n_test=30)
@@ -156,6 +156,7 @@ def test_a_stop_during_the_lr_test_finds_the_same_lr_again(tmp_path: Path) -> No
     assert_same_run(whole.path, tmp_path / "cut")
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_a_found_lr_is_not_found_again_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +165,7 @@ def test_a_found_lr_is_not_found_again_on_resume(
     with pytest.raises(resight.Interrupted):
         fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
     found = load_run(tmp_path / "cut").resolved["found"]
-    monkeypatch.setattr(training, "run_range_test", None)
+    monkeypatch.setattr(resolve, "run_range_test", None)
     assert resume(tmp_path / "cut", data).resolved["found"] == found
 
 
@@ -207,6 +208,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_a_run_stopped_in_the_lr_test_goes_on_with_its_own_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +216,7 @@ def test_a_run_stopped_in_the_lr_test_goes_on_with_its_own_images(
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     with pytest.raises(resight.Interrupted):
         resight.train(recipe, images, out=tmp_path / "cut", reporter=StopInLrTest())
-    monkeypatch.setattr(training, "_find", lambda *_: {"lr_max": 0.01})  # noise teaches no LR
+    monkeypatch.setattr(resolve, "_find", lambda *_: {"lr_max": 0.01})  # noise teaches no LR
     run = resight.train(resume=tmp_path / "cut", reporter=Quiet(), report=False)
     assert run.resolved["data"]["classes"] == ["cat", "dog", "eel"]
     assert run.predictions.classes == ("cat", "dog", "eel")

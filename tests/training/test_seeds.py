@@ -28,15 +28,16 @@ from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.run import load_run
 from resight.runs.seeds import SeedsResult
-from resight.training import costs, seeds, session
+from resight.training import costs, resolve, seeds, session
 from resight.training import train as training
+from resight.training.lr_test_plan import LrTestPlan
 from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, tiny
 
 
 @pytest.fixture(autouse=True)
 def _nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """For steps that are timed or for the disk."""
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(1e-3, 1e-3))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 1e-3, 1e-3, 1e-3))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -124,6 +125,7 @@ def test_the_images_are_decoded_once(
     assert [run.resolved["data"]["val"] for run in result.runs] == [len(held)] * 2
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_the_lr_is_found_for_each_seed(data: ImageData, out: Path) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     result = fit_seeds(recipe, make_data(256), out)
@@ -137,7 +139,9 @@ def test_minutes_give_every_seed_the_same_epochs(
 ) -> None:
     listener = Listener()
     costs_of_a_step = iter([0.5, 0.1, 0.1, 0.1])  # a second look at the clock says otherwise
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(next(costs_of_a_step), 0.0))
+    monkeypatch.setattr(
+        costs, "measure", lambda job: costs.Cost(0.0, (image := next(costs_of_a_step)), image, 0.0)
+    )
     recipe = tiny("digits").with_epochs(24)
     result = fit_seeds(recipe, data, out, minutes=1.2, reporter=listener)  # 35 s an epoch
     assert [run.recipe.schedule.epochs for run in result.runs] == [2, 2]
@@ -254,22 +258,29 @@ def test_two_processes_do_not_train_the_same_seeds(data: ImageData, out: Path) -
         resume_seeds(out, data)
 
 
-def test_a_seed_without_an_lr_is_named(
+@pytest.mark.usefixtures("any_lr_test")
+def test_a_seed_whose_curve_shows_nothing_gets_the_usual_lr(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = training.run_range_test
+    test = resolve.run_range_test
 
-    def flat(of: job.Job, **options: Any) -> LrTest:
-        curve = test(of, **options)
+    def flat(of: job.Job, plan: LrTestPlan, **options: Any) -> LrTest:
+        curve = test(of, plan, **options)
         rises = 10 + np.arange(len(curve.lrs), dtype=np.float64)
         return replace(curve, losses=rises) if of.recipe.train.seed == 0 else curve
 
-    monkeypatch.setattr(training, "run_range_test", flat)
-    recipe = tiny("digits", **{"schedule.lr_max": "find"})
-    result = fit_seeds(recipe, make_data(256), out)
-    assert list(result.failures) == [0]
-    assert f"{out / 'seed-0'} holds only the LR test's curve" in result.failures[0]
-    assert result.n == 1
+    monkeypatch.setattr(resolve, "run_range_test", flat)
+    listener = Listener()
+    recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": "find"})
+    result = fit_seeds(recipe, make_data(256), out, reporter=listener)
+    assert (result.n, result.failures) == (2, {})
+    usual, found = (run.resolved["found"] for run in result.runs)
+    assert usual == {"lr_max": 0.003, "lr_min": pytest.approx(0.003 / 25)}
+    assert found["lr_max"] != 0.003
+    assert [line for line in listener.lines if line.startswith("no LR found")] == [
+        "no LR found: the LR test's loss never falls below 1.1, the chance level: no LR can be "
+        "suggested; using what is usual for adam: lr_max 0.003 · lr_min 0.00012"
+    ]
 
 
 def test_what_the_user_can_mend_ends_all_and_says_how_to_go_on(

@@ -149,6 +149,7 @@ def test_validation_selects_and_test_does_not(out: Path) -> None:
     assert (out / "best.pt").exists()
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_training_leaves_every_global_generator_alone(data: ImageData, out: Path) -> None:
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
@@ -198,7 +199,7 @@ def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
         return (loss * float("nan") if self.context.state.step == 5 else loss), correct
 
     monkeypatch.setattr(Eager, "step", poisoned)
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(1e-3, 1e-3))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 1e-3, 1e-3, 1e-3))
     with pytest.raises(epochs.NonFiniteLoss) as stopped:
         fit(recipe, data, out)
     lr = lr_at(recipe.schedule, 4, 3)
@@ -351,12 +352,14 @@ def test_everything_fast_at_once(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "cut", run.path)
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_a_fixed_lr_min_above_the_found_lr_is_refused(tmp_path: Path) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": 5.0})
     with pytest.raises(ResightError, match=r"schedule\.lr_min = 5 must be at most"):
         fit(recipe, make_data(256), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("any_lr_test")
 def test_only_what_was_found_is_called_found(tmp_path: Path) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find", "schedule.lr_min": 1e-5})
     run = fit(recipe, make_data(256), tmp_path / "run")

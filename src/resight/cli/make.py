@@ -177,7 +177,14 @@ def find_lr(
     for method, value in suggestions.items():
         mark = "   used by --lr find" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
-    words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    if test.recipe_lr is None:
+        words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    else:
+        words = []
+        print(
+            f"the recipe sets LR max {test.recipe_lr:.3g} itself: keep it, since a recipe's own LR "
+            "was chosen by whole trainings; the curve is for recipes that set none"
+        )
     options = ("--recipe", "--data", "--batch-size", "--seed", "--val")
     for option, given in zip(options, (recipe, data, batch_size, seed, val), strict=True):
         words += [] if given is None else [option, str(given)]

@@ -40,9 +40,7 @@ from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 
 CUDA_LOG_STEPS = 32
-LR_TEST_STEPS = 200
 WHITENING_PIXELS = 5000 * 32**2  # as many as in airbench
-MIN_LR_TEST_STEPS = 50  # if an epoch has fewer: 50 cheap steps make a curve, 5 don't
 
 
 @dataclass
@@ -68,13 +66,6 @@ class Job:
     @property
     def total_steps(self) -> int:
         return self.recipe.schedule.epochs * self.steps_per_epoch
-
-    @property
-    def lr_test_steps(self) -> int:
-        """The most steps of an LR test: on a CPU those of one epoch, but at least 50."""
-        if not self.runtime.on_cpu:
-            return LR_TEST_STEPS
-        return max(MIN_LR_TEST_STEPS, min(LR_TEST_STEPS, self.steps_per_epoch))
 
     @property
     def log_interval(self) -> int:
@@ -104,6 +95,11 @@ class Job:
             self.executor.begin(plan, given_rates(self.state, some, self.total_steps))
             for position in range(len(some)):
                 yield self.executor.step(position)[0]
+
+    def batch_images(self, position: int) -> int:
+        """Images in batch number `position` (from 0) of an epoch."""
+        batch = self.recipe.train.batch_size
+        return min(batch, len(self.train) - position * batch)
 
     def epoch_images(self) -> int:
         """Images that an epoch trains on."""
@@ -167,6 +163,16 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
         runtime = dataclasses.replace(runtime, fused=fuses(total))
         fuse(job.state.model, fused=runtime.fused)
     job = dataclasses.replace(job, recipe=recipe, runtime=runtime)
+    return dataclasses.replace(job, executor=_executor(job.context))
+
+
+def with_batch(job: Job, batch: int) -> Job:
+    """`job` with steps of `batch` images on the same state, for a test and not for a training."""
+    norm_batch = min(job.recipe.train.norm_batch, batch)
+    changes = {"train.batch_size": batch, "train.norm_batch": norm_batch}
+    recipe = job.recipe.with_changes(changes)
+    steps = steps_per_epoch(len(job.train), batch, recipe.train.last_batch)
+    job = dataclasses.replace(job, recipe=recipe, steps_per_epoch=steps)
     return dataclasses.replace(job, executor=_executor(job.context))
 
 

@@ -96,8 +96,11 @@ class Augment(Settings):
 class _Optimizer(Settings):
     """can_cycle_momentum: whether it has one momentum (or beta1) for `cycle_momentum`. own_meaning:
     settings that mean something else in other optimizers, so that a change of optimizer drops
-    them."""
+    them. usual_lr: `lr_max` where none can be found, for a few hundred images a step.
+    lr_batch_power: the LR of a batch k times as large is k to this power times as large."""
 
+    usual_lr: ClassVar[float]
+    lr_batch_power: ClassVar[float] = 0.5
     can_cycle_momentum: ClassVar[bool] = True
     own_meaning: ClassVar[frozenset[str]] = frozenset()
 
@@ -109,6 +112,9 @@ class _Optimizer(Settings):
 
 class Sgd(_Optimizer):
     """The norms' biases learn at `bias_lr_scale` times the LR, with decay divided by it."""
+
+    usual_lr: ClassVar[float] = 0.1
+    lr_batch_power: ClassVar[float] = 1.0
 
     name: Literal["sgd"] = "sgd"
     momentum: Share = 0.9
@@ -125,6 +131,8 @@ class Sgd(_Optimizer):
 class Adam(_Optimizer):
     """`adam` adds the decay to the gradient, `adamw` subtracts it from the weights."""
 
+    usual_lr: ClassVar[float] = 0.003
+
     name: Literal["adam", "adamw"] = "adam"
     beta1: Share = 0.9
     beta2: Share = 0.999
@@ -139,6 +147,7 @@ class Muon(_Optimizer):
     scale. A convolution's norm is set to √(its outputs) before each step instead.
     """
 
+    usual_lr: ClassVar[float] = 0.17
     can_cycle_momentum: ClassVar[bool] = False  # it has two momenta
     # its LR is not comparable to SGD's and Adam's
     own_meaning: ClassVar[frozenset[str]] = frozenset({"weight_decay", "momentum", "bias_lr_scale"})

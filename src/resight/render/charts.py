@@ -99,11 +99,12 @@ def lr_test(test: Mapping[str, Any]) -> Figure:
             markersize=7,
             linestyle=dash,
             linewidth=1.2,
-            label=f"{method}: {lr:.3g}" + (" (the recipe's)" if method == test["method"] else ""),
+            label=f"{method}: {lr:.3g}" + (" (--lr find)" if method == test["method"] else ""),
         )
-    used = test.get("used")
-    if used is not None and not any(math.isclose(used, lr) for lr in suggestions.values()):
-        axes.axvline(used, color=GREY, linewidth=3, alpha=0.5, label=f"used: {used:.3g}")
+    for name, key in (("used", "used"), ("set in the recipe", "recipe_lr")):
+        own = test.get(key)
+        if own is not None and not any(math.isclose(own, lr) for lr in suggestions.values()):
+            axes.axvline(own, color=GREY, linewidth=3, alpha=0.5, label=f"{name}: {own:.3g}")
     axes.set(xscale="log", ylim=(bottom, top))
     axes.set(xlabel="learning rate (log scale)", ylabel="training loss")
     axes.minorticks_off()

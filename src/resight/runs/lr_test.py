@@ -37,13 +37,21 @@ MAX_NOISE = 0.5  # as a share of the fall
 @dataclass(frozen=True)
 class LrTest:
     """lrs, losses: float64 (n,), one value per step; stop: why it ended, in words; chance: the loss
-    at chance level, ln K; method: how the recipe under test reads the curve."""
+    at chance level, ln K; method: how the recipe under test reads the curve.
+
+    batch: images per step, 0 if not recorded. With fewer than the recipe's batch the steps' own LRs
+    were lower by `lr_scale`; `lrs` are those for the recipe's batch. recipe_lr: the `lr_max` that
+    the recipe sets itself; None if it leaves it to this test.
+    """
 
     lrs: npt.NDArray[np.float64]
     losses: npt.NDArray[np.float64]
     stop: str
     chance: float = math.inf
     method: Method = "valley"
+    batch: int = 0
+    lr_scale: float = 1.0
+    recipe_lr: float | None = None
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
@@ -91,13 +99,25 @@ class LrTest:
             "stop": self.stop,
             "chance": self.chance if math.isfinite(self.chance) else None,
             "method": self.method,
+            "batch": self.batch,
+            "lr_scale": self.lr_scale,
+            "recipe_lr": self.recipe_lr,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LrTest:
         chance = math.inf if values["chance"] is None else values["chance"]
         lrs, losses = np.array(values["lrs"]), np.array(values["losses"])
-        return cls(lrs, losses, values["stop"], chance, values["method"])
+        return cls(
+            lrs,
+            losses,
+            values["stop"],
+            chance,
+            values["method"],
+            batch=values.get("batch", 0),  # an older version did not record these three
+            lr_scale=values.get("lr_scale", 1.0),
+            recipe_lr=values.get("recipe_lr"),
+        )
 
     def plot(self) -> Figure:
         """A matplotlib figure of the curve and its suggestions; needs no display."""
@@ -120,13 +140,13 @@ class LrTest:
             suggestions = self.suggestions()
         except ResightError:
             return ""  # the plot's title says why
-        return html.table(
-            ("method", "LR"),
-            [
-                (f"{method} (the recipe's)" if method == self.method else method, f"{lr:.3g}")
-                for method, lr in suggestions.items()
-            ],
-        )
+        rows = [
+            (f"{method} (--lr find)" if method == self.method else method, f"{lr:.3g}")
+            for method, lr in suggestions.items()
+        ]
+        if self.recipe_lr is not None:
+            rows.append(("set in the recipe", f"{self.recipe_lr:.3g}"))
+        return html.table(("method", "LR"), rows)
 
     def _start(self) -> int:
         """Where reading begins: after the average has settled and the loss has fallen to chance.

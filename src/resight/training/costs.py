@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from resight.engine.forward import eager
-from resight.engine.job import LR_TEST_STEPS, Job, with_recipe
+from resight.engine.job import Job, with_recipe
+from resight.engine.rates import given_rates
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import KINDS
+from resight.training.lr_test_plan import LrTestPlan, longer, plan_lr_test
 
-MAX_IMAGES_CPU = 128  # keeps steps cheap: on a CPU the rate hardly depends on the batch size
-TIMED_SECONDS = 0.5
-MIN_TIMED_STEPS, MAX_TIMED_STEPS = 3, 20
+Clock = Callable[[], float]
+
+FIRST_IMAGES_CPU = 32  # of the first step that is timed, which decides how large the others are
+MAX_IMAGES_CPU = 256  # keeps steps cheap: the rate hardly depends on the batch size
+STEP_SECONDS_CPU = 0.25  # of a timed step, about
+BURST_STEPS = 8  # timed together, because waiting for the device takes time too
+MIN_ROUNDS, MAX_ROUNDS = 3, 20
+MAX_SECONDS = 3.0  # spent on timing, if three rounds take no longer
+MAX_SHARE = 0.02  # of the training, likewise
+
 MIN_OFFER_SECONDS = 600.0  # `--minutes` is offered for trainings that take longer
 OFFERED_MINUTES = (5, 10, 20, 30, 60, 120, 240)
 OFFERED_PART = 7  # the offer is at least a seventh of the whole training
@@ -37,93 +46,229 @@ assert all(set(kind.durations) <= DURATIONS.keys() for kind in KINDS["schedule"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds per image, of a training step and of an evaluation.
+    """Seconds: `update`, of a step whatever its images; and those per image of a step (`image`), of
+    a step on smaller images (`small_image`) and of an evaluation (`test_image`)."""
 
-    With a schedule that starts on smaller images, a step's seconds are the mean over the schedule.
-    """
-
-    train_image: float
+    update: float
+    image: float
+    small_image: float
     test_image: float
 
-    def epoch(self, job: Job) -> float:
-        """Seconds per epoch, including its evaluation if there is one."""
-        seconds = self.train_image * job.epoch_images()
-        return seconds + (0.0 if _measured_at_end(job) else self.evaluation(job))
+    def steps(self, job: Job, first: int = 0, stop: int | None = None) -> float:
+        """Seconds of the training's steps from `first` up to `stop` (by default all of them)."""
+        stop = job.total_steps if stop is None else stop
+        full = min(max(_small_steps(job), first), stop)  # the first step on images of full size
+        small_images = _images_before(job, full) - _images_before(job, first)
+        images = _images_before(job, stop) - _images_before(job, full)
+        return self.update * (stop - first) + self.small_image * small_images + self.image * images
 
-    def evaluation(self, job: Job) -> float:
-        return self.test_image * len(job.monitor)
-
-    def once(self, job: Job) -> float:
-        """Seconds outside the epochs: the LR test, and an evaluation that is done only at the
-        end."""
-        return self.lr_test(job) + (self.evaluation(job) if _measured_at_end(job) else 0.0)
+    def evaluations(self, job: Job, first: int = 0) -> float:
+        """Seconds of the evaluations after the epochs from number `first` (from 0) on."""
+        each = job.recipe.evaluate.when == "each-epoch"
+        count = job.recipe.schedule.epochs - first if each else 1
+        return self.test_image * len(job.monitor) * count
 
     def lr_test(self, job: Job) -> float:
         """Seconds of the LR test if it does not end early; 0 if the recipe needs none."""
         if not job.recipe.schedule.needs_lr_test:
             return 0.0
-        batch = min(job.recipe.train.batch_size, len(job.train))
-        return self.train_image * batch * job.lr_test_steps
+        plan = plan_lr_test(job)
+        return self.test_of_lrs(job, plan) if plan else 0.0
+
+    def test_of_lrs(self, job: Job, plan: LrTestPlan) -> float:
+        small = _small_steps(job) > 0
+        return self.update * plan.steps + plan.images * (self.small_image if small else self.image)
+
+    def training(self, job: Job) -> float:
+        """Seconds of the whole training: LR test, steps, evaluations."""
+        return self.lr_test(job) + self.steps(job) + self.evaluations(job)
 
 
-def measure(job: Job) -> Cost:
-    """Time a few steps and a forward pass; the state is restored afterwards."""
-    images = min(job.recipe.train.batch_size, len(job.train))
-    if job.runtime.on_cpu:
-        images = min(images, MAX_IMAGES_CPU)
-    plan = job.plan(0)
+def measure(job: Job, clock: Clock = time.perf_counter) -> Cost:
+    """Time steps and a forward pass; the state is restored afterwards.
+
+    Each kind of work runs in turn with the others, after a warm-up, until 3 s or 2 % of the
+    training are spent. Of its times the fastest half counts: what else the machine does in between
+    makes some of them too long, none too short.
+    """
     before = job.state.snapshot()
-    shown = min(images, len(job.monitor))
     model = job.state.eval_model
-    evaluated = eager(model, job.monitor, job.runtime, job.recipe.evaluate.tta)
-
-    def forward() -> None:
-        with torch.no_grad():
-            evaluated(0, shown)
-
-    def step(number: int) -> None:
-        job.state.step = number
-        job.executor.train_on(plan.order[:images], plan)
-
     try:
-        small = job.recipe.schedule.small_epochs / job.recipe.schedule.epochs
-        train = _seconds(job, lambda: step(0)) * small if small else 0.0
-        # past the last step images always have their full size
-        train += _seconds(job, lambda: step(job.total_steps)) * (1 - small)
-        model.eval()
-        test = _seconds(job, forward)
+        works = _whole_steps(job) if _quick(job) else _parts_of_steps(job, clock)
+        return _timed(job, works, clock)
     finally:
         model.train()
         job.state.restore(before)
-    return Cost(train / images, test / shown)
 
 
-def lr_test_price(job: Job, cost: Cost | None = None) -> str:
-    """The most that the LR test costs here, in words; it ends early if the loss diverges."""
-    cost = cost or measure(job)
-    batch = min(job.recipe.train.batch_size, len(job.train))
-    steps = job.lr_test_steps
-    seconds = cost.train_image * batch * steps
-    again = "" if steps >= LR_TEST_STEPS else "; if inconclusive, again with twice as many"
-    return f"LR test: up to {steps} steps of {batch} images, about {duration(seconds)}{again}"
+@dataclass(frozen=True)
+class _Work:
+    """What is timed: `images` in each of `times` steps, or in a forward pass."""
+
+    run: Callable[[], None]
+    images: int
+    times: int = 1
+
+
+def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
+    """The cost from the seconds of `works`: "step" and, if there are such, "half" (half as many
+    images), "small" (smaller images); "test"."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    began = clock()
+    for work in works.values():
+        work.run()
+    for done in range(1, MAX_ROUNDS + 1):
+        for name, work in works.items():
+            start = clock()
+            work.run()
+            seconds[name].append((clock() - start) / work.times)
+        cost = _cost({name: fastest_half(times) for name, times in seconds.items()}, works)
+        spent = clock() - began
+        if done >= MIN_ROUNDS and spent >= min(MAX_SECONDS, MAX_SHARE * cost.training(job)):
+            break
+    return cost
+
+
+def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work]) -> Cost:
+    images, step = works["step"].images, seconds["step"]
+    update = 0.0
+    if "half" in works:
+        half = works["half"].images
+        # on the line through both; a step costs no less than its images alone
+        update = min(max((seconds["half"] * images - step * half) / (images - half), 0.0), step)
+    image = (step - update) / images
+    small = image
+    if "small" in works:
+        small = max(seconds["small"] - update, 0.0) / works["small"].images
+    return Cost(update, image, small, seconds["test"] / works["test"].images)
+
+
+def fastest_half(times: list[float]) -> float:
+    """The mean of the fastest half."""
+    kept = sorted(times)[: (len(times) + 1) // 2]
+    return math.fsum(kept) / len(kept)
+
+
+def _parts_of_steps(job: Job, clock: Clock) -> dict[str, _Work]:
+    """Steps on few enough images, so that timing them takes little; a step is a fixed part and a
+    part for each of its images, which two sizes tell apart."""
+    plan = job.plan(0)
+    most = min(job.batch_images(0), MAX_IMAGES_CPU)
+
+    def step(images: int, number: int) -> _Work:
+        def run() -> None:
+            job.state.step = number
+            job.executor.train_on(plan.order[:images], plan)
+
+        return _Work(run, images)
+
+    last = job.total_steps  # past the last step images have their full size
+    first = step(min(FIRST_IMAGES_CPU, most), last)
+    first.run()  # the first step of any size also prepares kernels
+    start = clock()
+    first.run()
+    seconds = max(clock() - start, 1e-6)
+    images = min(most, max(first.images, int(first.images * STEP_SECONDS_CPU / seconds)))
+    works = {"step": step(images, last), "test": _test(job, images)}
+    if images > 1:
+        works["half"] = step(images // 2, last)
+    if _small_steps(job):
+        works["small"] = step(images, 0)
+    return works
+
+
+def _quick(job: Job) -> bool:
+    """Whether whole steps take milliseconds."""
+    return not job.runtime.on_cpu or job.runtime.executor == "captured"
+
+
+def _whole_steps(job: Job) -> dict[str, _Work]:
+    """Whole steps as the training runs them: recordings made here are replayed there."""
+    plan = job.plan(0)
+    times = min(BURST_STEPS, job.steps_per_epoch)
+
+    def steps(number: int) -> _Work:
+        def run() -> None:
+            job.state.step = number
+            rates = given_rates(job.state, [0.0] * times, job.total_steps)
+            job.executor.begin(plan, rates)
+            for position in range(times):
+                job.executor.step(position)
+            _wait(job)
+
+        return _Work(run, job.batch_images(0), times)
+
+    test = _test(job, min(len(job.monitor), job.recipe.train.batch_size))
+
+    def forward() -> None:
+        test.run()
+        _wait(job)
+
+    works = {"step": steps(job.total_steps), "test": _Work(forward, test.images)}
+    if _small_steps(job):
+        works["small"] = steps(0)
+    return works
+
+
+def _wait(job: Job) -> None:
+    if job.runtime.device.type == "cuda":
+        torch.cuda.synchronize(job.runtime.device)
+
+
+def _test(job: Job, images: int) -> _Work:
+    shown = min(images, len(job.monitor))
+    model = job.state.eval_model
+    forward = eager(model, job.monitor, job.runtime, job.recipe.evaluate.tta)
+
+    def run() -> None:
+        model.eval()
+        with torch.no_grad():
+            forward(0, shown)
+
+    return _Work(run, shown)
+
+
+def _small_steps(job: Job) -> int:
+    """The steps on smaller images, at the training's start."""
+    return math.ceil(job.recipe.schedule.small_epochs * job.steps_per_epoch)
+
+
+def _images_before(job: Job, step: int) -> int:
+    """The images of the training's steps before `step`."""
+    epochs, rest = divmod(step, job.steps_per_epoch)
+    return epochs * job.epoch_images() + rest * job.batch_images(0)
 
 
 def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
-    """Whole epochs that fit into `minutes` after the LR test; at most the recipe's.
+    """Whole epochs that fit into `minutes` with the LR test; at most the recipe's.
 
     Raises `ResightError` if not even one fits.
     """
-    budget = minutes * 60 - cost.once(job)
-    fit = int(budget // cost.epoch(job))
-    if fit < 1:
-        least = (cost.once(job) + cost.epoch(job)) / 60
+    fit = _fitting(job, cost, minutes)
+    if not fit:
+        least = cost.training(_with_epochs(job, 1)) / 60
         tests = job.recipe.schedule.needs_lr_test
         raise ResightError(
             f"minutes = {minutes:g} is too short: one epoch{' with the LR test' * tests} takes "
             f"about {duration(least * 60)} here; use --minutes {int(least) + 1} or a smaller "
             f"model.width{', or give an --lr' * tests}"
         )
-    return min(fit, job.recipe.schedule.epochs)
+    return fit
+
+
+def _fitting(job: Job, cost: Cost, minutes: float) -> int:
+    """The most epochs that fit, at most the recipe's; 0 if not even one does."""
+    for epochs in range(job.recipe.schedule.epochs, 0, -1):
+        if cost.training(_with_epochs(job, epochs)) <= minutes * 60:
+            return epochs
+    return 0
+
+
+def _with_epochs(job: Job, epochs: int) -> Job:
+    """`job` with a schedule of `epochs`, to be priced, not trained."""
+    if epochs == job.recipe.schedule.epochs:
+        return job
+    return dataclasses.replace(job, recipe=job.recipe.with_epochs(epochs))
 
 
 def check_minutes(minutes: float | None) -> None:
@@ -131,7 +276,7 @@ def check_minutes(minutes: float | None) -> None:
         raise ResightError(f"minutes = {minutes:g} must be a number above 0")
 
 
-def say(job: Job, minutes: float | None, reporter: Reporter) -> Job:
+def say(job: Job, minutes: float | None, reporter: Reporter) -> tuple[Job, Cost]:
     """Report what will be done and what it costs; with `minutes`, reduce the epochs to what
     fits."""
     for note in job.data.notes:
@@ -143,14 +288,15 @@ def say(job: Job, minutes: float | None, reporter: Reporter) -> Job:
             job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in announcement(job, cost, minutes):
         reporter.say(line)
-    return job
+    return job, cost
 
 
 def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     """What will be done and what it will cost, line by line."""
     recipe, data = job.recipe, job.data
-    rate = 1 / cost.train_image
-    total = cost.once(job) + recipe.schedule.epochs * cost.epoch(job)
+    steps, epochs = job.steps_per_epoch, recipe.schedule.epochs
+    total, trained = cost.training(job), cost.steps(job)
+    rate = epochs * job.epoch_images() / trained
     splits = f"{len(data.train):,} train"
     splits += f" / {len(data.val):,} val" if data.val is not None else ""
     where = "this CPU" if job.runtime.on_cpu else job.runtime.name
@@ -166,22 +312,34 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         lines.append(f"eager execution, no CUDA graphs: {job.runtime.reasons['executor']}")
     if not job.train.resident:
         lines.append("the images need more than half of the free memory: streamed from disk")
-    if recipe.schedule.needs_lr_test:
-        lines.append(lr_test_price(job, cost))
-    epochs = recipe.schedule.epochs
-    steps = job.steps_per_epoch
-    plan = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
-    plan += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
+    if dropped := len(data.train) - job.epoch_images():
+        lines.append(
+            f"{dropped:,} of {len(data.train):,} training images, other ones each time, are left "
+            "out of an epoch: the recipe drops the last, smaller batch (--set "
+            "train.last_batch=keep uses them)"
+        )
+    if recipe.schedule.needs_lr_test and (plan := plan_lr_test(job)):
+        lines.append(f"LR test: {price(job, cost, plan)}")
+    line = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
+    line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
-        plan += _offer(job, cost, total)
-    return [*lines, plan]
+        line += _offer(job, cost, total)
+    return [*lines, line]
+
+
+def price(job: Job, cost: Cost, plan: LrTestPlan) -> str:
+    """The most that an LR test costs, in words; it ends early if the loss diverges."""
+    seconds = duration(cost.test_of_lrs(job, plan))
+    again = longer(plan, job)
+    more = f"; if inconclusive, again with {again.steps}" if again else ""
+    return f"up to {plan.steps} steps of {plan.batch} images, about {seconds}{more}"
 
 
 def _offer(job: Job, cost: Cost, total: float) -> str:
     """`; --minutes M is enough for N epochs`, or nothing where no M is worth offering."""
     for minutes in OFFERED_MINUTES:
-        fit = int((minutes * 60 - cost.once(job)) // cost.epoch(job))
-        if fit >= 1 and minutes * 60 >= total / OFFERED_PART:
+        fit = _fitting(job, cost, minutes)
+        if fit and minutes * 60 >= total / OFFERED_PART:
             epochs = f"{fit} epoch{'s' * (fit > 1)}"
             return f"; --minutes {minutes} is enough for {epochs}" if minutes * 60 < total else ""
     return ""
@@ -197,21 +355,3 @@ def _schedule_line(recipe: Recipe) -> str:
     ]
     shape = f"{schedule.shape} over {schedule.epochs} epoch{'s' * (schedule.epochs > 1)}"
     return f"schedule: {', '.join([shape, *found])}"
-
-
-def _measured_at_end(job: Job) -> bool:
-    return job.recipe.evaluate.when == "end"
-
-
-def _seconds(job: Job, work: Callable[[], object]) -> float:
-    """Seconds per call: the median over about half a second of calls, after one to warm up."""
-    times: list[float] = []
-    while len(times) <= MIN_TIMED_STEPS or (
-        sum(times[1:]) < TIMED_SECONDS and len(times) <= MAX_TIMED_STEPS
-    ):
-        start = time.perf_counter()
-        work()
-        if job.runtime.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])

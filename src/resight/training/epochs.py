@@ -101,12 +101,14 @@ def _report(training: Training, seen: Seen, done: int, *, lr: float) -> None:
             accuracy=seen.accuracy,
             lr=lr,
             images_per_second=images / max(job.state.epoch_seconds, 1e-9),
-            seconds_left=_seconds_left(job, done),
+            seconds_left=training.forecast.seconds_left(),
         )
     )
     first = training.epoch * job.steps_per_epoch
     for finding in training.watch.steps(first, seen.losses, seen.correct, seen.images):
         reporter.finding(finding)
+    if line := training.forecast.correction():
+        reporter.say(line)
 
 
 def _rates(training: Training) -> Rates:
@@ -196,15 +198,6 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
     )
     images = getattr(job.data, split)
     return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)
-
-
-def _seconds_left(job: Job, done: int) -> float:
-    """The rest of the training, if steps and evaluations keep their speed."""
-    state = job.state
-    step = state.epoch_seconds / done
-    measuring = state.history[-1].get("evaluate_seconds", 0.0) if state.history else 0.0
-    epochs = job.recipe.schedule.epochs - len(state.history)
-    return step * (job.total_steps - state.step) + float(measuring) * epochs
 
 
 def _watched(history: list[dict[str, Any]]) -> list[float]:

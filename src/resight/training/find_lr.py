@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from resight.data.types import ImageData
-from resight.engine.job import LR_TEST_STEPS, Job, prepare
+from resight.engine.job import Job, prepare, with_batch
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
-from resight.training.costs import lr_test_price
+from resight.training.costs import measure, price
+from resight.training.lr_test_plan import LrTestPlan, longer, plan_lr_test, smallest_plan
 
 LR_RANGE = (1e-5, 10.0)
 
@@ -45,24 +46,26 @@ def find_lr(
         runtime = Runtime.choose(device, precision, executor=executor)
         decoding = reporter.counting("decoding images")
         job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
-        reporter.say(lr_test_price(job))
-        return run_range_test(job, progress=reporter.counting("LR test"))
+        plan = plan_lr_test(job) or smallest_plan(job)
+        reporter.say(f"LR test: {price(job, measure(job), plan)}")
+        return run_range_test(job, plan, progress=reporter.counting("LR test"))
     finally:
         reporter.close()
 
 
-def run_range_test(job: Job, *, progress: Callable[[int, int], None] | None = None) -> LrTest:
+def run_range_test(
+    job: Job, plan: LrTestPlan, *, progress: Callable[[int, int], None] | None = None
+) -> LrTest:
     """The LR test on `job`, whose state is bit for bit the same afterwards.
 
-    A curve that no LR can be read from is measured again with twice the steps, up to 200: few
-    images make few steps per epoch, too few to show anything of a net that learns slowly.
+    A curve that no LR can be read from is measured again with more steps, if that stays within what
+    an LR test may cost: few images make few steps per epoch, too few to show anything of a net that
+    learns slowly.
     """
-    steps = job.lr_test_steps
-    while True:
-        test = _raise_lr(job, steps, progress)
-        if steps >= LR_TEST_STEPS or _readable(test):
-            return test
-        steps = min(2 * steps, LR_TEST_STEPS)
+    test = _raise_lr(job, plan, progress)
+    if (again := longer(plan, job)) and not _readable(test):
+        test = _raise_lr(job, again, progress)
+    return test
 
 
 def _readable(test: LrTest) -> bool:
@@ -73,15 +76,16 @@ def _readable(test: LrTest) -> bool:
     return True
 
 
-def _raise_lr(job: Job, steps: int, progress: Callable[[int, int], None] | None) -> LrTest:
-    lrs = np.geomspace(*LR_RANGE, steps)
+def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] | None) -> LrTest:
+    tested = job if plan.batch == job.batch_images(0) else with_batch(job, plan.batch)
+    steps, lrs = plan.steps, np.geomspace(*LR_RANGE, plan.steps)
     losses: list[float] = []
     stop = f"reached LR {LR_RANGE[1]:g}"
     before = job.state.snapshot()
     interval = job.log_interval
     pending = []
     try:
-        for done, loss in enumerate(job.steps_at(lrs.tolist()), start=1):
+        for done, loss in enumerate(tested.steps_at((lrs / plan.lr_scale).tolist()), start=1):
             pending.append(loss.clone())  # an executor may overwrite it with the next one
             if done % interval and done < steps:
                 continue
@@ -96,6 +100,15 @@ def _raise_lr(job: Job, steps: int, progress: Callable[[int, int], None] | None)
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
+    lr_max = job.recipe.schedule.lr_max
     kept = np.array(losses[:finite], dtype=np.float64)
-    chance = math.log(len(job.data.classes))
-    return LrTest(lrs[:finite], kept, stop, chance, method_for(job.recipe.schedule))
+    return LrTest(
+        lrs[:finite],
+        kept,
+        stop,
+        chance=math.log(len(job.data.classes)),
+        method=method_for(job.recipe.schedule),
+        batch=plan.batch,
+        lr_scale=plan.lr_scale,
+        recipe_lr=lr_max if isinstance(lr_max, float) else None,
+    )

@@ -24,7 +24,7 @@ from resight.training.interrupt import Interrupted, StopRequested
 from resight.training.request import Request
 from resight.training.resume import load_again, refuse_differences
 from resight.training.session import Session
-from resight.training.train import LrNotFound, train
+from resight.training.train import train
 
 USUAL_SEEDS = 5
 
@@ -169,7 +169,7 @@ def _train_all(begun: _Begun, session: Session) -> SeedsResult:
             start = time.perf_counter()
             try:
                 _train_one(run, begun, seed, session.reporter)
-            except (NonFiniteLoss, LrNotFound) as error:
+            except NonFiniteLoss as error:
                 failures[seed] = str(error)
                 session.say(f"seed {seed} failed: {error}")
             else:

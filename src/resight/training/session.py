@@ -15,8 +15,9 @@ from resight.progress import Reporter, default_reporter
 from resight.recipe.recipe import Recipe
 from resight.runs.run import Run
 from resight.training import costs
+from resight.training.costs import Cost
 from resight.training.interrupt import Interrupted, Progress, StopSignals
-from resight.training.timings import Timings
+from resight.training.timings import Timings, count_recording
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Session:
     """While entered, signals are noted; on exit, what it holds is released and the reporter closed.
 
     Every training begins with `choose`, `load`, `build` and `announce`, each of them timed. `run`
-    is the run that it holds, once there is one.
+    is the run that it holds, once there is one; `cost` the estimate, if one was announced.
     """
 
     def __init__(self, reporter: Reporter | None, started: float | None) -> None:
@@ -35,6 +36,7 @@ class Session:
         self.reporter = reporter or default_reporter()
         self.stop = StopSignals()
         self.run: Run | None = None
+        self.cost: Cost | None = None
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -98,5 +100,6 @@ class Session:
 
     def announce(self, job: Job, minutes: float | None) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""
-        with self.timings("cost"):
-            return costs.say(job, minutes, self.reporter)
+        with count_recording(job, self.timings, "cost"):
+            job, self.cost = costs.say(job, minutes, self.reporter)
+            return job

@@ -65,18 +65,26 @@ class Timings:
 
 
 @contextmanager
+def count_recording(job: Job, timings: Timings, part: str) -> Iterator[None]:
+    """Count the seconds inside as `part`, those spent on recording steps as `capture`."""
+    recorded = job.executor.recording_seconds
+    with timings(part):
+        yield
+    if recording := job.executor.recording_seconds - recorded:
+        timings.add({"capture": recording}, out_of=part)
+
+
+@contextmanager
 def count_epochs(job: Job, timings: Timings) -> Iterator[None]:
     """Count the steps and evaluations of the epochs inside by the seconds in their rows."""
-    state, recorded = job.state, job.executor.recording_seconds
+    state = job.state
     done, carried = len(state.history), state.epoch_seconds  # those of an interrupted epoch
-    with timings("epochs"):
+    with count_recording(job, timings, "epochs"):
         yield
     rows = state.history[done:]
     steps = math.fsum(row["train_seconds"] for row in rows) - carried
     measuring = math.fsum(row.get("evaluate_seconds", 0.0) for row in rows)
     timings.add({"steps": steps, "evaluate": measuring}, out_of="epochs")
-    if recording := job.executor.recording_seconds - recorded:
-        timings.add({"capture": recording}, out_of="epochs")
 
 
 def count_report(run: Run, started: float) -> None:

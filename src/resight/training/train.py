@@ -18,11 +18,10 @@ from resight.diagnosis.image_checks import split_statistics
 from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.engine.runtime import RuntimeOptions
-from resight.errors import ResightError, ResightWarning, described
+from resight.errors import ResightWarning, described
 from resight.look.open_run import OpenRun
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
-from resight.recipe.settings import Schedule
 from resight.records import best_epoch
 from resight.reporting.facts import base_facts
 from resight.reporting.gallery import collect
@@ -34,17 +33,14 @@ from resight.runs.predictions import Predictions
 from resight.runs.run import Run
 from resight.runs.weights import save_model
 from resight.training.epochs import NonFiniteLoss, fit_epochs, measure
-from resight.training.find_lr import run_range_test
+from resight.training.forecast import Forecast
 from resight.training.interrupt import StopRequested
 from resight.training.request import Request
+from resight.training.resolve import resolve
 from resight.training.resume import reopen, run_to_resume
 from resight.training.session import Session
 from resight.training.timings import count_epochs, count_report
 from resight.training.under_way import Training
-
-
-class LrNotFound(ResightError):
-    """The LR test's curve shows no LR for the schedule."""
 
 
 def train(
@@ -100,14 +96,15 @@ def train(
             if live:
                 session.reporter, address = session.hold(serve(run, session.reporter))
                 session.say(f"live at {address}")
-            schedule = _resolve(job, run, session)
+            schedule = resolve(job, run, session)
             if saved is not None:
                 job.state.restore(saved)
             run.rewrite_metrics(job.state.history)
             first = None if begun is None else job.state.step
             with session.timings("checks"):
                 watch = _watch(job, run, session)
-            training = Training(session, job, run, schedule, watch, resumed_from=first)
+            forecast = Forecast(job, session.cost)
+            training = Training(session, job, run, schedule, watch, forecast, resumed_from=first)
             last = _fit(training, report=report)
             predictions = _finish(training, last)
             session.say(predictions.headline)
@@ -132,50 +129,6 @@ def _begin_new(
         job = session.announce(job, request.minutes)
     run = session.hold_run(create_run(request.out, job.recipe))
     return job, run, None
-
-
-def _resolve(job: Job, run: Run, session: Session) -> Schedule:
-    """The schedule with all LRs as numbers: from `resolved.json`, or found now and written
-    there."""
-    resolved = run.resolved
-    if "found" not in resolved:
-        found = {}
-        if job.recipe.schedule.needs_lr_test:
-            with session.timings("lr_test"):
-                found = _find(job, run, session)
-            if recording := job.executor.recording_seconds:
-                session.timings.add({"capture": recording}, out_of="lr_test")
-        schedule = _in_numbers(job.recipe, found)
-        resolved |= {"found": found, "schedule": schedule.model_dump(mode="json")}
-        run.write("resolved.json", resolved)
-    return _in_numbers(job.recipe, resolved["found"])
-
-
-def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
-    """The LRs that the recipe leaves to the LR test, by setting; the test's curve is kept."""
-    test = run_range_test(job, progress=session.counting("LR test"))
-    run.write("lr_test.json", test.to_dict())
-    schedule, found = job.recipe.schedule, {}
-    try:
-        lr_max = schedule.lr_max if isinstance(schedule.lr_max, float) else test.suggest()
-        if schedule.lr_max == "find":
-            found["lr_max"] = lr_max
-        if getattr(schedule, "lr_min", None) == "find":
-            found["lr_min"] = test.suggest_lr_min(lr_max)
-    except ResightError as error:
-        raise LrNotFound(
-            f"{error}; then start a new run ({run.path} holds only the LR test's curve)"
-        ) from None
-    words = " · ".join(f"{key} {value:.3g}" for key, value in found.items())
-    session.say(f"LR found: {words} ({len(test.lrs)} steps, {test.stop})")
-    return found
-
-
-def _in_numbers(recipe: Recipe, found: dict[str, float]) -> Schedule:
-    """The recipe's schedule with the LRs that were found. Raises `ResightError` if they don't
-    fit."""
-    fields = {f"schedule.{key}": value for key, value in found.items()}
-    return recipe.with_changes(fields).schedule if fields else recipe.schedule
 
 
 def _watch(job: Job, run: Run, session: Session) -> Watch:

@@ -8,6 +8,7 @@ from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.recipe.settings import Schedule
 from resight.runs.run import Run
+from resight.training.forecast import Forecast
 from resight.training.session import Session
 
 
@@ -15,8 +16,8 @@ from resight.training.session import Session
 class Training:
     """A job that trains into a run's folder, in a session.
 
-    schedule: with all LRs as numbers. watch: judges its steps and epochs. resumed_from: the step it
-    was resumed from; None for a new run.
+    schedule: with all LRs as numbers. watch: judges its steps and epochs. forecast: what is left.
+    resumed_from: the step it was resumed from; None for a new run.
     """
 
     session: Session
@@ -24,6 +25,7 @@ class Training:
     run: Run
     schedule: Schedule
     watch: Watch
+    forecast: Forecast
     resumed_from: int | None = None
 
     @property
