@@ -181,12 +181,13 @@ def _executor(context: StepContext) -> Executor:
 
 
 def _sample(train: DeviceSplit) -> Tensor:
-    """Images from the whole split, as a folder is sorted by class: float (n, C, H, W)."""
+    """Images from the whole split, as a folder is sorted by class: float (n, C, H, W), on the
+    device."""
     n = len(train)
     most = max(1, WHITENING_PIXELS // train.images.shape[1] ** 2)
     places = torch.linspace(0, n - 1, min(n, most)).round().long()
     images = train.images[places.to(train.images.device)].to(train.device)
-    return normalize(images, train.mean, train.std).cpu()
+    return normalize(images, train.mean, train.std)
 
 
 def place(data: ImageData, split: str, runtime: Runtime) -> DeviceSplit:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-F = TypeVar("F")
+from resight.engine.uncompiled import Uncompiled
 
 _EPS = 1e-7  # keeps norms above 0
 
@@ -34,14 +34,7 @@ def newton_schulz(u: Tensor, steps: int, dtype: torch.dtype = torch.bfloat16) ->
     return result
 
 
-def _plain(method: F) -> F:
-    """One of torch's optimizer methods without the wrapper that keeps `torch.compile` out of it:
-    on its first call that imports `torch._dynamo`, which takes seconds, and nothing is compiled."""
-    unwrapped: F = getattr(method, "__wrapped__", method)
-    return unwrapped
-
-
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Groups of kind "muon" (convolutions, fp32) and of kind "sgd" (Nesterov, torch's decay).
 
     A convolution (out, in, h, w) is a matrix of `out` rows. It is first scaled to the norm √out;
@@ -52,11 +45,6 @@ class Muon(torch.optim.Optimizer):
     reads nothing back and replaces no persistent tensor, so it can be captured. The split of a net
     between the two is that of airbench94_muon, https://github.com/KellerJordan/cifar10-airbench.
     """
-
-    add_param_group = _plain(torch.optim.Optimizer.add_param_group)
-    zero_grad = _plain(torch.optim.Optimizer.zero_grad)
-    state_dict = _plain(torch.optim.Optimizer.state_dict)
-    load_state_dict = _plain(torch.optim.Optimizer.load_state_dict)
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         defaults = {

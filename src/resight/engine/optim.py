@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resight.engine import muon
+from resight.engine import muon, uncompiled
 from resight.recipe.schedule import MOMENTUM_RANGE
 from resight.recipe.settings import Adam, Muon, Optimizer, Sgd
 
@@ -32,12 +32,12 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
         momentum = settings.momentum
         if settings.cycle_momentum and not momentum:
             momentum = MOMENTUM_RANGE[0]  # never 0 in the cycle, and at 0 torch creates no state
-        optimizer = torch.optim.SGD(
+        optimizer = uncompiled.SGD(
             groups, lr=0.0, momentum=momentum, nesterov=settings.nesterov, fused=True
         )
     else:
         assert isinstance(settings, Adam)
-        kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+        kind = uncompiled.Adam if settings.name == "adam" else uncompiled.AdamW
         betas = (settings.beta1, settings.beta2)
         optimizer = kind(groups, lr=0.0, betas=betas, eps=settings.eps, fused=True)
     _make_state(optimizer)

@@ -149,7 +149,9 @@ class Runtime:
         if self.deterministic:
             # cuBLAS is deterministic only with a workspace of fixed size
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(self.deterministic)
+        if torch.are_deterministic_algorithms_enabled() != self.deterministic:
+            # not if it is so anyway: the call imports torch's compiler, which takes seconds
+            torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
         torch.backends.cudnn.benchmark_limit = BENCHMARK_LIMIT
         if self.device.type == "cuda":

@@ -141,18 +141,28 @@ def whitening_filters(images: Tensor) -> Tensor:
     their negatives: float32 (2·C·4, C, 2, 2) for images float (n, C, H, W).
 
     The covariance is taken about 0, not about the mean, as in airbench. 5e-4 is added to its
-    eigenvalues, so that the filters are finite even if all images are alike.
+    eigenvalues, so that the filters are finite even if all images are alike. It is summed in
+    float64 where the images are; the filters are on the CPU.
     """
     channels = images.shape[1]
-    total, count = torch.zeros((), dtype=torch.float64, device=images.device), 0
+    size = channels * PATCH_PX**2
+    total = torch.zeros((size, size), dtype=torch.float64, device=images.device)
     for some in torch.split(images, _CHUNK):
-        patches = some.double().unfold(2, PATCH_PX, 1).unfold(3, PATCH_PX, 1)
-        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * PATCH_PX**2)
-        total, count = total + flat.T @ flat, count + len(flat)
-    values, vectors = torch.linalg.eigh(total / count)
+        rows = _patches(some.double())
+        total += rows @ rows.T
+    count = len(images) * (images.shape[2] - PATCH_PX + 1) * (images.shape[3] - PATCH_PX + 1)
+    values, vectors = torch.linalg.eigh((total / count).cpu())
     filters = (vectors / torch.sqrt(values.clamp(min=0) + WHITENING_EPS)).T
     filters = filters.flip(0).reshape(-1, channels, PATCH_PX, PATCH_PX)
     return torch.cat([filters, -filters]).float()
+
+
+def _patches(images: Tensor) -> Tensor:
+    """Every patch of images (n, C, H, W) as a column: (C·4, patches), channels first."""
+    height, width = images.shape[2] - PATCH_PX + 1, images.shape[3] - PATCH_PX + 1
+    corners = [(row, column) for row in range(PATCH_PX) for column in range(PATCH_PX)]
+    views = [images[:, :, r : r + height, c : c + width] for r, c in corners]
+    return torch.stack(views, 2).permute(1, 2, 0, 3, 4).reshape(-1, len(images) * height * width)
 
 
 def _identity_first(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -26,6 +26,7 @@ MAX_IMAGES_CPU = 256  # keeps steps cheap: the rate hardly depends on the batch 
 STEP_SECONDS_CPU = 0.25  # of a timed step, about
 BURST_STEPS = 8  # timed together, because waiting for the device takes time too
 MIN_ROUNDS, MAX_ROUNDS = 3, 20
+MAX_UPDATE_SHARE = 0.9  # of a step; a larger one comes from times that scatter
 MAX_SECONDS = 3.0  # spent on timing, if three rounds take no longer
 MAX_SHARE = 0.02  # of the training, likewise
 
@@ -134,8 +135,8 @@ def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work]) -> Cost:
     update = 0.0
     if "half" in works:
         half = works["half"].images
-        # on the line through both; a step costs no less than its images alone
-        update = min(max((seconds["half"] * images - step * half) / (images - half), 0.0), step)
+        line = (seconds["half"] * images - step * half) / (images - half)
+        update = min(max(line, 0.0), MAX_UPDATE_SHARE * step)
     image = (step - update) / images
     small = image
     if "small" in works:
