@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resight.data import cache, folder, table
+from resight.data import cache, table, workers
 from resight.data.sources import load_data
 from resight.errors import ResightError, ResightWarning
 
@@ -44,7 +44,11 @@ def paint(path: Path, seed: int) -> None:
 
 
 def load(root, **options):
-    return load_data(root, image_size=4, **options)
+    """With the cache as it is once its threads are done."""
+    try:
+        return load_data(root, image_size=4, **options)
+    finally:
+        cache.settle()
 
 
 def same(first, second) -> bool:
@@ -68,13 +72,13 @@ def same(first, second) -> bool:
 def decoded(monkeypatch):
     """The paths that were decoded, in a list that grows."""
     paths: list[str] = []
-    real = folder.decode_file
+    real = workers.decode_file
 
     def counted(path, image_size, channels):
         paths.append(path)
         return real(path, image_size, channels)
 
-    monkeypatch.setattr(folder, "decode_file", counted)
+    monkeypatch.setattr(workers, "decode_file", counted)
     return paths
 
 
@@ -346,9 +350,9 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_stopping_does_not_wait_for_every_image(root, monkeypatch):
     monkeypatch.setattr(table, "ROWS_PER_TASK", 1)
-    monkeypatch.setattr(table, "threads", lambda: 1)
+    monkeypatch.setattr(table, "cores", lambda most: 1)
     started = []
-    real = folder.decode_file
+    real = workers.decode_file
 
     def watched(*arguments):
         started.append(arguments)
@@ -357,7 +361,7 @@ def test_stopping_does_not_wait_for_every_image(root, monkeypatch):
     def stop(done, total):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "decode_file", watched)
+    monkeypatch.setattr(workers, "decode_file", watched)
     for n in range(300):
         paint(root / f"train/a/more{n}.png", n)
     with pytest.raises(KeyboardInterrupt):
@@ -388,11 +392,11 @@ def test_an_error_in_progress_propagates_and_leaves_nothing_behind(
 
 
 def test_an_error_in_progress_stops_tasks_that_run(root, monkeypatch):
-    monkeypatch.setattr(table, "threads", lambda: 1)
+    monkeypatch.setattr(table, "cores", lambda most: 1)
     for n in range(240):
         paint(root / f"train/a/more{n}.png", n)
     stopped, started = threading.Event(), []
-    real, shutdown = folder.decode_file, table.ThreadPoolExecutor.shutdown
+    real, shutdown = workers.decode_file, table.ThreadPoolExecutor.shutdown
 
     def watched(*arguments):
         started.append(arguments)
@@ -407,7 +411,7 @@ def test_an_error_in_progress_stops_tasks_that_run(root, monkeypatch):
     def fail(done, total):
         raise BrokenPipeError
 
-    monkeypatch.setattr(folder, "decode_file", watched)
+    monkeypatch.setattr(workers, "decode_file", watched)
     monkeypatch.setattr(table.ThreadPoolExecutor, "shutdown", shut)
     with pytest.raises(BrokenPipeError):
         load(root, progress=fail)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import SHARED
-from resight.data import cache, cifar, folder, table
+from resight.data import cache, cifar, table, workers
 from resight.data.sources import load_data
 from resight.data.splits import channel_statistics
 from resight.data.types import ImageData
@@ -33,6 +33,7 @@ def unpacked(tmp_path_factory):
         command = [sys.executable, str(DATA / "unpack_cifar10.py"), str(place / name), *options]
         subprocess.run(command, check=True, capture_output=True)
     yield place
+    cache.settle()
     shutil.rmtree(place)  # 60,000 files; pytest would keep three sessions' worth
 
 
@@ -88,7 +89,7 @@ def test_the_second_load_decodes_nothing(loaded, unpacked, monkeypatch, layout):
         raise AssertionError("decoded again")
 
     for module, name in (
-        (folder, "decode_file"),
+        (workers, "decode_file"),
         (cifar, "unpickle"),
         (cache, "decode_table"),
         (table, "row_digests"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +95,7 @@ def train(
     from resight.training.timings import seconds_since_process_start
 
     started = time.perf_counter() - seconds_since_process_start()
+    changes = changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val)
     options: dict[str, Any] = {
         "out": out,
         "resume": resume,
@@ -105,23 +108,26 @@ def train(
         "report": not no_report,
         "reporter": reporter_for(as_json),
         "started": started,
-        **changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val),
+        **changes,
     }
+    ahead = contextlib.nullcontext() if resume else _loading(recipe, data, changes, skip_bad)
     if seeds is not None or (resume is not None and holds_seeds(resume)):
         if live:
             raise ResightError("live: --live shows a single run; leave out --live or --seeds")
-        from resight.training.seeds import train_seeds
+        with ahead:
+            from resight.training.seeds import train_seeds
 
-        result = train_seeds(recipe, data, seeds=seeds, **options)
+            result = train_seeds(recipe, data, seeds=seeds, **options)
         values = result.to_dict()
         if as_json:
             print(json.dumps(values))
         else:
             print_seeds(result)
     else:
-        from resight.training.train import train as train_run
+        with ahead:
+            from resight.training.train import train as train_run
 
-        run = train_run(recipe, data, live=live, **options)
+            run = train_run(recipe, data, live=live, **options)
         values = run.result
         if as_json:
             found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
@@ -152,20 +158,23 @@ def find_lr(
 ) -> None:
     """Run an LR range test with the recipe's own training step and suggest a learning rate."""
     from resight.runs.lr_test import check_plot, save_plot
-    from resight.training.find_lr import find_lr as run_test
 
     if plot is not None:
         check_plot(plot)
-    test = run_test(
-        recipe or "custom-resnet",
-        data,
-        device=device,
-        precision=precision,
-        executor=executor,
-        skip_bad=skip_bad,
-        reporter=reporter_for(as_json),
-        **changes_of(set_, batch_size=batch_size, seed=seed, val=val),
-    )
+    changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val)
+    with _loading(recipe, data, changes, skip_bad):
+        from resight.training.find_lr import find_lr as run_test
+
+        test = run_test(
+            recipe or "custom-resnet",
+            data,
+            device=device,
+            precision=precision,
+            executor=executor,
+            skip_bad=skip_bad,
+            reporter=reporter_for(as_json),
+            **changes,
+        )
     if plot is not None:
         save_plot(test, plot)
         print(f"curve: {plot}", file=sys.stderr)
@@ -191,6 +200,28 @@ def find_lr(
     words += ["--skip-bad"] if skip_bad else []
     words += [word for pair in set_ or [] for word in ("--set", pair)]
     print(f"next: resight train {shlex.join(words)}")
+
+
+@contextlib.contextmanager
+def _loading(
+    recipe: str | None, data: str | None, changes: dict[str, Any], skip_bad: bool
+) -> Iterator[None]:
+    """Load the images of a training in a thread: torch's import, inside, takes as long."""
+    from resight.data.ahead import loading
+    from resight.recipe.overrides import requested
+
+    wanted = requested(recipe, changes)
+    source = wanted.data.source if data is None else data
+    if source == "digits":  # it is scikit-learn's import that takes long
+        yield
+        return
+    with loading(
+        source,
+        image_size=wanted.data.image_size,
+        split_seed=wanted.data.split_seed,
+        skip_bad=skip_bad,
+    ):
+        yield
 
 
 def recipes(

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterable
@@ -31,6 +32,8 @@ FORMAT = 1  # of an entry; increment when decoding or the files change
 SMALL = ("labels", "ids", "digests", "sums")
 STALE_SECONDS = 24 * 3600
 BEGUN = ".begun-"  # how the name of an unfinished entry starts
+
+_publishing: dict[Path, threading.Thread] = {}
 
 
 def cache_dir() -> Path:
@@ -55,9 +58,12 @@ def fetch(
 ) -> Table:
     """The decoded images of `found`: from the cache, else decoded and stored there.
 
-    If the cache can't be written, they are kept in memory, with one ResightWarning.
+    A new entry is completed in a thread, after this has returned. If the cache can't be written,
+    they are kept in memory or in a file that is gone at the end, with one ResightWarning.
     """
     entry = cache_dir() / "decoded" / entry_name(found.root, found.stamps, image_size, channels)
+    if (publishing := _publishing.get(entry)) is not None:
+        publishing.join()
     table = load(entry)
     if table is not None:
         return table
@@ -69,9 +75,22 @@ def fetch(
         return decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
     try:
         images = np.lib.format.open_memmap(begun / "images.npy", mode="r+")
-        return _publish(decode_table(listing, images, progress), begun, entry)
-    finally:
+        table = decode_table(listing, images, progress)
+    except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
+        raise
+    # not a daemon: the process ends after it
+    thread = _publishing[entry] = threading.Thread(target=_publish, args=(table, begun, entry))
+    thread.start()
+    shown = images.view()
+    shown.flags.writeable = False
+    return replace(table, images=shown)
+
+
+def settle() -> None:
+    """Wait until all entries that were begun are complete."""
+    for thread in list(_publishing.values()):
+        thread.join()
 
 
 def load(entry: Path) -> Table | None:
@@ -116,18 +135,17 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(begun, ignore_errors=True)
 
 
-def _publish(table: Table, begun: Path, entry: Path) -> Table:
-    """Complete `begun`, rename it to `entry` and load that; the first of two processes wins."""
+def _publish(table: Table, begun: Path, entry: Path) -> None:
+    """Complete `begun` and rename it to `entry`; the first of two processes wins."""
     try:
         _write(table, begun)
         begun.rename(entry)
         _sync(entry.parent)
     except OSError as error:
-        winner = load(entry)
-        if winner is not None:
-            return winner
-        _warn(error)
-    return load(entry) or replace(table, images=np.array(table.images))
+        if load(entry) is None:
+            _warn(error)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def _write(table: Table, folder: Path) -> None:

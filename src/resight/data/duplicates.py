@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from resight.data.table import row_digests
+from resight.data.rows import row_digests
 
 MIN_COSINE = 0.91
 MAX_DISTANCE = 40.0  # grey levels

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from resight.data.decode import SUFFIXES, decode_file, is_grey, reason
+from resight.data.decode import SUFFIXES, is_grey
 from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
+from resight.data.workers import decode_rows
 from resight.errors import ResightError
 
 ROLES = {
@@ -264,14 +265,7 @@ def _read(
     wanted = channels or (1 if all(is_grey(path) for path in paths) else 3)
 
     def fill(start: int, out: npt.NDArray[np.uint8]) -> dict[int, str]:
-        bad: dict[int, str] = {}
-        for row, path in enumerate(paths[start : start + len(out)]):
-            try:
-                out[row] = decode_file(path, image_size, wanted)
-            except Exception as error:  # Pillow's readers raise anything on a damaged file
-                out[row] = 0
-                bad[start + row] = reason(error)
-        return bad
+        return decode_rows(paths[start : start + len(out)], start, out)
 
     return Listing(
         labels=labels,
@@ -281,4 +275,5 @@ def _read(
         image_size=image_size,
         channels=wanted,
         fill=fill,
+        paths=paths,
     )

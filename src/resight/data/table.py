@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resight.data.splits import row_sums
+from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
 from resight.data.types import Split
+from resight.data.workers import WorkerLost, Workers
 
 Progress = Callable[[int, int], None]  # images done, total
-DIGEST_BYTES = 16
 ROWS_PER_TASK = 64
 ROWS_IN_HAND = 8  # decoded by a thread between checks for a stop
 MAX_THREADS = 8
+MAX_PROCESSES = 16
+MIN_ROWS_FOR_PROCESSES = 1000  # starting them takes longer than decoding fewer small images
 DECODING = threading.Lock()  # catch_warnings affects all threads: one table at a time
 
 
@@ -42,7 +45,8 @@ class Listing:
 
     `parts`: (split, rows) in the order of the rows; a single part "all" is yet to be split.
     `fill(start, out)` decodes rows `start`, `start + 1`, … into `out` (n, H, W, C), leaves
-    unreadable ones zero and returns why: {row: reason}. Called from several threads.
+    unreadable ones zero and returns why: {row: reason}. Called from several threads. paths: the
+    files of the rows, if they are in one each.
     """
 
     labels: npt.NDArray[np.int64]
@@ -52,6 +56,7 @@ class Listing:
     image_size: int
     channels: int
     fill: Callable[[int, npt.NDArray[np.uint8]], dict[int, str]]
+    paths: Sequence[str] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -101,11 +106,10 @@ class Table:
 def decode_table(
     listing: Listing, images: npt.NDArray[np.uint8], progress: Progress | None = None
 ) -> Table:
-    """Decode every image of `listing` into `images` (`listing.shape`), in threads.
+    """Decode every image of `listing` into `images` (`listing.shape`): many files into a memory map
+    in processes, everything else in threads.
 
-    Threads, not processes: a user's script needs no main guard, and Pillow releases the GIL while
-    it decodes and resizes. Ctrl-C, or an exception in `progress`, takes effect after the few images
-    being decoded.
+    Ctrl-C, or an exception in `progress`, takes effect after the few images being decoded.
     """
     total = len(listing.labels)
     digests = np.zeros((total, DIGEST_BYTES), dtype=np.uint8)
@@ -113,23 +117,44 @@ def decode_table(
     bad: dict[int, str] = {}
     stopped = threading.Event()
 
-    def task(start: int) -> tuple[int, dict[int, str]]:
-        rows = slice(start, min(start + ROWS_PER_TASK, total))
+    def in_process(rows: slice) -> dict[int, str]:
+        assert workers is not None
+        assert listing.paths is not None
+        done = workers.decode(listing.paths[rows], rows.start)
+        digests[rows], sums[rows] = done.digests, done.sums
+        return done.bad
+
+    def here(rows: slice) -> dict[int, str]:
         unreadable: dict[int, str] = {}
-        for first in range(start, rows.stop, ROWS_IN_HAND):
+        for first in range(rows.start, rows.stop, ROWS_IN_HAND):
             if stopped.is_set():
-                return 0, {}
+                return {}
             out = images[first : min(first + ROWS_IN_HAND, rows.stop)]
             unreadable |= listing.fill(first, out)
         digests[rows] = row_digests(images[rows])
         sums[rows] = row_sums(images[rows])
-        return rows.stop - start, unreadable
+        return unreadable
+
+    def task(start: int) -> tuple[int, dict[int, str]]:
+        rows = slice(start, min(start + ROWS_PER_TASK, total))
+        if workers is not None:
+            with contextlib.suppress(WorkerLost):
+                return rows.stop - start, in_process(rows)
+        return rows.stop - start, here(rows)
 
     # Loading Pillow's readers is not thread-safe: a second thread may miss some of them.
     Image.init()
     done = 0
-    with DECODING, warnings.catch_warnings(), ThreadPoolExecutor(threads()) as pool:
+    with contextlib.ExitStack() as held:
+        workers = None
+        if (file := _file_for_processes(listing, images)) is not None:
+            workers = held.enter_context(Workers(file, cores(MAX_PROCESSES)))
+        held.enter_context(DECODING)
+        held.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # Pillow's warnings about files; failures are in `bad`
+        pool = held.enter_context(
+            ThreadPoolExecutor(cores(MAX_PROCESSES if workers else MAX_THREADS))
+        )
         try:
             tasks = [pool.submit(task, start) for start in range(0, total, ROWS_PER_TASK)]
             for finished in as_completed(tasks):
@@ -140,6 +165,8 @@ def decode_table(
                     progress(done, total)
         except BaseException:
             stopped.set()
+            if workers is not None:
+                workers.stop()
             pool.shutdown(cancel_futures=True)
             raise
     return Table(
@@ -154,19 +181,18 @@ def decode_table(
     )
 
 
-def threads() -> int:
-    """The number of cores of this process, at most eight."""
+def _file_for_processes(listing: Listing, images: npt.NDArray[np.uint8]) -> Path | None:
+    """The file that processes can decode `listing` into; None if threads are to do it."""
+    if not isinstance(images, np.memmap) or images.filename is None or cores(2) == 1:
+        return None
+    many = listing.paths is not None and len(listing.paths) >= MIN_ROWS_FOR_PROCESSES
+    return Path(images.filename) if many else None
+
+
+def cores(most: int) -> int:
+    """The number of cores of this process, at most `most`."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(cores, MAX_THREADS)
-
-
-def row_digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A 16-byte BLAKE2b hash of each image's pixels: (N, H, W, C) -> (N, 16)."""
-    digests = b"".join(
-        hashlib.blake2b(image.tobytes(), digest_size=DIGEST_BYTES).digest() for image in images
-    )
-    return np.frombuffer(digests, dtype=np.uint8).reshape(len(images), DIGEST_BYTES)
+    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, most)
 
 
 def fingerprint(table: Table, splits: dict[str, npt.NDArray[np.int64]]) -> str:

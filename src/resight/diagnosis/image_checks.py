@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.data.duplicates import Duplicate
-from resight.data.splits import channel_statistics, row_sums
+from resight.data.rows import row_sums
+from resight.data.splits import channel_statistics
 from resight.data.types import ImageData, Split
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resight.data.ahead import load_ahead
 from resight.data.augment import normalize
 from resight.data.batches import DeviceSplit, steps_per_epoch
 from resight.data.plan import EpochPlan
-from resight.data.sources import load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.engine.captured import Captured
@@ -211,7 +211,7 @@ def open_data(
 ) -> ImageData:
     """The recipe's data, or `data` in its place, with the recipe's validation split."""
     if not isinstance(data, ImageData):
-        data = load_data(
+        data = load_ahead(
             data if data is not None else recipe.data.source,
             image_size=recipe.data.image_size,
             split_seed=recipe.data.split_seed,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError, did_you_mean
+from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
+
+DEFAULT_RECIPE = "custom-resnet"
 
 SHORT = {
     "epochs": "schedule.epochs",
@@ -16,6 +20,14 @@ SHORT = {
     "seed": "train.seed",
     "val": "data.val_fraction",
 }
+
+
+def requested(recipe: str | Path | Recipe | None, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of that name, file or value, `DEFAULT_RECIPE` for None, with `changes` applied.
+
+    Raises `ResightError`.
+    """
+    return changed(find_recipe(DEFAULT_RECIPE if recipe is None else recipe), changes)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

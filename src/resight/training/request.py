@@ -11,11 +11,9 @@ from resight.data.types import ImageData
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
 from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed
+from resight.recipe.overrides import changed, requested
 from resight.recipe.recipe import Recipe
 from resight.training.costs import check_minutes
-
-DEFAULT_RECIPE = "custom-resnet"
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,7 @@ class Request:
 
     def new_recipe(self) -> Recipe:
         """The recipe of a new training."""
-        return changed(
-            find_recipe(DEFAULT_RECIPE if self.recipe is None else self.recipe), self.changes
-        )
+        return requested(self.recipe, self.changes)
 
     def differences(self, begun: Recipe) -> list[str]:
         """How the request differs from the recipe of the run that it resumes."""
