@@ -115,7 +115,7 @@ def test_the_images_are_decoded_once(
         loads.append(source)
         return data
 
-    monkeypatch.setattr(job, "load_data", load)
+    monkeypatch.setattr(job, "load_ahead", load)
     recipe = tiny("digits", **{"data.val_fraction": 0.2})
     result = fit_seeds(recipe, None, out)
     assert loads == ["digits"]

@@ -80,8 +80,9 @@ def fetch(
         shutil.rmtree(begun, ignore_errors=True)
         raise
     # not a daemon: the process ends after it
-    thread = _publishing[entry] = threading.Thread(target=_publish, args=(table, begun, entry))
+    thread = threading.Thread(target=_publish, args=(table, begun, entry))
     thread.start()
+    _publishing[entry] = thread
     shown = images.view()
     shown.flags.writeable = False
     return replace(table, images=shown)
