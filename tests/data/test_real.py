@@ -11,10 +11,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from helpers import SHARED
+from helpers import SHARED, channel_statistics
 from resight.data import cache, cifar, table, workers
 from resight.data.sources import load_data
-from resight.data.splits import channel_statistics
 from resight.data.types import ImageData
 
 DATA = SHARED / "data"

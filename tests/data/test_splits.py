@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resight.data.splits import (
-    channel_statistics,
-    check_classes,
-    row_sums,
-    statistics_of_sums,
-    stratified_split,
-    with_validation,
-)
+from helpers import channel_statistics
+from resight.data.rows import row_sums, statistics_of_sums
+from resight.data.splits import check_classes, stratified_split, with_validation
 from resight.data.types import ImageData, Split
 from resight.errors import ResightError
 

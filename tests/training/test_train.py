@@ -35,6 +35,7 @@ from resight.reporting.live import LiveReport
 from resight.runs.checkpoints import Checkpointer
 from resight.runs.run import load_run
 from resight.training import costs, epochs
+from resight.training import train as training
 from resight.training.interrupt import Interrupted, StopSignals
 from trainings import Listener, StopAt, assert_same_run, fit, images_for, interrupt, resume, tiny
 
@@ -411,3 +412,21 @@ def test_a_run_killed_before_its_images_were_recorded_is_resumed(
     run = resight.train(resume=cut, data=data, precision="fp32", reporter=Quiet(), report=False)
     assert run.resolved == whole.resolved
     assert (cut / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_the_result_is_said_before_anybody_looks_into_it(
+    report: bool, data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener, said = Listener(), list[str]()
+    examine = training.examine
+
+    def noted(opened: Any) -> Any:
+        said.extend(listener.lines)
+        return examine(opened)
+
+    monkeypatch.setattr(training, "examine", noted)
+    run = fit(tiny("digits"), data, out, report=report, reporter=listener)
+    assert said[-2] == run.predictions.headline
+    assert said[-1].startswith("trained in ")
+    assert said[-1].endswith("from the command to the result")

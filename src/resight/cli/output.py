@@ -42,14 +42,8 @@ def print_classes(predictions: Predictions) -> None:
 
 
 def print_result(run: Run) -> None:
-    from resight.progress import duration
     from resight.runs.commands import evaluate_command, report_command
 
-    result = run.result
-    print(
-        f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
-        f"images/s; {duration(result['wall_seconds'])} from the command to the result"
-    )
     print_findings(run)
     path = shlex.quote(str(run.path))
     print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")

@@ -14,7 +14,6 @@ from resight.data.splits import (
     check_classes,
     check_measured,
     nearest,
-    statistics_of_sums,
     stratified_split,
 )
 from resight.data.table import Found, Progress, Table, decode_table, fingerprint, shared_images
@@ -169,15 +168,14 @@ def _assemble(
     notes += check(source, table.classes, counts)
     if not one:
         notes += [_shared(table, splits, other) for other in splits if other != "train"]
-    mean, std = statistics_of_sums(
-        table.sums[splits["train"]], table.images.shape[1] * table.images.shape[2]
-    )
     test = table.split(splits["test"])
+    train = test if one else table.split(splits["train"])
+    mean, std = train.statistics
     return ImageData(
         name=name,
         source=source,
         classes=table.classes,
-        train=test if one else table.split(splits["train"]),
+        train=train,
         test=test,
         val=table.split(splits["val"]) if "val" in splits else None,
         mean=mean,

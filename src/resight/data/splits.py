@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from resight.data.rows import row_sums
 from resight.data.types import ImageData, Split
 from resight.errors import ResightError, did_you_mean
-
-ROWS_AT_ONCE = 512  # keeps the temporary squares of a pixel pass at a few MB
 
 
 def stratified_split(
@@ -46,36 +43,6 @@ def _held_count(size: int, fraction: float) -> int:
     return min(max(math.floor(size * fraction + 0.5), 1), size - 1) if size > 1 else 0
 
 
-def statistics_of_sums(
-    sums: npt.NDArray[np.int64], pixels: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and std (C,) in [0, 1] from `row_sums` (N, 2, C) of images of `pixels` pixels each.
-
-    In Python integers until the last division, so nothing saturates or cancels. A channel that
-    is the same everywhere gets std 1, so that normalising never divides by zero.
-    """
-    count = len(sums) * pixels
-    totals, squares = ([int(value) for value in part] for part in sums.sum(axis=0))
-    mean = [total / (255 * count) for total in totals]
-    spread = [count * square - total**2 for total, square in zip(totals, squares, strict=True)]
-    std = [math.sqrt(value) / (255 * count) if value else 1.0 for value in spread]
-    return np.array(mean), np.array(std)
-
-
-def channel_statistics(
-    images: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Exact mean and population std (C,) in [0, 1] of uint8 images (N, H, W, C), N at least 1.
-
-    A channel that is the same everywhere gets std 1.
-    """
-    blocks = [
-        row_sums(images[start : start + ROWS_AT_ONCE])
-        for start in range(0, len(images), ROWS_AT_ONCE)
-    ]
-    return statistics_of_sums(np.concatenate(blocks), images.shape[1] * images.shape[2])
-
-
 def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
     """`data` with a stratified `fraction` of train held out as `val`; mean and std of the rest.
 
@@ -97,10 +64,15 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
             "add images or leave out --val"
         )
     train, val = (
-        Split(data.train.images[rows], data.train.labels[rows], data.train.ids[rows])
+        Split.counted(
+            data.train.images[rows],
+            data.train.labels[rows],
+            data.train.ids[rows],
+            data.train.sums[rows],
+        )
         for rows in (keep, held)
     )
-    mean, std = channel_statistics(train.images)
+    mean, std = train.statistics
     note = (
         f"{100 * fraction:g}% of each train class held out as val (seed {seed}), "
         f"{len(train)} train / {len(val)} val"

@@ -100,7 +100,9 @@ class Table:
         """The rows (sorted) as a Split: views if they are contiguous, else copies."""
         follow = len(rows) > 0 and int(rows[-1] - rows[0]) == len(rows) - 1
         index = slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
-        return Split(self.images[index], self.labels[index], self.ids[index])
+        return Split.counted(
+            self.images[index], self.labels[index], self.ids[index], self.sums[index]
+        )
 
 
 def decode_table(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from resight.data.rows import row_sums, statistics_of_sums
+
+ROWS_AT_ONCE = 512  # keeps the temporary squares of a pixel pass at a few MB
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,35 @@ class Split:
     labels: npt.NDArray[np.int64]
     ids: npt.NDArray[np.str_]
 
+    @classmethod
+    def counted(
+        cls,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        ids: npt.NDArray[np.str_],
+        sums: npt.NDArray[np.int64],
+    ) -> Split:
+        """A split whose `sums` are already known."""
+        split = cls(images, labels, ids)
+        split.__dict__["sums"] = sums  # where cached_property keeps them
+        return split
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def sums(self) -> npt.NDArray[np.int64]:
+        """int64 (N, 2, C), see `row_sums`; from the images, if no table has counted them."""
+        blocks = range(0, max(len(self), 1), ROWS_AT_ONCE)
+        return np.concatenate([row_sums(self.images[i : i + ROWS_AT_ONCE]) for i in blocks])
+
+    @property
+    def statistics(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Exact mean and population std (C,) of the pixels in [0, 1]; at least one image.
+
+        A channel that is the same everywhere has std 1.
+        """
+        return statistics_of_sums(self.sums, self.images.shape[1] * self.images.shape[2])
 
 
 @dataclass(frozen=True)

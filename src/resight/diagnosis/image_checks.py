@@ -8,13 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.data.duplicates import Duplicate
-from resight.data.rows import row_sums
-from resight.data.splits import channel_statistics
 from resight.data.types import ImageData, Split
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
-
-SAMPLE = 10_000  # images of a split that are inspected
 
 
 def split_statistics(data: ImageData) -> Iterator[Finding]:
@@ -23,27 +19,26 @@ def split_statistics(data: ImageData) -> Iterator[Finding]:
         split: Split | None = getattr(data, name)
         if split is None or (name != "train" and split is data.train):
             continue
-        images = split.images[:: max(1, len(split) // SAMPLE)]
-        yield from _unlike(name, images, data.mean, data.std)
+        yield from _unlike(name, split, data.mean, data.std)
 
 
 def _unlike(
     name: str,
-    images: npt.NDArray[np.uint8],
+    split: Split,
     mean: npt.NDArray[np.float64],
     std: npt.NDArray[np.float64],
 ) -> Iterator[Finding]:
-    own_mean, own_std = channel_statistics(images)
+    own_mean, own_std = split.statistics
     shift = np.abs(own_mean - mean) / std
     ratio = np.maximum(own_std / std, std / np.maximum(own_std, 1e-9))
     # with few images, their mean is uncertain
-    pixels = images.shape[1] * images.shape[2]
-    spread = (row_sums(images)[:, 0] / (255 * pixels)).std(0)
-    luck = THRESHOLDS.standard_errors * spread / np.sqrt(len(images)) / std
+    pixels = split.images.shape[1] * split.images.shape[2]
+    spread = (split.sums[:, 0] / (255 * pixels)).std(0)
+    luck = THRESHOLDS.standard_errors * spread / np.sqrt(len(split)) / std
     bound = THRESHOLDS.own_mean_sd if name == "train" else THRESHOLDS.split_mean_sd
     channel = int((shift - luck).argmax())
     shifted = bool(shift[channel] > bound + luck[channel])
-    enough = len(images) >= THRESHOLDS.split_sd_images
+    enough = len(split) >= THRESHOLDS.split_sd_images
     scaled = enough and bool((ratio > THRESHOLDS.split_sd_ratio).any())
     if not shifted and not scaled:
         return

@@ -63,7 +63,9 @@ class OpenRun:
         images are missing."""
         if self.data is None or self.data.test is self.data.train:
             return []
-        found = find_duplicates(self.data.train.images, self.data.test.images)
+        found = find_duplicates(
+            self.data.train.images, self.data.test.images, device=self.runtime.device
+        )
         return sorted(found, key=lambda duplicate: (duplicate.kind != "exact", duplicate.distance))
 
     @property

@@ -84,6 +84,7 @@ def train(
             begun = None if resume is None else run_to_resume(resume, request)
             if begun is not None and begun.finished:
                 session.say(f"{begun.path} is already finished: nothing to do")
+                session.say(_speed(begun))
                 return begun
             if begun is None:
                 job, run, saved = _begin_new(request, session, announce=announce)
@@ -108,6 +109,7 @@ def train(
             last = _fit(training, report=report)
             predictions = _finish(training, last)
             session.say(predictions.headline)
+            session.say(_speed(run))
             _diagnose_and_report(training, report=report)
             count_report(run, session.started)
             return run
@@ -222,6 +224,14 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
     }
     run.write("result.json", result)
     return predictions
+
+
+def _speed(run: Run) -> str:
+    result = run.result
+    return (
+        f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
+        f"images/s; {duration(result['wall_seconds'])} from the command to the result"
+    )
 
 
 def _load_best(job: Job, run: Run) -> None:
