@@ -70,9 +70,11 @@ def test_on_a_cpu_a_large_batch_goes_through_in_equal_pieces(
 
 def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
     job = build_job(sized("fast"), make_data(2000, size=16), runtime())
-    lines = costs.announcement(job, costs.Cost(0.0, 1e-3, 1e-3, 1e-3), None)
+    lines = costs.announcement(job, costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None)
     assert job.runtime.reasons["micro_batch"] in lines
-    whole = costs.announcement(job_of(recipe_of()), costs.Cost(0.0, 1e-3, 1e-3, 1e-3), None)
+    whole = costs.announcement(
+        job_of(recipe_of()), costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None
+    )
     assert not any("pieces" in line for line in whole)
 
 

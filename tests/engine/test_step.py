@@ -16,12 +16,14 @@ from resight.data.augment import shrink
 from resight.data.types import ImageData
 from resight.engine.fitting import piece_size
 from resight.engine.job import Job, build_job
+from resight.engine.optim import group_rates, set_rates
 from resight.engine.rates import epoch_rates
 from resight.engine.runtime import LOSS_SCALE_FP16, Runtime
-from resight.engine.step import Eager, learn
+from resight.engine.step import Eager, StepKind, learn
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_at, momentum_at
 from resight.recipe.settings import Adam, Constant, Data, Loss, Model, Muon, OneCycle, Sgd, Train
+from states import changes_between
 from trainings import tiny
 
 
@@ -174,7 +176,7 @@ def test_the_backward_pass_alone_sees_the_loss_scale(monkeypatch: pytest.MonkeyP
         assert chosen.loss_scale == scale
         before = job.state.snapshot()
         context = dataclasses.replace(job.context, runtime=chosen)
-        loss, _ = learn(context, plan.order[:32], plan, small=False)
+        loss, _ = learn(context, plan.order[:32], plan, StepKind())
         job.state.restore(before)
         assert seen.pop() == pytest.approx(float(loss) * scale)
     assert LOSS_SCALE_FP16 == 1024.0
@@ -237,6 +239,32 @@ def test_images_are_small_until_their_epoch() -> None:
     with torch.no_grad():
         expected = cross_entropy(job.state.model(small), labels)
     assert losses[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(), Muon(name="muon")], ids=lambda o: o.name)
+def test_a_frozen_stem_changes_nothing_but_what_is_computed(optimizer: Any) -> None:
+    """Everything else learns the same, bit for bit, and the stem's bias has no gradient."""
+    schedule = Constant(shape="constant", epochs=3, lr_max=2.0**-7, stem_epochs=1.0)
+    model = Model(net="fastnet", width=8)
+    recipe = recipe_of(
+        model=model, data=Data(image_size=12), schedule=schedule, optimizer=optimizer
+    )
+    states = []
+    for frozen in (False, True):
+        job = job_of(recipe)
+        rates = epoch_rates(job.state, recipe, schedule, epoch=1, steps=3)
+        assert set(rates.stem) == {0.0}
+        seen = []
+        conv = job.state.model.whiten
+        conv.bias.register_hook(seen.append)
+        lrs = group_rates(job.state.optimizer, rates.lr[0], rates.stem[0])
+        set_rates(job.state.optimizer, lrs, None)
+        plan = job.plan(1)
+        for start in (0, 32):
+            learn(job.context, plan.order[start : start + 32], plan, StepKind(0, frozen))
+        assert len(seen) == (0 if frozen else 2)
+        states.append(job.state.snapshot()["model"])
+    assert changes_between(*states) == []
 
 
 def test_clipping_bounds_the_gradient(data: ImageData) -> None:

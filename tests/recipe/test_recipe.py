@@ -17,6 +17,7 @@ from resight.recipe.catalog import RECIPES
 from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import (
+    IMAGES,
     Adam,
     Augment,
     Constant,
@@ -142,6 +143,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
     if not own and least < size and draw(st.booleans()):
         small = {"small_px": draw(st.integers(least, size - 1)), "small_epochs": 0.5}
         schedule = schedule.model_copy(update=small)
+        if small["small_px"] < size - 1 and draw(st.booleans()):
+            medium = {"medium_px": size - 1, "medium_epochs": 0.25}
+            schedule = schedule.model_copy(update=medium)
     if net.startswith("fastnet"):
         stem = draw(st.floats(0, schedule.epochs))
         schedule = schedule.model_copy(update={"stem_epochs": stem})
@@ -264,6 +268,8 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "stem_epochs": 0.0,
             "small_epochs": 0.0,
             "small_px": 0,
+            "medium_epochs": 0.0,
+            "medium_px": 0,
             "shape": "one-cycle",
             "peak_epoch": 5.0,
             "anneal": "linear",
@@ -584,7 +590,7 @@ def test_other_epochs_change_durations_in_proportion_and_nothing_else(
 ) -> None:
     scaled = recipe.with_epochs(epochs)
     before, after = recipe.to_dict(), scaled.to_dict()
-    for key in ("peak_epoch", "cycle_epochs", "step_epochs", "stem_epochs", "small_epochs"):
+    for key in ("peak_epoch", "cycle_epochs", "step_epochs", *IMAGES):
         if key in before["schedule"]:
             whole = before["schedule"].pop(key) / recipe.schedule.epochs
             assert after["schedule"].pop(key) / epochs == pytest.approx(whole, rel=1e-12)
@@ -781,6 +787,24 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, valu
         (
             {"model.net": "resnet18", "schedule.small_px": 32, "schedule.small_epochs": 2},
             "schedule.small_px = 32 must be at least 1 for resnet18 and less than data.image_size",
+        ),
+        (
+            {"model.net": "fastnet", "schedule.medium_px": 24, "schedule.medium_epochs": 25},
+            "schedule.small_epochs + schedule.medium_epochs = 25 must be at most schedule.epochs",
+        ),
+        (
+            {
+                "model.net": "fastnet",
+                "schedule.small_px": 24,
+                "schedule.small_epochs": 2,
+                "schedule.medium_px": 24,
+                "schedule.medium_epochs": 2,
+            },
+            "schedule.medium_px = 24 must be more than schedule.small_px = 24, which it follows",
+        ),
+        (
+            {"model.net": "fastnet", "schedule.medium_px": 24},
+            "schedule.medium_px = 24 and schedule.medium_epochs = 0 go together: set both",
         ),
         (
             {"model.net": "resnet18", "schedule.stem_epochs": 2},

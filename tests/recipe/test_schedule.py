@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from resight.recipe.schedule import lr_at, momentum_at, plateau_lr, small_at, stem_lr_at
+from resight.recipe.schedule import (
+    lr_at,
+    momentum_at,
+    plateau_lr,
+    px_at,
+    stem_frozen_at,
+    stem_lr_at,
+)
 from resight.recipe.settings import (
     Constant,
     Cosine,
@@ -401,6 +408,18 @@ def test_without_an_end_of_its_own_the_stem_learns_at_everything_elses_rate() ->
     assert stem_lr_at(Constant(shape="constant", lr_max=0.1), 7, 10, 0.03) == 0.03
 
 
-def test_images_are_small_until_their_epoch() -> None:
-    schedule = Constant(shape="constant", lr_max=0.1, small_px=24, small_epochs=1.5)
-    assert [small_at(schedule, step, 4) for step in range(8)] == [True] * 6 + [False] * 2
+def test_images_are_small_until_their_epoch_and_then_of_medium_size() -> None:
+    small = Constant(shape="constant", lr_max=0.1, small_px=24, small_epochs=1.5)
+    assert [px_at(small, step, 4) for step in range(8)] == [24] * 6 + [0] * 2
+    both = small.model_copy(update={"medium_px": 28, "medium_epochs": 0.25})
+    assert [px_at(both, step, 4) for step in range(8)] == [24] * 6 + [28] + [0]
+    medium = Constant(shape="constant", lr_max=0.1, medium_px=28, medium_epochs=1.0)
+    assert [px_at(medium, step, 4) for step in range(8)] == [28] * 4 + [0] * 4
+
+
+def test_a_stem_is_frozen_once_its_rate_is_zero() -> None:
+    schedule = Constant(shape="constant", lr_max=0.1, stem_epochs=1.3)
+    frozen = [stem_frozen_at(schedule, step, 4) for step in range(8)]
+    assert frozen == [stem_lr_at(schedule, step, 4, 0.1) == 0 for step in range(8)]
+    assert frozen == [False] * 6 + [True] * 2
+    assert not stem_frozen_at(Constant(shape="constant", lr_max=0.1), 99, 4)

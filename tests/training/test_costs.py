@@ -20,13 +20,13 @@ from resight.engine.job import Job, build_job
 from resight.errors import ResightError
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
-from resight.recipe.schedule import small_at
+from resight.recipe.schedule import px_at
 from resight.recipe.settings import Constant, Data, Evaluate, Model, Train
 from resight.training import costs, lr_test_plan
 from trainings import fit, tiny
 
-COST = costs.Cost(update=0.5, image=0.1, small_image=0.04, test_image=0.01)
-ROUND = costs.Cost(update=0.0, image=0.1, small_image=0.1, test_image=0.01)
+COST = costs.Cost(update=0.5, image={0: 0.1, 9: 0.04, 12: 0.06}, test_image=0.01)
+ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1}, test_image=0.01)
 
 
 def shaped(shape: str) -> Recipe:
@@ -62,19 +62,21 @@ def test_the_last_batch_that_is_dropped_costs_nothing() -> None:
 
 
 @given(
-    small_epochs=st.floats(0.1, 3),
+    small_epochs=st.floats(0.1, 2),
+    medium_epochs=st.floats(0.0, 1).map(lambda epochs: epochs if epochs > 0.1 else 0.0),
     first=st.integers(0, 9),
     more=st.integers(0, 9),
 )
 def test_steps_on_smaller_images_cost_what_they_cost(
-    small_epochs: float, first: int, more: int
+    small_epochs: float, medium_epochs: float, first: int, more: int
 ) -> None:
     data = _SIXTEEN
-    recipe = fastnet_of(schedule={"small_epochs": small_epochs, "small_px": 9})
+    sizes = {"small_epochs": small_epochs, "small_px": 9, "medium_epochs": medium_epochs}
+    recipe = fastnet_of(schedule=sizes | {"medium_px": 12 if medium_epochs else 0})
     job = build_job(recipe, data, runtime())
     stop = min(first + more, 9)
     expected = sum(
-        0.5 + (6 if step % 3 == 2 else 32) * (0.04 if small_at(recipe.schedule, step, 3) else 0.1)
+        0.5 + (6 if step % 3 == 2 else 32) * COST.image[px_at(recipe.schedule, step, 3)]
         for step in range(first, stop)
     )
     assert COST.steps(job, first, max(stop, first)) == pytest.approx(expected)
@@ -119,23 +121,28 @@ def test_a_steps_fixed_part_is_told_from_its_images(
 ) -> None:
     job = job_of(recipe_of(train=Train(batch_size=64)))
     cost, _ = timed(job, monkeypatch, lambda images, small: update + 0.001 * images)
-    assert dataclasses.astuple(cost) == pytest.approx((update, 0.001, 0.001, 0.002))
+    assert cost.image.keys() == {0}
+    assert (cost.update, cost.image[0], cost.test_image) == pytest.approx((update, 0.001, 0.002))
 
 
 def test_smaller_images_are_timed_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = fastnet_of(schedule={"small_epochs": 1.5, "small_px": 9})
-    job = build_job(recipe, make_data(size=16), runtime())
-    cost, _ = timed(
-        job, monkeypatch, lambda images, small: 0.02 + (0.0003 if small else 0.001) * images
-    )
-    assert dataclasses.astuple(cost) == pytest.approx((0.02, 0.001, 0.0003, 0.002))
+    sizes = {"small_epochs": 1.5, "small_px": 9, "medium_epochs": 1.0, "medium_px": 12}
+    job = build_job(fastnet_of(schedule=sizes), make_data(size=16), runtime())
+    per_image = {0: 0.001, 9: 0.0003, 12: 0.0006}
+
+    def step(images: int, small: bool) -> float:
+        return 0.02 + per_image[job.context.kind_at(job.state.step).px] * images
+
+    cost, _ = timed(job, monkeypatch, step)
+    assert cost.image == pytest.approx(per_image)
+    assert (cost.update, cost.test_image) == pytest.approx((0.02, 0.002))
 
 
 def test_times_that_scatter_leave_the_images_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(recipe_of(train=Train(batch_size=64)))
     cost, _ = timed(job, monkeypatch, lambda images, small: 0.3 if images < 32 else 0.2)
     assert cost.update == pytest.approx(0.18)
-    assert cost.image > 0
+    assert cost.image[0] > 0
 
 
 def test_what_else_the_machine_does_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +153,7 @@ def test_what_else_the_machine_does_does_not_count(monkeypatch: pytest.MonkeyPat
         return 0.001 * images * (5 if next(calls) % 5 == 4 else 1)
 
     cost, _ = timed(job, monkeypatch, step)
-    assert cost.image == pytest.approx(0.001)
+    assert cost.image[0] == pytest.approx(0.001)
 
 
 def test_the_fastest_half_counts() -> None:
@@ -182,7 +189,7 @@ def test_few_images_are_timed_where_steps_are_slow(monkeypatch: pytest.MonkeyPat
         return 0.005 * images  # 2.6 s for a batch
 
     cost, _ = timed(job, monkeypatch, step)
-    assert cost.image == pytest.approx(0.005)
+    assert cost.image[0] == pytest.approx(0.005)
     assert set(seen) == {32, 50, 25}  # 0.25 s a step, and half of it
 
 
@@ -210,7 +217,7 @@ def test_a_long_training_is_offered_some_minutes() -> None:
     assert lines[-2] == "LR test: up to 48 steps of 16 images, about 1 min 10 s"
     assert lines[-1].startswith("24 epochs of 10 steps, about 14 min in total on this CPU")
     assert lines[-1].endswith("(10 images/s); --minutes 5 is enough for 9 epochs")
-    short = costs.announcement(job, costs.Cost(0.0, 0.01, 0.01, 0.001), None)
+    short = costs.announcement(job, costs.Cost(0.0, {0: 0.01}, 0.001), None)
     assert "--minutes" not in short[-1]
 
 
@@ -256,7 +263,7 @@ def test_the_schedule_is_announced_with_its_durations(recipe: Recipe, line: str)
 def test_minutes_shorten_the_recipe_that_is_kept(
     data: ImageData, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 0.5, 0.5, 0.0))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, {0: 0.5}, 0.0))
     run = fit(tiny("digits").with_epochs(24), data, out, minutes=1.2)  # 35 s an epoch: two fit
     assert run.recipe.schedule.epochs == 2
     assert run.recipe.schedule.peak_epoch == pytest.approx(0.5)

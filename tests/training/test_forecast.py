@@ -10,7 +10,7 @@ from resight.training.costs import Cost
 from resight.training.forecast import MIN_SECONDS, Forecast
 
 # 3 epochs of 70 images, 30 test images: 70 s of steps and 3 s of evaluation per epoch
-COST = Cost(update=0.0, image=1.0, small_image=1.0, test_image=0.1)
+COST = Cost(update=0.0, image={0: 1.0}, test_image=0.1)
 
 
 def trained(job: Job, *, steps: int, seconds: float, epochs: int = 0) -> Job:

@@ -37,7 +37,7 @@ from trainings import Listener, StopAt, assert_same_run, fit, images_for, interr
 @pytest.fixture(autouse=True)
 def _nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """For steps that are timed or for the disk."""
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 1e-3, 1e-3, 1e-3))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, {0: 1e-3}, 1e-3))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -140,7 +140,7 @@ def test_minutes_give_every_seed_the_same_epochs(
     listener = Listener()
     costs_of_a_step = iter([0.5, 0.1, 0.1, 0.1])  # a second look at the clock says otherwise
     monkeypatch.setattr(
-        costs, "measure", lambda job: costs.Cost(0.0, (image := next(costs_of_a_step)), image, 0.0)
+        costs, "measure", lambda job: costs.Cost(0.0, {0: next(costs_of_a_step)}, 0.0)
     )
     recipe = tiny("digits").with_epochs(24)
     result = fit_seeds(recipe, data, out, minutes=1.2, reporter=listener)  # 35 s an epoch

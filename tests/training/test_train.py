@@ -200,7 +200,7 @@ def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
         return (loss * float("nan") if self.context.state.step == 5 else loss), correct
 
     monkeypatch.setattr(Eager, "step", poisoned)
-    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, 1e-3, 1e-3, 1e-3))
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, {0: 1e-3}, 1e-3))
     with pytest.raises(epochs.NonFiniteLoss) as stopped:
         fit(recipe, data, out)
     lr = lr_at(recipe.schedule, 4, 3)

@@ -22,16 +22,17 @@ from resight.data.plan import EpochPlan
 from resight.engine.graphs import CudaGraphs, Graphs
 from resight.engine.optim import set_tensor_rates, use_tensor_rates
 from resight.engine.rates import Rates
-from resight.engine.step import Eager, StepContext, learn
+from resight.engine.step import Eager, StepContext, StepKind, learn
 from resight.errors import ResightWarning, first_line
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What distinguishes recordings: the size of the batch, and what else the step does."""
+    """What distinguishes recordings: the size of the batch, the kind of the step, and whether
+    averages move."""
 
     images: int
-    small: bool
+    step: StepKind
     averages: bool
 
 
@@ -39,8 +40,8 @@ class Captured:
     """Replays recorded steps. It must give `Eager`'s losses: the same body is recorded.
 
     There is one recording per combination of what Python decides in a step (the batch's size,
-    smaller images, whether averages move); what changes from step to step is read from tables by
-    `_counter`.
+    smaller images, a frozen stem, whether averages move); what changes from step to step is read
+    from tables by `_counter`.
     """
 
     def __init__(self, context: StepContext, graphs: Graphs | None = None) -> None:
@@ -115,7 +116,7 @@ class Captured:
         batch = self.context.recipe.train.batch_size
         return _Kind(
             images=min(batch, len(self.context.split) - position * batch),
-            small=self.context.small_at(step),
+            step=self.context.kind_at(step),
             averages=bool(self.context.state.average and self._average[position]),
         )
 
@@ -145,7 +146,7 @@ class Captured:
         set_tensor_rates(state.optimizer, row[:-1])
         places = self._counter * batch + torch.arange(kind.images, device=self._counter.device)
         index = self._plan.order.index_select(0, places)
-        loss, correct = learn(self.context, index, self._plan, small=kind.small)
+        loss, correct = learn(self.context, index, self._plan, kind.step)
         if kind.averages:
             assert state.average is not None
             state.average.update(state.model, row[-1])

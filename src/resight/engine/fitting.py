@@ -26,7 +26,8 @@ def check_batches(recipe: Recipe, data: ImageData, piece: int) -> None:
     piece: images that go through the net at a time; 0 for the whole batch.
     """
     net, batch, n = recipe.model.facts, recipe.train.batch_size, len(data.train)
-    size = recipe.schedule.small_px or recipe.data.image_size  # in the first epochs
+    schedule = recipe.schedule  # images may be smaller in the first epochs
+    size = schedule.small_px or schedule.medium_px or recipe.data.image_size
     if not net.batch_norm or net.last_map(size) > 1:
         return
     piece = piece or batch

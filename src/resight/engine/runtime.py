@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import platform
@@ -23,6 +24,7 @@ Execution = Literal["eager", "captured"]
 # in fp16 the gradients of a mean loss would underflow; one fixed scale, a power of two
 LOSS_SCALE_FP16 = 1024.0
 REQUESTED = "requested"  # the reason for what a call gave itself
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 # cuDNN times this many algorithms per convolution; all of them would take seconds at start-up
 BENCHMARK_LIMIT = 4
 
@@ -156,6 +158,8 @@ class Runtime:
         torch.backends.cudnn.benchmark_limit = BENCHMARK_LIMIT
         if self.device.type == "cuda":
             _wake_once(self.device)
+        else:
+            _keep_memory_once()
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -186,6 +190,19 @@ class Runtime:
             "reasons": self.reasons,
             "torch": torch.__version__,
         }
+
+
+@functools.cache
+def _keep_memory_once() -> None:
+    """Let glibc keep freed memory instead of returning it to the system.
+
+    Else each large tensor is new memory, which the system clears page by page: a tenth of a step.
+    Where there is no glibc nothing changes.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: no such library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 @functools.cache

@@ -17,8 +17,11 @@ from resight.recipe.recipe import Recipe
 EXECUTOR_KEYS = ("params", "lr", "capturable")  # of a parameter group
 
 
-class _Whitened(Protocol):
-    """A net whose stem is set from training images (`Net.whitening_stem`)."""
+class Whitened(Protocol):
+    """A net whose stem is set from training images (`Net.whitening_stem`). stem_frozen: no gradient
+    is computed for the stem."""
+
+    stem_frozen: bool
 
     def whiten_(self, images: Tensor) -> None: ...
 
@@ -71,7 +74,7 @@ class TrainState:
         """
         model = init_net(recipe, classes=classes, channels=channels)
         if sample is not None:
-            cast(_Whitened, model).whiten_(sample)
+            cast(Whitened, model).whiten_(sample)
         model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = make_averages(model, recipe.train)  # of the whitened net
         optimizer = make_optimizer(model, recipe.optimizer)

@@ -7,7 +7,7 @@ The LR test and the time estimate run the same step on a snapshot; nothing else 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,9 @@ from resight.engine.fitting import piece_size
 from resight.engine.optim import group_rates, set_rates
 from resight.engine.rates import Rates
 from resight.engine.runtime import Runtime
-from resight.engine.state import TrainState
+from resight.engine.state import TrainState, Whitened
 from resight.recipe.recipe import Recipe
-from resight.recipe.schedule import small_at
+from resight.recipe.schedule import px_at, stem_frozen_at
 
 
 class Executor(Protocol):
@@ -46,6 +46,15 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
+class StepKind:
+    """What steps differ in besides their numbers. px: the side to which images are scaled down; 0
+    for none. stem_frozen: whether a whitening stem has stopped learning."""
+
+    px: int = 0
+    stem_frozen: bool = False
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What every step works with; only `state` changes. split: train. steps: per epoch."""
 
@@ -55,9 +64,12 @@ class StepContext:
     split: DeviceSplit
     steps: int
 
-    def small_at(self, step: int) -> bool:
-        """Whether the images of `step` (over the whole training) are scaled down."""
-        return small_at(self.recipe.schedule, step, self.steps)
+    def kind_at(self, step: int) -> StepKind:
+        """The kind of `step` (over the whole training)."""
+        schedule = self.recipe.schedule
+        return StepKind(
+            px_at(schedule, step, self.steps), stem_frozen_at(schedule, step, self.steps)
+        )
 
 
 class Eager:
@@ -82,14 +94,14 @@ class Eager:
         return loss, correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        small = self.context.small_at(self.context.state.step)
-        loss, correct = learn(self.context, index, plan, small=small)
+        kind = self.context.kind_at(self.context.state.step)
+        loss, correct = learn(self.context, index, plan, kind)
         self.context.state.step += 1
         return loss, correct
 
 
 def learn(
-    context: StepContext, index: Tensor, plan: EpochPlan, *, small: bool
+    context: StepContext, index: Tensor, plan: EpochPlan, kind: StepKind
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward and the optimizer's step on the images at `index`; see `Executor.step`.
 
@@ -100,11 +112,13 @@ def learn(
     state, recipe, runtime = context.state, context.recipe, context.runtime
     model, optimizer = state.model.train(), state.optimizer
     size, scale = piece_size(recipe, runtime), runtime.loss_scale
+    if recipe.model.facts.whitening_stem:
+        cast(Whitened, model).stem_frozen = kind.stem_frozen
     losses, corrects = [], []
     for piece in torch.split(index, size or len(index)):
         images, labels = context.split.augmented(piece, plan, recipe.augment)
-        if small:
-            images = augment.shrink(images, recipe.schedule.small_px)
+        if kind.px:
+            images = augment.shrink(images, kind.px)
         with runtime.autocast():
             logits = model(images)
         loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.loss.label_smoothing)

@@ -83,6 +83,7 @@ class FastNet(nn.Module):
         )
         self.head = nn.Linear(widths[2], classes, bias=False)
         self.logit_scale = logit_scale
+        self.stem_frozen = False  # no gradient for the stem, whose bias learns at first only
 
     @torch.no_grad()
     def whiten_(self, images: Tensor) -> None:
@@ -94,6 +95,7 @@ class FastNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.gelu(self.whiten(x))
+        x = x.detach() if self.stem_frozen else x
         x = self.group3(self.group2(self.group1(x)))
         # over the whole map, whatever its size: images may be smaller at first (small_px)
         logits: Tensor = self.head(x.amax((2, 3)))

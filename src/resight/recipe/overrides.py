@@ -35,8 +35,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
     The names in `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, if a section's name is
     taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
-    not given itself; another image size scales `small_px` with it. `lr` is "find" or a number; the
-    other LRs follow it: see `_lr_changes`.
+    not given itself; another image size scales that of smaller images. `lr` is "find" or a number;
+    the other LRs follow it: see `_lr_changes`.
     """
     dotted: dict[str, Any] = {}
     sections = [name for name in Recipe.model_fields if name != "name"]
@@ -55,10 +55,11 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     base = recipe if shape is None else recipe.with_changes({"schedule.shape": shape})
     if changes.get("epochs") is not None:
         dotted = base.scaled(changes["epochs"]) | dotted
-    size, small = dotted.get("data.image_size"), recipe.schedule.small_px
-    if isinstance(size, int) and small:
-        scaled = round(small * size / recipe.data.image_size)
-        dotted = {"schedule.small_px": scaled} | dotted
+    size = dotted.get("data.image_size")
+    for key in ("small_px", "medium_px"):
+        if isinstance(size, int) and (side := getattr(recipe.schedule, key)):
+            scaled = round(side * size / recipe.data.image_size)
+            dotted = {f"schedule.{key}": scaled} | dotted
     if changes.get("lr") is not None:
         dotted = _lr_changes(base, changes["lr"]) | dotted
     return recipe.with_changes(dotted) if dotted else recipe

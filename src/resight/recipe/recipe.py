@@ -105,28 +105,38 @@ class Recipe(Settings):
 
     def _small_images_agree(self) -> None:
         """Raise `ValueError` if the schedule, the data or the net rules out smaller images."""
-        epochs, size = self.schedule.small_epochs, self.schedule.small_px
-        net, full = self.model.net, self.data.image_size
-        if bool(epochs) != bool(size):
+        schedule, net, full = self.schedule, self.model.net, self.data.image_size
+        sizes = {"small": 0, "medium": 0}
+        for name in sizes:
+            epochs, size = getattr(schedule, f"{name}_epochs"), getattr(schedule, f"{name}_px")
+            sizes[name] = size
+            if bool(epochs) != bool(size):
+                raise ValueError(
+                    f"schedule.{name}_px = {size} and schedule.{name}_epochs = {epochs:g} go "
+                    "together: set both, or both to 0"
+                )
+            if size and not self.model.facts.any_size:
+                raise ValueError(
+                    f"schedule.{name}_px = {size}: {net} takes images of one size only; starting "
+                    f"with smaller ones works with {nets_with('any_size')}"
+                )
+            least = self.model.facts.smallest_px
+            if size and not least <= size < full:
+                raise ValueError(
+                    f"schedule.{name}_px = {size} must be at least {least} for {net} and less than "
+                    f"data.image_size = {full}; 0, with schedule.{name}_epochs = 0, switches it off"
+                )
+        together = schedule.small_epochs + schedule.medium_epochs
+        if together > schedule.epochs * (1 + 1e-9):  # a sum of scaled durations is rounded
+            which = "schedule.small_epochs"
+            which += " + schedule.medium_epochs" if schedule.medium_epochs else ""
             raise ValueError(
-                f"schedule.small_px = {size} and schedule.small_epochs = {epochs:g} go together: "
-                "set both, or both to 0"
+                f"{which} = {together:g} must be at most schedule.epochs = {schedule.epochs}"
             )
-        if epochs > self.schedule.epochs:
+        if sizes["medium"] and sizes["small"] >= sizes["medium"]:
             raise ValueError(
-                f"schedule.small_epochs = {epochs:g} must be at most schedule.epochs = "
-                f"{self.schedule.epochs}"
-            )
-        if size and not self.model.facts.any_size:
-            raise ValueError(
-                f"schedule.small_px = {size}: {net} takes images of one size only; starting with "
-                f"smaller ones works with {nets_with('any_size')}"
-            )
-        least = self.model.facts.smallest_px
-        if size and not least <= size < full:
-            raise ValueError(
-                f"schedule.small_px = {size} must be at least {least} for {net} and less than "
-                f"data.image_size = {full}; 0, with schedule.small_epochs = 0, switches it off"
+                f"schedule.medium_px = {sizes['medium']} must be more than schedule.small_px = "
+                f"{sizes['small']}, which it follows"
             )
 
     @classmethod

@@ -72,9 +72,18 @@ def stem_lr_at(schedule: Schedule, step: int, steps_per_epoch: int, lr: float) -
     return _number(schedule.lr_max) * max(0.0, 1.0 - share)
 
 
-def small_at(schedule: Schedule, step: int, steps_per_epoch: int) -> bool:
-    """Whether the images of `step` are scaled down to `small_px`."""
-    return step < schedule.small_epochs * steps_per_epoch
+def px_at(schedule: Schedule, step: int, steps_per_epoch: int) -> int:
+    """The side to which the images of `step` are scaled down; 0: they have their full size."""
+    if step < schedule.small_epochs * steps_per_epoch:
+        return schedule.small_px
+    if step < (schedule.small_epochs + schedule.medium_epochs) * steps_per_epoch:
+        return schedule.medium_px
+    return 0
+
+
+def stem_frozen_at(schedule: Schedule, step: int, steps_per_epoch: int) -> bool:
+    """Whether a whitening stem has stopped learning by `step`."""
+    return bool(schedule.stem_epochs) and step >= schedule.stem_epochs * steps_per_epoch
 
 
 def momentum_at(schedule: Schedule, step: int, steps_per_epoch: int) -> float:

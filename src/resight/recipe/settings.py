@@ -163,12 +163,15 @@ class Muon(_Optimizer):
 Optimizer = Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
 
 
+IMAGES = ("stem_epochs", "small_epochs", "medium_epochs")  # durations of every schedule
+
+
 class _Schedule(Settings):
     """What changes from epoch to epoch: the LR and, for nets that allow it, stem and image size.
 
     stem_epochs: how long the bias of fastnet's whitening stem learns, at an LR that falls linearly
     from its maximum to 0; 0: as long as everything else. small_epochs: how long images are scaled
-    down to `small_px`.
+    down to `small_px`; medium_epochs: how long to `medium_px` after that.
 
     warms_up: whether the LR rises to `lr_max` from below. can_cycle_momentum: whether the momentum
     can follow it. follows_losses: whether the LR depends on the losses so far. durations: the
@@ -179,7 +182,7 @@ class _Schedule(Settings):
     warms_up: ClassVar[bool] = False
     can_cycle_momentum: ClassVar[bool] = False
     follows_losses: ClassVar[bool] = False
-    durations: ClassVar[tuple[str, ...]] = ("stem_epochs", "small_epochs")
+    durations: ClassVar[tuple[str, ...]] = IMAGES
     own_meaning: ClassVar[frozenset[str]] = frozenset()
 
     epochs: Epochs = 24
@@ -187,6 +190,8 @@ class _Schedule(Settings):
     stem_epochs: NotNegative = 0.0
     small_epochs: NotNegative = 0.0
     small_px: Annotated[int, Field(ge=0)] = 0  # side of the smaller images; 0 for none
+    medium_epochs: NotNegative = 0.0
+    medium_px: Annotated[int, Field(ge=0)] = 0
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The settings that change when the schedule is stretched to `epochs`."""
@@ -209,7 +214,7 @@ class OneCycle(_Schedule):
 
     warms_up: ClassVar[bool] = True
     can_cycle_momentum: ClassVar[bool] = True
-    durations: ClassVar[tuple[str, ...]] = ("peak_epoch", "stem_epochs", "small_epochs")
+    durations: ClassVar[tuple[str, ...]] = ("peak_epoch", *IMAGES)
 
     shape: Literal["one-cycle"] = "one-cycle"
     peak_epoch: Duration = 5.0
@@ -235,7 +240,7 @@ class Cyclic(_Schedule):
     """Between `lr_min` and `lr_max`; triangular2 halves the height per cycle (torch's CyclicLR)."""
 
     warms_up: ClassVar[bool] = True
-    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
+    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", *IMAGES)
 
     shape: Literal["triangular", "triangular2"]
     cycle_epochs: Duration = 8.0  # up and down
@@ -246,7 +251,7 @@ class ExpRange(_Schedule):
     """Like triangular, the height times `gamma` per step (torch's CyclicLR, exp_range)."""
 
     warms_up: ClassVar[bool] = True
-    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", "stem_epochs", "small_epochs")
+    durations: ClassVar[tuple[str, ...]] = ("cycle_epochs", *IMAGES)
     own_meaning: ClassVar[frozenset[str]] = frozenset({"gamma"})  # per step
 
     shape: Literal["exp-range"]
@@ -272,7 +277,7 @@ class Linear(_Schedule):
 class Step(_Schedule):
     """Multiplied by `gamma` every `step_epochs` (torch's StepLR)."""
 
-    durations: ClassVar[tuple[str, ...]] = ("step_epochs", "stem_epochs", "small_epochs")
+    durations: ClassVar[tuple[str, ...]] = ("step_epochs", *IMAGES)
     own_meaning: ClassVar[frozenset[str]] = frozenset({"gamma"})  # per `step_epochs`
 
     shape: Literal["step"]

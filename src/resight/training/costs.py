@@ -16,6 +16,7 @@ from resight.engine.rates import given_rates
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
+from resight.recipe.schedule import px_at
 from resight.recipe.settings import KINDS
 from resight.training.lr_test_plan import LrTestPlan, longer, plan_lr_test
 
@@ -41,27 +42,29 @@ DURATIONS = {
     "cycle_epochs": "cycles of {epochs:.3g} epochs",
     "stem_epochs": "stem bias trained until epoch {epochs:.3g}",
     "small_epochs": "images of {small_px} px until epoch {epochs:.3g}",
+    "medium_epochs": "of {medium_px} px for {epochs:.3g} more",
 }
 assert all(set(kind.durations) <= DURATIONS.keys() for kind in KINDS["schedule"].values())
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds: `update`, of a step whatever its images; and those per image of a step (`image`), of
-    a step on smaller images (`small_image`) and of an evaluation (`test_image`)."""
+    """Seconds. update: of a step, whatever its images. image: per image of a step, by the side to
+    which images are scaled down (0: their full size). test_image: per image of an evaluation."""
 
     update: float
-    image: float
-    small_image: float
+    image: Mapping[int, float]
     test_image: float
 
     def steps(self, job: Job, first: int = 0, stop: int | None = None) -> float:
         """Seconds of the training's steps from `first` up to `stop` (by default all of them)."""
         stop = job.total_steps if stop is None else stop
-        full = min(max(_small_steps(job), first), stop)  # the first step on images of full size
-        small_images = _images_before(job, full) - _images_before(job, first)
-        images = _images_before(job, stop) - _images_before(job, full)
-        return self.update * (stop - first) + self.small_image * small_images + self.image * images
+        seconds = self.update * (stop - first)
+        for px, begin, end in _phases(job):
+            begin, end = max(begin, first), min(end, stop)
+            if begin < end:
+                seconds += self.image[px] * (_images_before(job, end) - _images_before(job, begin))
+        return seconds
 
     def evaluations(self, job: Job, first: int = 0) -> float:
         """Seconds of the evaluations after the epochs from number `first` (from 0) on."""
@@ -77,8 +80,8 @@ class Cost:
         return self.test_of_lrs(job, plan) if plan else 0.0
 
     def test_of_lrs(self, job: Job, plan: LrTestPlan) -> float:
-        small = _small_steps(job) > 0
-        return self.update * plan.steps + plan.images * (self.small_image if small else self.image)
+        px = px_at(job.recipe.schedule, 0, job.steps_per_epoch)
+        return self.update * plan.steps + plan.images * self.image[px]
 
     def training(self, job: Job) -> float:
         """Seconds of the whole training: LR test, steps, evaluations."""
@@ -112,8 +115,7 @@ class _Work:
 
 
 def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
-    """The cost from the seconds of `works`: "step" and, if there are such, "half" (half as many
-    images), "small" (smaller images); "test"."""
+    """The cost from the seconds of `works`: see `_cost`."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     began = clock()
     for work in works.values():
@@ -131,17 +133,20 @@ def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
 
 
 def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work]) -> Cost:
-    images, step = works["step"].images, seconds["step"]
+    """From the seconds of "test", of "step 0" and, if there are such, of "half" (half as many
+    images) and "step 24" (images of 24 px)."""
+    images, step = works["step 0"].images, seconds["step 0"]
     update = 0.0
     if "half" in works:
         half = works["half"].images
         line = (seconds["half"] * images - step * half) / (images - half)
         update = min(max(line, 0.0), MAX_UPDATE_SHARE * step)
-    image = (step - update) / images
-    small = image
-    if "small" in works:
-        small = max(seconds["small"] - update, 0.0) / works["small"].images
-    return Cost(update, image, small, seconds["test"] / works["test"].images)
+    per_image = {
+        int(name.removeprefix("step ")): max(seconds[name] - update, 0.0) / work.images
+        for name, work in works.items()
+        if name.startswith("step ")
+    }
+    return Cost(update, per_image, seconds["test"] / works["test"].images)
 
 
 def fastest_half(times: list[float]) -> float:
@@ -163,19 +168,22 @@ def _parts_of_steps(job: Job, clock: Clock) -> dict[str, _Work]:
 
         return _Work(run, images)
 
-    last = job.total_steps  # past the last step images have their full size
-    first = step(min(FIRST_IMAGES_CPU, most), last)
+    first = step(min(FIRST_IMAGES_CPU, most), job.total_steps)
     first.run()  # the first step of any size also prepares kernels
     start = clock()
     first.run()
     seconds = max(clock() - start, 1e-6)
     images = min(most, max(first.images, int(first.images * STEP_SECONDS_CPU / seconds)))
-    works = {"step": step(images, last), "test": _test(job, images)}
+    works = {name: step(images, number) for name, number in _kinds(job).items()}
     if images > 1:
-        works["half"] = step(images // 2, last)
-    if _small_steps(job):
-        works["small"] = step(images, 0)
-    return works
+        works["half"] = step(images // 2, job.total_steps)
+    return works | {"test": _test(job, images)}
+
+
+def _kinds(job: Job) -> dict[str, int]:
+    """A step of each size of images: "step 24" for those of 24 px, "step 0" for full size."""
+    numbers = {f"step {px}": begin for px, begin, _ in _phases(job)}
+    return numbers | {"step 0": job.total_steps}  # past the last step they have their full size
 
 
 def _quick(job: Job) -> bool:
@@ -205,10 +213,8 @@ def _whole_steps(job: Job) -> dict[str, _Work]:
         test.run()
         _wait(job)
 
-    works = {"step": steps(job.total_steps), "test": _Work(forward, test.images)}
-    if _small_steps(job):
-        works["small"] = steps(0)
-    return works
+    works = {name: steps(number) for name, number in _kinds(job).items()}
+    return works | {"test": _Work(forward, test.images)}
 
 
 def _wait(job: Job) -> None:
@@ -229,9 +235,13 @@ def _test(job: Job, images: int) -> _Work:
     return _Work(run, shown)
 
 
-def _small_steps(job: Job) -> int:
-    """The steps on smaller images, at the training's start."""
-    return math.ceil(job.recipe.schedule.small_epochs * job.steps_per_epoch)
+def _phases(job: Job) -> list[tuple[int, int, int]]:
+    """The training's phases: (side to which images are scaled down, first step, end)."""
+    schedule, per_epoch = job.recipe.schedule, job.steps_per_epoch
+    small = math.ceil(schedule.small_epochs * per_epoch)
+    medium = math.ceil((schedule.small_epochs + schedule.medium_epochs) * per_epoch)
+    ends = ((schedule.small_px, 0, small), (schedule.medium_px, small, medium))
+    return [*(phase for phase in ends if phase[0]), (0, medium, job.total_steps)]
 
 
 def _images_before(job: Job, step: int) -> int:
@@ -350,7 +360,9 @@ def _schedule_line(recipe: Recipe) -> str:
     """The schedule's shape and its durations."""
     schedule = recipe.schedule
     found = [
-        DURATIONS[key].format(epochs=epochs, small_px=schedule.small_px)
+        DURATIONS[key].format(
+            epochs=epochs, small_px=schedule.small_px, medium_px=schedule.medium_px
+        )
         for key in schedule.durations
         if (epochs := getattr(schedule, key))
     ]
