@@ -17,12 +17,12 @@ from helpers import make_data, make_net
 from replaying import CUDA, Replay
 from resight.data.batches import DeviceSplit
 from resight.engine import forward as passes
-from resight.engine.forward import VIEWS, Forwards, Tta, eager, logits_of, predict
+from resight.engine.forward import UNSURE, VIEWS, Forwards, Views, eager, logits_of, predict
 from resight.engine.job import place
 from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning
 
-TTAS = get_args(Tta)
+TTAS = get_args(Views)
 
 
 def cpu(precision: str = "fp32") -> Runtime:
@@ -59,7 +59,7 @@ class Weighing(nn.Module):
         return (x * pixel_weights(*x.shape[2:])).sum((2, 3))
 
 
-def reference(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
+def reference(model: nn.Module, images: Tensor, tta: Views) -> Tensor:
     """Pixel by pixel: views with their shares, the edge reflected without being repeated."""
     mirrored = [(False, 1.0)] if tta == "none" else [(False, 0.5), (True, 0.5)]
     moves = [((0, 0), 0.5), ((-1, -1), 0.25), ((1, 1), 0.25)]
@@ -84,7 +84,7 @@ def reference(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("tta", TTAS)
 @pytest.mark.parametrize("make", [Weighing, net], ids=["weights of pixels", "custom-resnet"])
-def test_logits_are_the_mean_over_the_views(tta: Tta, make: Callable[[], nn.Module]) -> None:
+def test_logits_are_the_mean_over_the_views(tta: Views, make: Callable[[], nn.Module]) -> None:
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model = make()
     expected = reference(model, images, tta)
@@ -109,7 +109,7 @@ def test_flip_shift_is_what_airbench_does() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("tta", TTAS)
-def test_the_views_are_as_many_as_said(tta: Tta) -> None:
+def test_the_views_are_as_many_as_said(tta: Views) -> None:
     seen: list[int] = []
 
     class Counting(nn.Module):
@@ -133,7 +133,7 @@ def test_logits_are_float32_under_bf16() -> None:
 @pytest.mark.parametrize("tta", TTAS)
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 24, 30])
 def test_replayed_passes_are_those_as_they_come(
-    monkeypatch: pytest.MonkeyPatch, tta: Tta, n: int
+    monkeypatch: pytest.MonkeyPatch, tta: Views, n: int
 ) -> None:
     """Of each batch, the rest too."""
     monkeypatch.setattr(passes, "EVAL_PIXELS_CPU", 8 * 8**2)
@@ -231,7 +231,7 @@ def test_the_models_mode_is_given_back() -> None:
 @pytest.mark.parametrize("tta", TTAS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_replayed_passes_are_those_as_they_come(
-    monkeypatch: pytest.MonkeyPatch, tta: Tta, precision: str
+    monkeypatch: pytest.MonkeyPatch, tta: Views, precision: str
 ) -> None:
     monkeypatch.setattr(passes, "EVAL_PIXELS_CUDA", 16 * 8**2)
     runtime = Runtime.choose("cuda", precision)
@@ -247,3 +247,40 @@ def test_on_a_gpu_replayed_passes_are_those_as_they_come(
         replayed = predict(model, split, runtime, tta=tta, forwards=forwards)
         tolerance = 1e-3 if precision == "fp32" else 5e-2
         np.testing.assert_allclose(replayed, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_only_unsure_images_are_seen_six_times(
+    captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself: an image's logits do not depend on the others."""
+    monkeypatch.setattr(passes, "EVAL_PIXELS_CPU", 7 * 8**2)
+    model, split = net(), split_of(30)
+    with torch.no_grad():
+        model.head.weight.mul_(6)
+    forwards = Forwards(cpu(), Replay()) if captured else None
+    once = predict(model, split, cpu())
+    six = predict(model, split, cpu(), tta="flip-shift")
+    unsure = once.softmax(1).amax(1) < UNSURE
+    assert 3 <= int(unsure.sum()) <= 27
+    mixed = predict(model, split, cpu(), tta="flip-shift-unsure", forwards=forwards)
+    assert torch.equal(mixed[~unsure], once[~unsure])
+    assert torch.allclose(mixed[unsure], six[unsure], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(once[unsure], six[unsure], rtol=1e-2, atol=1e-2)
+    alone = split.at(torch.tensor([4]))
+    single = predict(model, alone, cpu(), tta="flip-shift-unsure")
+    assert torch.allclose(single, mixed[4:5], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "views"), [(1000.0, 1), (0.0, 7)])
+def test_where_all_or_none_are_sure(scale: float, views: int) -> None:
+    seen: list[int] = []
+
+    class Sure(Weighing):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return torch.eye(3, device=x.device)[[0] * len(x)] * scale
+
+    logits = predict(Sure(), split_of(9), cpu(), tta="flip-shift-unsure")
+    assert sum(seen) == views * 9
+    assert logits.shape == (9, 3)

@@ -382,7 +382,7 @@ def test_a_line_break_in_a_recipe_leaves_the_message_one_line(values: dict[str, 
         (
             "evaluate",
             {"tta": "crop"},
-            "evaluate.tta = 'crop' must be 'none', 'flip' or 'flip-shift'",
+            "evaluate.tta = 'crop' must be 'none', 'flip', 'flip-shift' or 'flip-shift-unsure'",
         ),
         (
             "optimizer",

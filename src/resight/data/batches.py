@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -47,6 +48,14 @@ class DeviceSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def at(self, rows: Tensor) -> DeviceSplit:
+        """The images at `rows` (int64 (n,), on the CPU) as a split of their own."""
+        return dataclasses.replace(
+            self,
+            images=self.images[rows.to(self.images.device)],
+            labels=self.labels[rows.to(self.labels.device)],
+        )
 
     def plain(self, start: int, stop: int) -> Tensor:
         """Images [start, stop) without augmentation: float32 (B, C, H, W), normalised."""

@@ -16,14 +16,17 @@ from resight.engine.graphs import CudaGraphs, Graphs
 from resight.engine.runtime import Runtime
 from resight.errors import ResightWarning, first_line
 
-Tta = Literal["none", "flip", "flip-shift"]
+Views = Literal["none", "flip", "flip-shift"]
+Tta = Literal[Views, "flip-shift-unsure"]
+UNSURE = 0.6  # probability of the most probable class of one view, below which six are seen
 SHIFT_PX = 1
 EVAL_PIXELS_CPU = 250 * 32**2  # so that a layer fits the caches
 EVAL_PIXELS_CUDA = 2000 * 32**2
-VIEWS: dict[Tta, int] = {"none": 1, "flip": 2, "flip-shift": 6}  # forward passes per image
+# forward passes per image; on average, if every fourth image is unsure
+VIEWS: dict[Tta, float] = {"none": 1, "flip": 2, "flip-shift": 6, "flip-shift-unsure": 2.5}
 
 
-def logits_of(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor, tta: Views) -> Tensor:
     """Logits float32 (B, K) of normalised images (B, C, H, W).
 
     "flip": the mean over an image and its mirror image. "flip-shift": half of that, plus a quarter
@@ -49,7 +52,7 @@ def logits_of(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
 
 
 def eager(
-    model: nn.Module, split: DeviceSplit, runtime: Runtime, tta: Tta
+    model: nn.Module, split: DeviceSplit, runtime: Runtime, tta: Views
 ) -> Callable[[int, int], Tensor]:
     """Logits of images [start, stop) of `split`, computed eagerly."""
 
@@ -74,20 +77,34 @@ def predict(
     """Logits of every image of `split` in its order: float32 (N, K) on the CPU; `tta` as in
     `logits_of`. The model's mode is restored.
 
+    "flip-shift-unsure": one view of each image, and the six of "flip-shift" instead where its most
+    probable class has less than 0.6. What an image gets does not depend on the others.
+
     `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
     to replay.
     """
+
+    def passes(images: DeviceSplit, views: Views, recorded: Forwards | None) -> Tensor:
+        forward = recorded.of(model, images, views) if recorded else None
+        forward = forward or eager(model, images, runtime, views)
+        chunks = []
+        for start in range(0, len(images), batch):
+            between()
+            chunks.append(forward(start, min(start + batch, len(images))))
+        return torch.cat(chunks).cpu()
+
     was_training = model.training
     model.eval()
-    forward = forwards.of(model, split, tta) if forwards else eager(model, split, runtime, tta)
     pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
     batch = max(1, min(pixels // split.images.shape[1] ** 2, len(split)))
     try:
-        chunks = []
-        for start in range(0, len(split), batch):
-            between()
-            chunks.append(forward(start, min(start + batch, len(split))))
-        return torch.cat(chunks).cpu()
+        if tta != "flip-shift-unsure":
+            return passes(split, tta, forwards)
+        logits = passes(split, "none", forwards)
+        unsure = (logits.softmax(1).amax(1) < UNSURE).nonzero().flatten()
+        if len(unsure):  # as many as there are: a recording would serve only once
+            logits[unsure] = passes(split.at(unsure), "flip-shift", None)
+        return logits
     finally:
         model.train(was_training)
 
@@ -103,10 +120,10 @@ class Forwards:
         """graphs: CUDA's own by default."""
         self._runtime = runtime
         self._graphs = graphs or CudaGraphs(runtime.device)
-        self._kept: dict[tuple[int, int, int, Tta], _Recorded] = {}
+        self._kept: dict[tuple[int, int, int, Views], _Recorded] = {}
         self._refused = False
 
-    def of(self, model: nn.Module, split: DeviceSplit, tta: Tta) -> Callable[[int, int], Tensor]:
+    def of(self, model: nn.Module, split: DeviceSplit, tta: Views) -> Callable[[int, int], Tensor]:
         """Like `eager`, by replay."""
         plain = eager(model, split, self._runtime, tta)
 
@@ -145,7 +162,7 @@ class _Recorded:
         model: nn.Module,
         split: DeviceSplit,
         runtime: Runtime,
-        tta: Tta,
+        tta: Views,
         images: int,
         graphs: Graphs,
     ) -> None:

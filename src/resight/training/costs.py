@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from resight.engine.forward import eager
+from resight.engine.forward import VIEWS, eager
 from resight.engine.job import Job, with_recipe
 from resight.engine.rates import given_rates
 from resight.errors import ResightError
@@ -117,6 +117,7 @@ class _Work:
 def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
     """The cost from the seconds of `works`: see `_cost`."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
+    views = VIEWS[job.recipe.evaluate.tta]
     began = clock()
     for work in works.values():
         work.run()
@@ -125,16 +126,16 @@ def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
             start = clock()
             work.run()
             seconds[name].append((clock() - start) / work.times)
-        cost = _cost({name: fastest_half(times) for name, times in seconds.items()}, works)
+        cost = _cost({name: fastest_half(times) for name, times in seconds.items()}, works, views)
         spent = clock() - began
         if done >= MIN_ROUNDS and spent >= min(MAX_SECONDS, MAX_SHARE * cost.training(job)):
             break
     return cost
 
 
-def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work]) -> Cost:
-    """From the seconds of "test", of "step 0" and, if there are such, of "half" (half as many
-    images) and "step 24" (images of 24 px)."""
+def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work], views: float) -> Cost:
+    """From the seconds of "test" (one of an image's `views`), "step 0" and, if there are such,
+    "half" (half as many images) and "step 24" (images of 24 px)."""
     images, step = works["step 0"].images, seconds["step 0"]
     update = 0.0
     if "half" in works:
@@ -146,7 +147,7 @@ def _cost(seconds: Mapping[str, float], works: Mapping[str, _Work]) -> Cost:
         for name, work in works.items()
         if name.startswith("step ")
     }
-    return Cost(update, per_image, seconds["test"] / works["test"].images)
+    return Cost(update, per_image, seconds["test"] / works["test"].images * views)
 
 
 def fastest_half(times: list[float]) -> float:
@@ -225,7 +226,7 @@ def _wait(job: Job) -> None:
 def _test(job: Job, images: int) -> _Work:
     shown = min(images, len(job.monitor))
     model = job.state.eval_model
-    forward = eager(model, job.monitor, job.runtime, job.recipe.evaluate.tta)
+    forward = eager(model, job.monitor, job.runtime, "none")
 
     def run() -> None:
         model.eval()
