@@ -9,6 +9,7 @@ import pytest
 
 from diagnosing import evidence, names, rows
 from resight.diagnosis import record_checks
+from resight.recipe.catalog import find_recipe
 from resight.runs.lr_test import LrTest
 
 
@@ -98,3 +99,42 @@ def test_a_rare_class_is_a_note() -> None:
     assert names(findings) == {"class-imbalance"}
     assert "100 images of 'a' and 20 of 'c'" in findings[0].evidence
     assert not list(record_checks.imbalance(evidence(class_counts=np.array([100, 100, 21]))))
+
+
+@pytest.mark.parametrize(
+    ("lr", "batch", "train", "expected"),
+    [
+        (0.0256, 1000, 0.65, "lr-too-low"),  # what an LR test read where 0.17 is right
+        (0.6, 1000, 0.65, "lr-too-high"),
+        (0.17, 1000, 0.3, None),
+        (0.06, 1000, 0.65, None),  # less than 3 times
+        (0.0256, 1000, 0.91, None),  # it did no harm
+        (0.017, 250, 0.65, "lr-too-low"),  # Muon's scales with the root of the batch: 0.085
+        (0.03, 250, 0.65, None),
+    ],
+)
+def test_an_lr_far_from_the_recipes_own_is_named(
+    lr: float, batch: int, train: float, expected: str | None
+) -> None:
+    fast = find_recipe("fast").with_changes({"train.batch_size": batch, "schedule.lr_max": lr})
+    seen = evidence(recipe=fast, lr_max=lr, metrics=rows((1.0, train, 0.6)))
+    findings = list(record_checks.lr_against_recipe(seen))
+    assert [finding.name for finding in findings] == ([expected] if expected else [])
+    if expected and batch == 1000:
+        assert findings[0].severity == "problem"
+        assert findings[0].advice.endswith("--lr 0.17")
+        assert f"LR max is {lr:.3g}, where fast sets 0.17" in findings[0].evidence
+
+
+def test_only_a_named_recipe_with_an_lr_of_its_own_is_held_against_it() -> None:
+    said = rows((1.0, 0.5, 0.5))
+    for recipe_ in (
+        find_recipe("custom-resnet"),  # it leaves the LR to a test
+        find_recipe("fast").with_changes({"name": "mine"}),
+        find_recipe("custom-resnet-d").with_changes({"optimizer.name": "adam"}),
+        find_recipe("custom-resnet-d").with_changes({"model.net": "resnet18"}),
+    ):
+        seen = evidence(recipe=recipe_, lr_max=1e-6, metrics=said)
+        assert list(record_checks.lr_against_recipe(seen)) == []
+    unfinished = evidence(recipe=find_recipe("fast"), lr_max=1e-6, metrics=said, finished=False)
+    assert list(record_checks.lr_against_recipe(unfinished)) == []

@@ -24,6 +24,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     record_checks.gap,
     record_checks.improving,
     record_checks.lr_against_curve,
+    record_checks.lr_against_recipe,
     record_checks.imbalance,
     prediction_checks.never_predicted,
     prediction_checks.suspicious_labels,

@@ -13,6 +13,7 @@ from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
 from resight.intervals import standard_error
+from resight.recipe.catalog import own_lr
 from resight.records import watched_split
 
 
@@ -185,6 +186,27 @@ def lr_against_curve(evidence: Evidence) -> Iterator[Finding]:
             advice="use the LR that the curve suggests",
             command=evidence.find_lr,
         )
+
+
+def lr_against_recipe(evidence: Evidence) -> Iterator[Finding]:
+    """An LR far from the one that a named recipe sets itself, in a training that learned little."""
+    own, lr = own_lr(evidence.recipe), evidence.lr_max
+    if own is None or lr is None or not evidence.metrics or not evidence.finished:
+        return
+    ratio, train = lr / own, evidence.metrics[-1]["train_accuracy"]
+    if max(ratio, 1 / ratio) < THRESHOLDS.own_lr_ratio or train >= THRESHOLDS.own_lr_learnt:
+        return
+    high = ratio > 1
+    yield Finding(
+        name="lr-too-high" if high else "lr-too-low",
+        severity="problem",
+        title=f"the LR is far {'above' if high else 'below'} the recipe's own",
+        evidence=f"LR max is {lr:.3g}, where {evidence.recipe.name} sets {own:.3g} (for this batch "
+        f"size), and train accuracy is only {train:.1%}",
+        threshold=f"{THRESHOLDS.own_lr_ratio:g} times the recipe's LR, with train accuracy below "
+        f"{THRESHOLDS.own_lr_learnt:.0%}",
+        advice=f"use the recipe's own LR, which was chosen by whole trainings: --lr {own:.3g}",
+    )
 
 
 def imbalance(evidence: Evidence) -> Iterator[Finding]:

@@ -241,6 +241,20 @@ def promise(name: str) -> str:
     return inspect.getdoc(RECIPES[name]) or ""
 
 
+def own_lr(recipe: Recipe) -> float | None:
+    """The LR max that the named recipe of `recipe`'s name sets itself, for `recipe`'s batch.
+
+    None if there is none, or if another net or optimizer makes it meaningless.
+    """
+    named = RECIPES[recipe.name]() if recipe.name in RECIPES else None
+    if named is None or not isinstance(named.schedule.lr_max, float):
+        return None
+    if (named.model.net, named.optimizer.name) != (recipe.model.net, recipe.optimizer.name):
+        return None
+    batches = recipe.train.batch_size / named.train.batch_size
+    return named.schedule.lr_max * float(batches**named.optimizer.lr_batch_power)
+
+
 def find_recipe(recipe: str | Path | Recipe) -> Recipe:
     """The recipe of that name or in that TOML or JSON file; a `Recipe` is returned as it is.
 
