@@ -178,9 +178,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=whole_number, default=7)
     parser.add_argument("--matrix", type=whole_number, default=8192, help="side of the products")
     parser.add_argument("--device", default="cuda", help="cpu: to try the benchmark out")
+    parser.add_argument("--search", type=int, help="algorithms that cuDNN times per convolution")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     arguments = parser.parse_args(argv)
     runtime = Runtime.choose(arguments.device, arguments.precision)
+    runtime = dataclasses.replace(runtime, search=arguments.search)
     runtime.apply()
     changes = dict(parse_setting(pair) for pair in arguments.set)
     if arguments.batch_size:

@@ -60,6 +60,8 @@ def our_training(options: argparse.Namespace, seed: int) -> Training:
         words += shlex.split(options.options)
         seconds, output = timed(words, fresh_cache=options.fresh_cache)
     result = json.loads(output.strip().splitlines()[-1])
+    if result["fallback"]:
+        raise ResightError(f"{shlex.join(words)}: {result['fallback']}")
     return Training(
         seconds,
         result["test_accuracy"],

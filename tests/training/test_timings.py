@@ -207,13 +207,19 @@ def test_the_command_prints_a_table_that_adds_up(
     monkeypatch.chdir(tmp_path)
     words = "train --recipe digits --set model.width=4 --epochs 1 --lr 0.02 --no-report --timings"
     output = CliRunner().invoke(app, words.split()).output
-    total, table = re.search(r"^where the ([\d.]+) s went\n((?:  .*\n)+)\Z", output, re.M).groups()  # type: ignore[union-attr]
+    told = re.search(r"^where the ([\d.]+) s went\n((?:  .*\n)+)(training as .*)\n\Z", output, re.M)
+    total, table, record = told.groups()  # type: ignore[union-attr]
     rows = re.findall(r"^  (.+?) +([\d.]+) s +([\d.]+)%$", table, re.M)
     assert math.fsum(float(seconds) for _, seconds, _ in rows) == pytest.approx(
         float(total), abs=0.01 * len(rows)
     )
     assert math.fsum(float(share) for _, _, share in rows) == pytest.approx(100, abs=len(rows) / 10)
     assert rows[0][0] == PARTS["start"]
+    clock, *parts = (float(number) for number in re.findall(r"\d+\.\d+", record))
+    assert clock == pytest.approx(math.fsum(parts), abs=0.02)
+    run = load_run("runs/digits-1").result
+    seconds = [run["whitening_seconds"], run["train_seconds"], run["last_evaluation_seconds"]]
+    assert parts == pytest.approx(seconds, abs=0.006)
     quiet = CliRunner().invoke(app, ["train", "--resume", "runs/digits-1", "--timings", "--json"])
     assert json.loads(quiet.stdout)["timings"].keys() >= {"start", "steps", "rest", "report"}
     assert "where the" not in quiet.output

@@ -50,6 +50,7 @@ class Captured:
         state, device, steps = context.state, context.runtime.device, context.steps
         self._graphs = graphs or CudaGraphs(device)
         self.recording_seconds = 0.0
+        self.fallback: str | None = None
         self._replays: dict[_Kind, Callable[[], None]] = {}
         use_tensor_rates(state.optimizer, device)
         columns = len(state.optimizer.param_groups)
@@ -90,6 +91,7 @@ class Captured:
                 ResightWarning,
                 stacklevel=2,
             )
+            self.fallback = f"the step could not be captured: {first_line(error)}"
             self._instead = Eager(self.context)
             self._instead.begin(plan, rates, first)
             return

@@ -17,6 +17,10 @@ from resight.recipe.recipe import Recipe
 
 PIECE_IMAGES = 256  # that fit a CPU's caches between two layers
 LARGE_BATCH = 512
+# cuDNN's search builds every plan for some 45 shapes, which takes 6 to 9 s on an H200: only for
+# trainings of about half a minute and more, at a few milliseconds a step
+SEARCH_STEPS = 7500
+SEARCHED_ALGORITHMS = 4
 FUSED_STEPS = 1000  # compiling the kernels takes seconds, which shorter trainings don't win back
 
 
@@ -65,11 +69,11 @@ def check_width(recipe: Recipe, runtime: Runtime) -> None:
 
 def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
     """`runtime` fitted to what is trained: on a CPU pieces of the batch that fit its caches; on a
-    GPU fused kernels if the training is long enough for compiling them to pay off, and the eager
-    executor if a step can't be captured."""
+    GPU fused kernels and cuDNN's search if the training is long enough for them to pay off, and the
+    eager executor if a step can't be captured."""
     if runtime.on_cpu:
         return _in_pieces(recipe, runtime)
-    runtime = dataclasses.replace(runtime, fused=fuses(total_steps))
+    runtime = _searching(dataclasses.replace(runtime, fused=fuses(total_steps)), total_steps)
     if runtime.executor != "captured":
         return runtime
     if not train.resident:
@@ -86,6 +90,15 @@ def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: in
         )
     reasons = {**runtime.reasons, "executor": why}
     return dataclasses.replace(runtime, executor="eager", reasons=reasons)
+
+
+def _searching(runtime: Runtime, total_steps: int) -> Runtime:
+    """`runtime` with cuDNN's search decided, if it was not."""
+    if runtime.search is not None:
+        return runtime
+    search = SEARCHED_ALGORITHMS if total_steps >= SEARCH_STEPS else 0
+    why = f"{total_steps:,} steps {'win' if search else 'would not win'} back the time it takes"
+    return dataclasses.replace(runtime, search=search, reasons={**runtime.reasons, "search": why})
 
 
 def fuses(total_steps: int) -> bool:

@@ -18,7 +18,7 @@ from resight.errors import ResightWarning, first_line
 
 Views = Literal["none", "flip", "flip-shift"]
 Tta = Literal[Views, "flip-shift-unsure"]
-UNSURE = 0.6  # probability of the most probable class of one view, below which six are seen
+UNSURE = 0.5  # probability of the most probable class of one view, below which six are seen
 SHIFT_PX = 1
 EVAL_PIXELS_CPU = 250 * 32**2  # so that a layer fits the caches
 EVAL_PIXELS_CUDA = 2000 * 32**2
@@ -73,30 +73,31 @@ def predict(
     tta: Tta = "none",
     between: Callable[[], None] = lambda: None,
     forwards: Forwards | None = None,
+    batch: int | None = None,
 ) -> Tensor:
     """Logits of every image of `split` in its order: float32 (N, K) on the CPU; `tta` as in
     `logits_of`. The model's mode is restored.
 
     "flip-shift-unsure": one view of each image, and the six of "flip-shift" instead where its most
-    probable class has less than 0.6. What an image gets does not depend on the others.
+    probable class has less than 0.5. What an image gets does not depend on the others.
 
     `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
-    to replay.
+    to replay. batch: images per pass; by default as many as suit the device.
     """
 
     def passes(images: DeviceSplit, views: Views, recorded: Forwards | None) -> Tensor:
         forward = recorded.of(model, images, views) if recorded else None
         forward = forward or eager(model, images, runtime, views)
         chunks = []
-        for start in range(0, len(images), batch):
+        for start in range(0, len(images), at_once):
             between()
-            chunks.append(forward(start, min(start + batch, len(images))))
+            chunks.append(forward(start, min(start + at_once, len(images))))
         return torch.cat(chunks).cpu()
 
     was_training = model.training
     model.eval()
     pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
-    batch = max(1, min(pixels // split.images.shape[1] ** 2, len(split)))
+    at_once = max(1, min(batch or pixels // split.images.shape[1] ** 2, len(split)))
     try:
         if tta != "flip-shift-unsure":
             return passes(split, tta, forwards)

@@ -129,6 +129,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     check_lookahead(recipe, steps)
     train = place(data, "train", runtime)
     runtime = fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
+    runtime.apply_search()
     check_batches(recipe, data, piece_size(recipe, runtime))
     state = TrainState.build(
         recipe,

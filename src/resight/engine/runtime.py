@@ -25,8 +25,6 @@ Execution = Literal["eager", "captured"]
 LOSS_SCALE_FP16 = 1024.0
 REQUESTED = "requested"  # the reason for what a call gave itself
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
-# cuDNN times this many algorithms per convolution; all of them would take seconds at start-up
-BENCHMARK_LIMIT = 4
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,9 @@ class Runtime:
     """device, precision, threads and executor of a run; `reasons` explains each choice in words.
 
     micro_batch: images that go through the net at a time, their gradients summed; 0 for all.
-    fused: pools, norms and activations in our own kernels.
+    fused: pools, norms and activations in our own kernels. search: how many algorithms cuDNN times
+    for each shape of a convolution; 0: it chooses one without timing; None: not decided yet, which
+    is the same.
     """
 
     device: torch.device
@@ -68,6 +68,7 @@ class Runtime:
     executor: Execution = "eager"
     micro_batch: int = 0
     fused: bool = False
+    search: int | None = None
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -154,12 +155,17 @@ class Runtime:
         if torch.are_deterministic_algorithms_enabled() != self.deterministic:
             # not if it is so anyway: the call imports torch's compiler, which takes seconds
             torch.use_deterministic_algorithms(self.deterministic)
-        torch.backends.cudnn.benchmark = self.device.type == "cuda" and not self.deterministic
-        torch.backends.cudnn.benchmark_limit = BENCHMARK_LIMIT
+        self.apply_search()
         if self.device.type == "cuda":
             _wake_once(self.device)
         else:
             _keep_memory_once()
+
+    def apply_search(self) -> None:
+        """Set torch's switches for cuDNN's search alone."""
+        torch.backends.cudnn.benchmark = bool(self.search) and not self.deterministic
+        if self.search:
+            torch.backends.cudnn.benchmark_limit = self.search
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -187,6 +193,7 @@ class Runtime:
             "executor": self.executor,
             "micro_batch": self.micro_batch,
             "fused": self.fused,
+            "search": self.search,
             "reasons": self.reasons,
             "torch": torch.__version__,
         }

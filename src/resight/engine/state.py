@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -56,6 +57,7 @@ class TrainState:
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     epoch_seconds: float = 0.0  # spent on the running epoch's steps
+    whitening_seconds: float = 0.0  # spent on setting a whitening stem
 
     @classmethod
     def build(
@@ -73,12 +75,15 @@ class TrainState:
         sample: float (n, C, H, W), normalised images that a whitening stem is set from.
         """
         model = init_net(recipe, classes=classes, channels=channels)
+        began = time.perf_counter()
         if sample is not None:
-            cast(Whitened, model).whiten_(sample)
+            cast(Whitened, model).whiten_(sample)  # ends on the CPU, so nothing is left to do
+        whitening = time.perf_counter() - began
         model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = make_averages(model, recipe.train)  # of the whitened net
         optimizer = make_optimizer(model, recipe.optimizer)
-        return cls(model, optimizer, average, Trace.empty(steps_per_epoch, device))
+        trace = Trace.empty(steps_per_epoch, device)
+        return cls(model, optimizer, average, trace, whitening_seconds=whitening)
 
     @property
     def eval_model(self) -> nn.Module:

@@ -26,9 +26,11 @@ from resight.recipe.schedule import px_at, stem_frozen_at
 
 
 class Executor(Protocol):
-    """Runs the steps of an epoch in order. recording_seconds: spent so far on recording steps."""
+    """Runs the steps of an epoch in order. recording_seconds: spent so far on recording steps.
+    fallback: why it runs eagerly although it was to be captured; None if it was not or does not."""
 
     recording_seconds: float
+    fallback: str | None
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         """Prepare for the steps of `plan` from number `first` on, at `rates`."""
@@ -78,6 +80,7 @@ class Eager:
     def __init__(self, context: StepContext) -> None:
         self.context = context
         self.recording_seconds = 0.0
+        self.fallback: str | None = None
 
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         self._plan, self._rates = plan, rates

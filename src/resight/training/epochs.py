@@ -195,6 +195,8 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
         tta=job.recipe.evaluate.tta,
         between=stop.check,
         forwards=job.forwards,
+        # on a GPU a convolution of another shape has to be prepared first
+        batch=None if job.runtime.on_cpu else job.recipe.train.batch_size,
     )
     images = getattr(job.data, split)
     return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)

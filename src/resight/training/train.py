@@ -6,6 +6,7 @@ start or reopen a run ─▶ find the LR ─▶ epochs ─▶ evaluate the test 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 import warnings
@@ -215,13 +216,24 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "train_accuracy": job.state.history[-1]["train_accuracy"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": seconds,
+        "whitening_seconds": job.state.whitening_seconds,
+        "last_evaluation_seconds": job.state.history[-1].get("evaluate_seconds"),
         "wall_seconds": wall,
         "timings": timings.parts(wall),  # of this process; `count_report` adds the report's
         "resumed_from_step": training.resumed_from,
         "images_per_second": job.epoch_images() * len(job.state.history) / max(seconds, 1e-9),
         "device": job.runtime.name,
         "precision": job.runtime.precision,
+        "executor": "eager" if job.executor.fallback else job.runtime.executor,
+        "fallback": job.executor.fallback,
     }
+    if job.executor.fallback:
+        runtime = dataclasses.replace(
+            job.runtime,
+            executor="eager",
+            reasons={**job.runtime.reasons, "executor": job.executor.fallback},
+        )
+        run.write("environment.json", run.environment | {"runtime": runtime.to_dict()})
     run.write("result.json", result)
     return predictions
 
