@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,27 @@ def test_a_training_is_eagers_from_beginning_to_end(
     assert (run_captured.predictions.logits == run_eager.predictions.logits).all()
     assert_same(run_captured.checkpoint(), run_eager.checkpoint())
     assert run_captured.environment["runtime"]["executor"] == "captured"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_executor_that_really_ran_is_recorded(
+    fails: bool, tmp_path: Path, captures: list[Replay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fails:
+        monkeypatch.setattr(Replay, "record", Replay(refused="_fused_sgd_").record)
+    recipe = tiny("custom-resnet-d")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResightWarning)
+        ran = fit(recipe, images_for(recipe), tmp_path / "run", announce=False)
+    used = "eager" if fails else "captured"
+    recorded = ran.environment["runtime"]
+    assert (ran.result["executor"], recorded["executor"]) == (used, used)
+    why = ran.result["fallback"]
+    if fails:
+        assert why.startswith("the step could not be captured: operation not permitted")
+        assert recorded["reasons"]["executor"] == why
+    else:
+        assert why is None
 
 
 @pytest.mark.parametrize("captured_first", [False, True])

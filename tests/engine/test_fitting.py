@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from helpers import make_data
 from jobs import job_of, recipe_of, runtime
+from resight.engine import fitting
 from resight.engine.job import build_job, with_recipe
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
@@ -136,3 +139,25 @@ def test_a_last_batch_of_one_image_is_refused_in_words() -> None:
         build_job(tiny("digits"), make_data(65), runtime())
     job = build_job(tiny("digits", **{"train.last_batch": "drop"}), make_data(65), runtime())
     assert job.steps_per_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "expected"), [(None, 7499, 0), (None, 7500, 4), (10, 3, 10), (0, 9999, 0)]
+)
+def test_cudnn_searches_only_where_it_pays(asked: int | None, steps: int, expected: int) -> None:
+    job = job_of(recipe_of())
+    gpu = dataclasses.replace(runtime(), device=torch.device("cuda"), search=asked)
+    chosen = fitting.fitted(job.recipe, gpu, job.train, steps)
+    assert chosen.search == expected
+    assert ("search" in chosen.reasons) == (asked is None)
+    if asked is None:
+        assert chosen.reasons["search"].startswith(f"{steps:,} steps ")
+
+
+@pytest.mark.parametrize(("search", "deterministic"), [(None, False), (0, False), (4, True)])
+def test_cudnns_search_is_off_unless_chosen(search: int | None, deterministic: bool) -> None:
+    dataclasses.replace(runtime(), search=6).apply_search()
+    assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark_limit == 6
+    dataclasses.replace(runtime(), search=search, deterministic=deterministic).apply_search()
+    assert not torch.backends.cudnn.benchmark
