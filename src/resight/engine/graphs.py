@@ -24,6 +24,7 @@ class CudaGraphs:
     """CUDA graphs with one shared memory pool: the last, smaller batch reuses the others'."""
 
     def __init__(self, device: torch.device) -> None:
+        """Nothing else may be starting on the device: see `Runtime.wait_until_awake`."""
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 

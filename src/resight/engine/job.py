@@ -178,7 +178,10 @@ def with_batch(job: Job, batch: int) -> Job:
 
 
 def _executor(context: StepContext) -> Executor:
-    return Captured(context) if context.runtime.executor == "captured" else Eager(context)
+    if context.runtime.executor != "captured":
+        return Eager(context)
+    context.runtime.wait_until_awake()
+    return Captured(context)
 
 
 def _sample(train: DeviceSplit) -> Tensor:

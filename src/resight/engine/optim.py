@@ -80,6 +80,8 @@ def use_tensor_rates(optimizer: torch.optim.Optimizer, device: torch.device) -> 
         group["lr"] = torch.full((), float(group["lr"]), dtype=torch.float32, device=device)
         if "capturable" in group:
             group["capturable"] = True
+            # or torch warns of the steps before the capture, which prepare it
+            optimizer._warned_capturable_if_run_uncaptured = True
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] = state["step"].to(device)

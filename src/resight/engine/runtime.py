@@ -161,6 +161,11 @@ class Runtime:
         else:
             _keep_memory_once()
 
+    def wait_until_awake(self) -> None:
+        """Wait for what `apply` has started on a GPU: nothing may disturb a capture."""
+        if self.device.type == "cuda":
+            _wake_once(self.device).join()
+
     def apply_search(self) -> None:
         """Set torch's switches for cuDNN's search alone."""
         torch.backends.cudnn.benchmark = bool(self.search) and not self.deterministic
@@ -213,9 +218,11 @@ def _keep_memory_once() -> None:
 
 
 @functools.cache
-def _wake_once(device: torch.device) -> None:
+def _wake_once(device: torch.device) -> threading.Thread:
     # not a daemon: a process that exits waits for it instead of being torn down inside CUDA
-    threading.Thread(target=_wake, args=(device,)).start()
+    thread = threading.Thread(target=_wake, args=(device,))
+    thread.start()
+    return thread
 
 
 def _wake(device: torch.device) -> None:
