@@ -244,6 +244,21 @@ def from_command(command: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return recipe
 
 
+@pytest.mark.parametrize("small", [{}, {"schedule.small_px": 24}, {"schedule.small_px": 30}])
+def test_the_command_keeps_the_size_of_smaller_images(
+    small: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They scale with the size of the images, unless they are given."""
+    recipe = changed(resight.find_recipe("fast"), {"data.image_size": 64, **small})
+    out.mkdir()
+    run = resight.Run(out)
+    run.write("recipe.json", recipe.to_dict())
+    run.write("resolved.json", {"data": {"source": "digits"}})
+    command = run.repeat_command()
+    assert command is not None
+    assert from_command(command, monkeypatch) == recipe
+
+
 @pytest.mark.parametrize(
     "changes",
     [

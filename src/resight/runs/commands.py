@@ -10,6 +10,7 @@ from typing import Any
 from resight.data.sources import NAMES
 from resight.errors import ResightError
 from resight.recipe.catalog import RECIPES, find_recipe
+from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 
 
@@ -86,7 +87,11 @@ def _changes(wanted: Recipe) -> list[str] | None:
                 changes = {field: value} if option != "--epochs" else recipe.scaled(value)
                 recipe = recipe.with_changes(changes)
         rest = _differing(recipe, wanted)
-        if recipe.with_changes(rest) != wanted:
+        if "data.image_size" in rest:  # which would scale those that are not given
+            schedule = wanted.schedule
+            sizes = {"small_px": schedule.small_px, "medium_px": schedule.medium_px}
+            rest |= {f"schedule.{key}": side for key, side in sizes.items() if side}
+        if changed(recipe, rest) != wanted:
             return None
     except ResightError:
         return None
