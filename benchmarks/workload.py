@@ -53,9 +53,8 @@ class MatrixProduct:
 
 def at_full_size(recipe: Recipe) -> Recipe:
     """The recipe without smaller images at first, so that every step has the same FLOPs."""
-    if not recipe.schedule.small_epochs:
-        return recipe
-    return recipe.with_changes({"schedule.small_epochs": 0.0, "schedule.small_px": 0})
+    sizes = ("small_epochs", "small_px", "medium_epochs", "medium_px")
+    return recipe.with_changes({f"schedule.{key}": 0 for key in sizes})
 
 
 def begin_epoch(job: Job, epoch: int, lr: float = 1e-3) -> EpochPlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -20,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import resight
-from helpers import ROOT, batches, make_net
+from helpers import ROOT, batches, folder, make_net
 from resight.cli.app import app
 from resight.data.batches import DeviceSplit
 from resight.data.types import Split
@@ -32,9 +33,11 @@ from resight.recipe.settings import Augment
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cpu_step
+import estimate
 import fused_layers
 import gpu_step
 import loaders
+import lr_readings
 import measuring
 import scaling
 import start_up
@@ -105,9 +108,11 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
     "name",
     [
         "cpu_step",
+        "estimate",
         "fused_layers",
         "gpu_step",
         "lr_finder",
+        "lr_readings",
         "report",
         "scaling",
         "start_up",
@@ -543,3 +548,39 @@ def test_the_lr_finder_is_compared_on_adam_only(capsys: pytest.CaptureFixture[st
     lr_finder = importlib.import_module("lr_finder")
     said = refusal(lr_finder.main, ["--set", "optimizer.name=sgd"], capsys)
     assert "give --set optimizer.name=adam" in said
+
+
+def test_an_estimate_is_held_against_what_it_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timings = {"start": 5.0, "cost": 0.5, "lr_test": 2.0, "steps": 7.0, "evaluate": 1.0}
+    seconds = iter([8.0, 12.0, 11.0])
+    monkeypatch.setattr(
+        estimate, "trained", lambda case: {"timings": timings, "estimated_seconds": next(seconds)}
+    )
+    found = figures(estimate.main, ["--recipe digits", "--n", "3", "--busy"], tmp_path)
+    assert [one["took"] for one in found["--recipe digits"]] == [10.0] * 3
+    errors = [one["error"] for one in found["--recipe digits"]]
+    assert errors == pytest.approx([-0.2, 0.2, 0.1])
+    said = capsys.readouterr().out
+    assert "beside a busy process, n = 3" in said
+    assert re.search(r"--recipe digits +11.0 +10.0 +0.5 +10 \(from -20 to 20\)", said)
+
+
+def test_an_estimate_of_a_real_training(tmp_path: Path) -> None:
+    found = figures(estimate.main, ["--recipe digits --epochs 1 --lr 0.01"], tmp_path)
+    (one,) = found["--recipe digits --epochs 1 --lr 0.01"]
+    assert min(one["estimated"], one["took"], one["cost"]) > 0
+
+
+def test_lrs_either_side_of_the_reading_are_trained(tmp_path: Path, capsys: Any) -> None:
+    """On digits as a folder, so small that the LR test has too few images: the middle is given."""
+    root = folder(tmp_path / "mine", ("cat", "dog"), each=8)
+    words = ["--data", str(root), "--epochs", "1", "--middle", "0.02", "--each-side", "1"]
+    small = {"model.width": 8, "data.image_size": 8, "train.batch_size": 8}
+    small |= {"augment.crop_pad_px": 1, "augment.cutout_px": 0}
+    words += [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    found = figures(lr_readings.main, words, tmp_path)
+    assert found["accuracies"].keys() == {"0.01", "0.02", "0.04"}
+    assert all(0 <= accuracy <= 1 for accuracy in found["accuracies"].values())
+    assert "LR max" in capsys.readouterr().out

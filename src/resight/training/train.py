@@ -218,6 +218,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "train_seconds": seconds,
         "whitening_seconds": job.state.whitening_seconds,
         "last_evaluation_seconds": job.state.history[-1].get("evaluate_seconds"),
+        "estimated_seconds": session.cost.training(job) if session.cost else None,
         "wall_seconds": wall,
         "timings": timings.parts(wall),  # of this process; `count_report` adds the report's
         "resumed_from_step": training.resumed_from,
