@@ -48,7 +48,8 @@ def sized(name: str, **changes: Any) -> Recipe:
         ("custom-resnet", {}, 0),  # 512 with batch norm
         ("custom-resnet", {"train.batch_size": 513}, 171),
         ("custom-resnet", {"train.batch_size": 1025}, 205),
-        ("fast", {}, 250),  # 1,000
+        ("fast", {}, 0),  # 1,000, in the recipe's own pieces
+        ("fast", {"train.norm_batch": 0}, 250),
         ("best", {}, 256),  # 1,024
         ("resnet18-gn", {}, 256),  # 512
         ("resnet18-gn", {"train.batch_size": 256}, 0),
@@ -72,13 +73,14 @@ def test_on_a_cpu_a_large_batch_goes_through_in_equal_pieces(
 
 
 def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
-    job = build_job(sized("fast"), make_data(2000, size=16), runtime())
+    whole = sized("fast", **{"train.norm_batch": 0})
+    job = build_job(whole, make_data(2000, size=16), runtime())
     lines = costs.announcement(job, costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None)
     assert job.runtime.reasons["micro_batch"] in lines
-    whole = costs.announcement(
+    uncut = costs.announcement(
         job_of(recipe_of()), costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None
     )
-    assert not any("pieces" in line for line in whole)
+    assert not any("pieces" in line for line in uncut)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_digits_fit_their_eight_pixels() -> None:
 @pytest.mark.parametrize(
     ("name", "augment", "tta"),
     [
-        ("fast", Augment(crop_pad_px=2, crop_fill="reflect", flip="alternating", cutout_px=0), 6),
+        ("fast", Augment(crop_pad_px=2, crop_fill="reflect", flip="alternating", cutout_px=0), 2.5),
         ("best", Augment(crop_pad_px=4, crop_fill="reflect", flip="alternating", cutout_px=12), 6),
         (
             "custom-resnet-fast",
@@ -174,7 +174,7 @@ def test_digits_fit_their_eight_pixels() -> None:
     ],
 )
 def test_the_fast_ones_smooth_labels_drop_the_rest_and_look_again(
-    name: str, augment: Augment, tta: int
+    name: str, augment: Augment, tta: float
 ) -> None:
     recipe = RECIPES[name]()
 
