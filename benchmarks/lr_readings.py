@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = changed(find_recipe(arguments.recipe), settings | epochs)
     test = resight.find_lr(recipe, arguments.data, reporter=Quiet())
     read = readings(test)
-    middle = arguments.middle or read[test.method] or recipe.optimizer.usual_lr
+    middle = (
+        arguments.middle or read[test.method] or recipe.optimizer.usual_lr(recipe.train.batch_size)
+    )
     least = test.suggest_lr_min(middle) if read[test.method] else middle / 25
     sides = range(-arguments.each_side, arguments.each_side + 1)
     accuracies: dict[float, float | None] = {}

@@ -36,6 +36,8 @@ def tiny(name: str, **changes: Any) -> Recipe:
         small.setdefault("schedule.lr_min", 0.002)
     if getattr(recipe.schedule, "lr_end", 0) == "lr_min":
         small.setdefault("schedule.lr_end", "lr_min")
+    if recipe.train.norm_batch:
+        small.setdefault("train.norm_batch", 0)
     if recipe.schedule.small_px:
         small.setdefault("schedule.small_px", 9)
     return recipe.with_changes(small)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from helpers import folder
+from resight.cli.app import app
 from resight.data import ahead, cache, sources
 from resight.data.ahead import load_ahead, loading
 from resight.errors import ResightError
@@ -107,3 +109,27 @@ def test_a_new_entry_is_complete_for_whoever_comes_next(
     writing.set()
     monkeypatch.setattr(cache, "decode_table", None)
     assert sources.load_data(root, **SETTINGS).fingerprint == first.fingerprint
+
+
+def test_a_time_out_of_the_disk_is_an_error_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_disk(*_: Any, **__: Any) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(sources, "load_data", slow_disk)
+    with loading("anything", **SETTINGS), pytest.raises(TimeoutError, match="timed out"):
+        load_ahead("anything", **SETTINGS)
+
+
+def test_a_command_takes_the_images_that_it_began(
+    tmp_path: Path, loads: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "mine", each=40)
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "mine", "--set", "model.width=4", "--set", "data.image_size=8"]
+    words += ["--set", "augment.crop_pad_px=1", "--set", "augment.cutout_px=0"]
+    more = ["--epochs", "1", "--lr", "0.01", "--no-report", "--val", "0.2"]
+    for command in (["train", *words, *more], ["find-lr", *words]):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+        assert loads.pop()
+        assert not loads
+    assert root.is_dir()

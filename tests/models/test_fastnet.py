@@ -295,6 +295,7 @@ def small(name: str, **changes: Any) -> Recipe:
         "model.width": 8,
         "data.image_size": 16,
         "train.batch_size": 16,
+        "train.norm_batch": 0,
         "schedule.small_epochs": 0,
         "schedule.small_px": 0,
     }

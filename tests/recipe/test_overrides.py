@@ -96,3 +96,13 @@ def test_the_smaller_images_scale_with_the_image_size(size: int, small: int) -> 
     kept = changed(find_recipe("fast"), {**changes, "schedule.small_px": 20})
     assert kept.schedule.small_px == 20
     assert changed(find_recipe("custom-resnet"), changes).schedule.small_px == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "pieces"), [(1000, 250), (500, 250), (512, 256), (128, 0), (64, 0), (509, 0), (2, 0)]
+)
+def test_another_batch_size_gets_the_nearest_pieces(batch: int, pieces: int) -> None:
+    assert changed(find_recipe("fast"), {"batch_size": batch}).train.norm_batch == pieces
+    if batch % 2 == 0:
+        kept = changed(find_recipe("fast"), {"batch_size": batch, "train.norm_batch": 2})
+        assert kept.train.norm_batch == 2

@@ -140,7 +140,7 @@ def test_smaller_images_are_timed_on_their_own(monkeypatch: pytest.MonkeyPatch) 
 
 def test_times_that_scatter_leave_the_images_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(recipe_of(train=Train(batch_size=64)))
-    cost, _ = timed(job, monkeypatch, lambda images, small: 0.3 if images < 32 else 0.2)
+    cost, _ = timed(job, monkeypatch, lambda images, small: 0.3 if images < 8 else 0.2)
     assert cost.update == pytest.approx(0.18)
     assert cost.image[0] > 0
 
@@ -186,11 +186,26 @@ def test_few_images_are_timed_where_steps_are_slow(monkeypatch: pytest.MonkeyPat
 
     def step(images: int, small: bool) -> float:
         seen.append(images)
-        return 0.005 * images  # 2.6 s for a batch
+        return 0.00499 * images  # 2.6 s for a batch
 
     cost, _ = timed(job, monkeypatch, step)
-    assert cost.image[0] == pytest.approx(0.005)
-    assert set(seen) == {32, 50, 25}  # 0.25 s a step, and half of it
+    assert cost.image[0] == pytest.approx(0.00499)
+    assert set(seen) == {8, 50, 25}  # 0.25 s a step, and half of it
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        Train(batch_size=2),
+        Train(batch_size=3, last_batch="drop"),
+        Train(batch_size=62, norm_batch=31),
+    ],
+    ids=["two", "three", "pieces of 31"],
+)
+def test_what_can_be_trained_can_be_timed(train: Train) -> None:
+    """No piece of one image, for which batch norm has no variance."""
+    job = build_job(recipe_of(train=train), make_data(124), runtime())
+    assert costs.measure(job).steps(job) > 0
 
 
 def test_minutes_fit_whole_epochs_after_the_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,14 @@ from helpers import batches, make_data
 from reading import refusal
 from resight.engine.job import Job, build_job
 from resight.engine.runtime import Runtime
+from resight.progress import Quiet
+from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Adam, Augment, Constant, Data, Model, Optimizer, Sgd, Train
 from resight.runs.lr_test import LrTest, memory, smooth
 from resight.training import find_lr
 from resight.training.find_lr import run_range_test
-from resight.training.lr_test_plan import LrTestPlan
+from resight.training.lr_test_plan import LrTestPlan, plan_lr_test, smallest_plan
 from states import changes_between, pointers, tensors
 
 PLAN = LrTestPlan(50, 32)
@@ -238,7 +240,8 @@ def test_the_losses_are_those_of_torch_lr_finder(mine: Optimizer, theirs: Any) -
         (50, 1000, [50]),
         (100, 1000, [50, 200]),
         (999, 1000, [50, 200]),
-        (999, 130, [50, 54]),  # 256 images an epoch: a tenth of them are 104 batches
+        (999, 157, [50, 75]),  # 256 images an epoch: a tenth of them are 125 batches
+        (999, 156, [50]),  # 74 steps more are too few for another test
         (999, 62, [50]),
     ],
 )
@@ -271,3 +274,36 @@ def test_smaller_batches_are_tested_at_lower_rates_and_leave_no_trace_either() -
     np.testing.assert_allclose(test.lrs, np.geomspace(1e-5, 10, 50)[: len(test.lrs)])
     assert (test.batch, test.lr_scale) == (8, 2.0)
     assert LrTest.from_dict(test.to_dict()).to_dict() == test.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("n", "train"),
+    [
+        (241, Train(batch_size=512)),  # 241 = 15 × 16 + 1
+        (33, Train(batch_size=512)),
+        (300, Train(batch_size=24, norm_batch=12)),
+        (700, Train(batch_size=600)),
+    ],
+)
+def test_any_training_can_have_its_lr_tested(n: int, train: Train) -> None:
+    """No batch of the test is smaller than the others, nor any of their pieces."""
+    recipe = small().model_copy(update={"train": train})
+    job = build_job(recipe, make_data(n), Runtime.choose("cpu", "fp32", threads=1))
+    plan = plan_lr_test(job) or smallest_plan(job)
+    test = run_range_test(job, plan)
+    assert len(test.lrs) > 10
+    assert test.batch == plan.batch
+
+
+def test_only_a_named_recipes_own_lr_is_called_so() -> None:
+    """The recipe of a run that was started with another LR is to be corrected, not kept."""
+    fast = find_recipe("fast")
+    changes = {"model.width": 4, "data.image_size": 12, "augment.crop_pad_px": 1}
+    changes |= {"train.batch_size": 32, "schedule.small_px": 9}
+    own = fast.with_changes({"train.norm_batch": 0, **changes})
+    right = 0.17 * (32 / 1000) ** 0.5
+    for lr, expected in ((right, right), (8.0, None), ("find", None)):
+        test = find_lr.find_lr(
+            own.with_changes({"schedule.lr_max": lr}), make_data(64, size=12), reporter=Quiet()
+        )
+        assert test.recipe_lr == (pytest.approx(expected) if expected else None)

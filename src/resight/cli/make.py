@@ -115,8 +115,10 @@ def train(
         if live:
             raise ResightError("live: --live shows a single run; leave out --live or --seeds")
         with ahead:
+            from resight.engine.runtime import keep_memory
             from resight.training.seeds import train_seeds
 
+            keep_memory()
             result = train_seeds(recipe, data, seeds=seeds, **options)
         values = result.to_dict()
         if as_json:
@@ -125,8 +127,10 @@ def train(
             print_seeds(result)
     else:
         with ahead:
+            from resight.engine.runtime import keep_memory
             from resight.training.train import train as train_run
 
+            keep_memory()
             run = train_run(recipe, data, live=live, **options)
         values = run.result
         if as_json:
@@ -163,10 +167,11 @@ def find_lr(
         check_plot(plot)
     changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val)
     with _loading(recipe, data, changes, skip_bad):
+        from resight.recipe.overrides import DEFAULT_RECIPE
         from resight.training.find_lr import find_lr as run_test
 
         test = run_test(
-            recipe or "custom-resnet",
+            recipe or DEFAULT_RECIPE,
             data,
             device=device,
             precision=precision,
@@ -184,7 +189,7 @@ def find_lr(
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
     for method, value in suggestions.items():
-        mark = "   used by --lr find" if method == test.method else ""
+        mark = "   read by --lr find" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
     if test.recipe_lr is None:
         words = ["--lr", f"{suggestions[test.method]:.3g}"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
-from resight.data import sources
+from resight.data import cache, sources
 from resight.data.table import Progress
 from resight.data.types import ImageData
 
 POLL_SECONDS = 0.05
+STOP_SECONDS = 1.0
 
 
 class _Stopped(Exception):
@@ -48,19 +50,21 @@ class _Ahead:
         """Its result or what it raised; what `progress` raises stops it."""
         shown = (0, 0)
         try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return self.result.result(POLL_SECONDS)
+            ready = False
+            while not ready:
+                ready = bool(wait([self.result], POLL_SECONDS).done)
                 if progress is not None and self._done != shown:
                     shown = self._done
                     progress(*shown)
+            return self.result.result()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
+        """At the next image; a search for files goes on, at most until the process ends."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
 
 _under_way: _Ahead | None = None
@@ -72,6 +76,9 @@ def loading(source: str | os.PathLike[str], **settings: Any) -> Iterator[None]:
 
     What nobody has asked for is stopped at the end. Errors are raised where it is asked for.
     """
+    # for good, and for the process of a command: what changes the filters for a while can't be used
+    # beside another thread
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     global _under_way
     begun = _under_way = _Ahead(source, settings)
     try:
@@ -79,6 +86,7 @@ def loading(source: str | os.PathLike[str], **settings: Any) -> Iterator[None]:
     finally:
         _under_way = None
         begun.stop()
+        cache.settle()
 
 
 def load_ahead(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
 from resight.data.types import Split
@@ -28,7 +29,6 @@ ROWS_IN_HAND = 8  # decoded by a thread between checks for a stop
 MAX_THREADS = 8
 MAX_PROCESSES = 16
 MIN_ROWS_FOR_PROCESSES = 1000  # starting them takes longer than decoding fewer small images
-DECODING = threading.Lock()  # catch_warnings affects all threads: one table at a time
 
 
 class FileStamp(NamedTuple):
@@ -151,9 +151,9 @@ def decode_table(
         workers = None
         if (file := _file_for_processes(listing, images)) is not None:
             workers = held.enter_context(Workers(file, cores(MAX_PROCESSES)))
-        held.enter_context(DECODING)
-        held.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # Pillow's warnings about files; failures are in `bad`
+        if workers is None and threading.current_thread() is threading.main_thread():
+            held.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # Pillow's warnings about files; failures are in `bad`
         pool = held.enter_context(
             ThreadPoolExecutor(cores(MAX_PROCESSES if workers else MAX_THREADS))
         )
@@ -187,6 +187,8 @@ def _file_for_processes(listing: Listing, images: npt.NDArray[np.uint8]) -> Path
     """The file that processes can decode `listing` into; None if threads are to do it."""
     if not isinstance(images, np.memmap) or images.filename is None or cores(2) == 1:
         return None
+    if ImageFile.LOAD_TRUNCATED_IMAGES or getattr(sys, "frozen", False):
+        return None  # set in this process alone; no interpreter to start
     many = listing.paths is not None and len(listing.paths) >= MIN_ROWS_FOR_PROCESSES
     return Path(images.filename) if many else None
 

@@ -72,8 +72,8 @@ def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: in
     GPU fused kernels and cuDNN's search if the training is long enough for them to pay off, and the
     eager executor if a step can't be captured."""
     if runtime.on_cpu:
-        return _in_pieces(recipe, runtime)
-    runtime = _searching(dataclasses.replace(runtime, fused=fuses(total_steps)), total_steps)
+        return in_pieces(recipe, runtime)
+    runtime = searching(dataclasses.replace(runtime, fused=fuses(total_steps)), total_steps)
     if runtime.executor != "captured":
         return runtime
     if not train.resident:
@@ -92,7 +92,7 @@ def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: in
     return dataclasses.replace(runtime, executor="eager", reasons=reasons)
 
 
-def _searching(runtime: Runtime, total_steps: int) -> Runtime:
+def searching(runtime: Runtime, total_steps: int) -> Runtime:
     """`runtime` with cuDNN's search decided, if it was not."""
     if runtime.search is not None:
         return runtime
@@ -105,7 +105,7 @@ def fuses(total_steps: int) -> bool:
     return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
 
 
-def _in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
+def in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
     """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
 
     With group norm that changes only the rounding. Batch norm's statistics are then per piece, so

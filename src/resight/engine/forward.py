@@ -97,14 +97,16 @@ def predict(
     was_training = model.training
     model.eval()
     pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
-    at_once = max(1, min(batch or pixels // split.images.shape[1] ** 2, len(split)))
+    most = max(1, pixels // split.images.shape[1] ** 2)
+    at_once = max(1, min(batch or most, most, len(split)))
     try:
         if tta != "flip-shift-unsure":
             return passes(split, tta, forwards)
         logits = passes(split, "none", forwards)
         unsure = (logits.softmax(1).amax(1) < UNSURE).nonzero().flatten()
-        if len(unsure):  # as many as there are: a recording would serve only once
-            logits[unsure] = passes(split.at(unsure), "flip-shift", None)
+        for rows in torch.split(unsure, at_once) if len(unsure) else ():
+            # never as many again: a recording would serve only once
+            logits[rows] = passes(split.at(rows), "flip-shift", None)
         return logits
     finally:
         model.train(was_training)

@@ -25,7 +25,9 @@ from resight.engine.fitting import (
     check_width,
     fitted,
     fuses,
+    in_pieces,
     piece_size,
+    searching,
     slow_norms,
 )
 from resight.engine.forward import Forwards
@@ -35,8 +37,7 @@ from resight.engine.state import TrainState
 from resight.engine.step import Eager, Executor, StepContext
 from resight.errors import ResightError
 from resight.models.blocks import fuse
-from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed
+from resight.recipe.overrides import requested
 from resight.recipe.recipe import Recipe
 
 CUDA_LOG_STEPS = 32
@@ -116,7 +117,7 @@ def prepare(
     decoding: Callable[[int, int], None] | None = None,
 ) -> Job:
     """Load, place and build: a `Job` at step 0. Raises `ResightError`."""
-    complete = changed(find_recipe(recipe), changes)
+    complete = requested(recipe, changes)
     runtime.apply()
     loaded = open_data(data, complete, skip_bad=skip_bad, decoding=decoding)
     return build_job(complete, loaded, runtime)
@@ -161,19 +162,28 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
     runtime = job.runtime
     if not runtime.on_cpu:
         total = recipe.schedule.epochs * job.steps_per_epoch
-        runtime = dataclasses.replace(runtime, fused=fuses(total))
+        undecided = None if "search" in runtime.reasons else runtime.search
+        runtime = dataclasses.replace(runtime, fused=fuses(total), search=undecided)
+        runtime = searching(runtime, total)
+        runtime.apply_search()
         fuse(job.state.model, fused=runtime.fused)
     job = dataclasses.replace(job, recipe=recipe, runtime=runtime)
     return dataclasses.replace(job, executor=_executor(job.context))
 
 
 def with_batch(job: Job, batch: int) -> Job:
-    """`job` with steps of `batch` images on the same state, for a test and not for a training."""
-    norm_batch = min(job.recipe.train.norm_batch, batch)
-    changes = {"train.batch_size": batch, "train.norm_batch": norm_batch}
+    """`job` with steps of `batch` images, whole pieces of the recipe's `norm_batch` if it has more,
+    on the same state: for a test and not for a training. No smaller batch ends an epoch."""
+    changes = {
+        "train.batch_size": batch,
+        "train.norm_batch": min(job.recipe.train.norm_batch, batch),
+        "train.last_batch": "drop",
+    }
     recipe = job.recipe.with_changes(changes)
     steps = steps_per_epoch(len(job.train), batch, recipe.train.last_batch)
-    job = dataclasses.replace(job, recipe=recipe, steps_per_epoch=steps)
+    whole = dataclasses.replace(job.runtime, micro_batch=0)
+    runtime = in_pieces(recipe, whole) if whole.on_cpu else whole
+    job = dataclasses.replace(job, recipe=recipe, runtime=runtime, steps_per_epoch=steps)
     return dataclasses.replace(job, executor=_executor(job.context))
 
 

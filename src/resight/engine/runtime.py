@@ -152,14 +152,13 @@ class Runtime:
         if self.deterministic:
             # cuBLAS is deterministic only with a workspace of fixed size
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        if torch.are_deterministic_algorithms_enabled() != self.deterministic:
+        now = torch.are_deterministic_algorithms_enabled()
+        if now != self.deterministic or torch.is_deterministic_algorithms_warn_only_enabled():
             # not if it is so anyway: the call imports torch's compiler, which takes seconds
             torch.use_deterministic_algorithms(self.deterministic)
         self.apply_search()
         if self.device.type == "cuda":
             _wake_once(self.device)
-        else:
-            _keep_memory_once()
 
     def wait_until_awake(self) -> None:
         """Wait for what `apply` has started on a GPU: nothing may disturb a capture."""
@@ -204,12 +203,11 @@ class Runtime:
         }
 
 
-@functools.cache
-def _keep_memory_once() -> None:
-    """Let glibc keep freed memory instead of returning it to the system.
+def keep_memory() -> None:
+    """Let glibc keep what this process frees, from now on, instead of returning it to the system.
 
-    Else each large tensor is new memory, which the system clears page by page: a tenth of a step.
-    Where there is no glibc nothing changes.
+    Else each large tensor is new memory, which the system clears page by page: a tenth of a step on
+    a CPU. For processes that do nothing but train. Where there is no glibc nothing changes.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: no such library
         mallopt = ctypes.CDLL(None).mallopt

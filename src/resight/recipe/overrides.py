@@ -35,8 +35,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
     The names in `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, if a section's name is
     taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
-    not given itself; another image size scales that of smaller images. `lr` is "find" or a number;
-    the other LRs follow it: see `_lr_changes`.
+    not given itself; another image size scales that of smaller images, another batch size gets the
+    pieces for batch norm that are nearest to the recipe's. `lr` is "find" or a number; the other
+    LRs follow it: see `_lr_changes`.
     """
     dotted: dict[str, Any] = {}
     sections = [name for name in Recipe.model_fields if name != "name"]
@@ -60,9 +61,19 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         if isinstance(size, int) and (side := getattr(recipe.schedule, key)):
             scaled = round(side * size / recipe.data.image_size)
             dotted = {f"schedule.{key}": scaled} | dotted
+    batch, piece = dotted.get("train.batch_size"), recipe.train.norm_batch
+    if isinstance(batch, int) and batch > 0 and piece and batch % piece:
+        dotted = {"train.norm_batch": _piece_of(batch, piece)} | dotted
     if changes.get("lr") is not None:
         dotted = _lr_changes(base, changes["lr"]) | dotted
     return recipe.with_changes(dotted) if dotted else recipe
+
+
+def _piece_of(batch: int, piece: int) -> int:
+    """The divisor of `batch` whose ratio to `piece` is nearest to 1; 0 for the whole batch."""
+    divisors = (number for number in range(1, batch + 1) if batch % number == 0)
+    nearest = min(divisors, key=lambda number: max(number / piece, piece / number))
+    return 0 if nearest == batch else nearest
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -96,13 +96,18 @@ class Augment(Settings):
 class _Optimizer(Settings):
     """can_cycle_momentum: whether it has one momentum (or beta1) for `cycle_momentum`. own_meaning:
     settings that mean something else in other optimizers, so that a change of optimizer drops
-    them. usual_lr: `lr_max` where none can be found, for a few hundred images a step.
-    lr_batch_power: the LR of a batch k times as large is k to this power times as large."""
+    them. lr_batch_power: the LR of a batch k times as large is k to this power times as large."""
 
-    usual_lr: ClassVar[float]
+    _usual_lr: ClassVar[tuple[float, float]]  # for a batch of 512, and a power like lr_batch_power
     lr_batch_power: ClassVar[float] = 0.5
     can_cycle_momentum: ClassVar[bool] = True
     own_meaning: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def usual_lr(cls, batch: int) -> float:
+        """`lr_max` where none can be found, for steps of `batch` images (`docs/log.md`)."""
+        lr, power = cls._usual_lr
+        return float(f"{lr * (batch / 512) ** power:.3g}")
 
     weight_decay: NotNegative = 0.0
     decay: Literal["all", "weights"] = "all"  # weights: neither biases nor norms
@@ -113,7 +118,7 @@ class _Optimizer(Settings):
 class Sgd(_Optimizer):
     """The norms' biases learn at `bias_lr_scale` times the LR, with decay divided by it."""
 
-    usual_lr: ClassVar[float] = 0.1
+    _usual_lr: ClassVar[tuple[float, float]] = (0.05, 1.0)
     lr_batch_power: ClassVar[float] = 1.0
 
     name: Literal["sgd"] = "sgd"
@@ -131,7 +136,7 @@ class Sgd(_Optimizer):
 class Adam(_Optimizer):
     """`adam` adds the decay to the gradient, `adamw` subtracts it from the weights."""
 
-    usual_lr: ClassVar[float] = 0.003
+    _usual_lr: ClassVar[tuple[float, float]] = (0.003, 0.0)  # it is good from 32 images to 512
 
     name: Literal["adam", "adamw"] = "adam"
     beta1: Share = 0.9
@@ -147,7 +152,7 @@ class Muon(_Optimizer):
     scale. A convolution's norm is set to √(its outputs) before each step instead.
     """
 
-    usual_lr: ClassVar[float] = 0.17
+    _usual_lr: ClassVar[tuple[float, float]] = (0.17 * (512 / 1000) ** 0.5, 0.5)
     can_cycle_momentum: ClassVar[bool] = False  # it has two momenta
     # its LR is not comparable to SGD's and Adam's
     own_meaning: ClassVar[frozenset[str]] = frozenset({"weight_decay", "momentum", "bias_lr_scale"})
@@ -329,7 +334,7 @@ class Train(Settings):
         if self.norm_batch and self.batch_size % self.norm_batch:
             raise ValueError(
                 f"train.norm_batch = {self.norm_batch} must divide train.batch_size = "
-                f"{self.batch_size}"
+                f"{self.batch_size}; 0 is for the whole batch"
             )
         return self
 

@@ -85,7 +85,7 @@ def _changes(wanted: Recipe) -> list[str] | None:
             if value != _field(recipe, field):
                 words += [option, _plain(value)]
                 changes = {field: value} if option != "--epochs" else recipe.scaled(value)
-                recipe = recipe.with_changes(changes)
+                recipe = changed(recipe, changes)
         rest = _differing(recipe, wanted)
         if "data.image_size" in rest:  # which would scale those that are not given
             schedule = wanted.schedule

@@ -41,7 +41,7 @@ class LrTest:
 
     batch: images per step, 0 if not recorded. With fewer than the recipe's batch the steps' own LRs
     were lower by `lr_scale`; `lrs` are those for the recipe's batch. recipe_lr: the `lr_max` that
-    the recipe sets itself; None if it leaves it to this test.
+    the named recipe sets itself; None if it has none or the test was of another one.
     """
 
     lrs: npt.NDArray[np.float64]

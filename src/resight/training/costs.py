@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from resight.engine.fitting import piece_size
 from resight.engine.forward import VIEWS, eager
 from resight.engine.job import Job, with_recipe
 from resight.engine.rates import given_rates
@@ -22,14 +23,15 @@ from resight.training.lr_test_plan import LrTestPlan, longer, plan_lr_test
 
 Clock = Callable[[], float]
 
-FIRST_IMAGES_CPU = 32  # of the first step that is timed, which decides how large the others are
+MIN_HALVED = 4  # images; batch norm needs two
+FIRST_IMAGES_CPU = 8  # of the first step that is timed, which decides how large the others are
 MAX_IMAGES_CPU = 256  # keeps steps cheap: the rate hardly depends on the batch size
 STEP_SECONDS_CPU = 0.25  # of a timed step, about
 BURST_STEPS = 8  # timed together, because waiting for the device takes time too
 MIN_ROUNDS, MAX_ROUNDS = 3, 20
 MAX_UPDATE_SHARE = 0.9  # of a step; a larger one comes from times that scatter
-MAX_SECONDS = 3.0  # spent on timing, if three rounds take no longer
-MAX_SHARE = 0.02  # of the training, likewise
+MAX_SECONDS = 3.0  # spent on timing, if one round takes no longer
+MAX_SHARE = 0.02  # of the training, if three rounds take no longer
 
 MIN_OFFER_SECONDS = 600.0  # `--minutes` is offered for trainings that take longer
 OFFERED_MINUTES = (5, 10, 20, 30, 60, 120, 240)
@@ -128,7 +130,8 @@ def _timed(job: Job, works: Mapping[str, _Work], clock: Clock) -> Cost:
             seconds[name].append((clock() - start) / work.times)
         cost = _cost({name: fastest_half(times) for name, times in seconds.items()}, works, views)
         spent = clock() - began
-        if done >= MIN_ROUNDS and spent >= min(MAX_SECONDS, MAX_SHARE * cost.training(job)):
+        enough = done >= MIN_ROUNDS and spent >= MAX_SHARE * cost.training(job)
+        if enough or spent >= MAX_SECONDS:
             break
     return cost
 
@@ -160,7 +163,7 @@ def _parts_of_steps(job: Job, clock: Clock) -> dict[str, _Work]:
     """Steps on few enough images, so that timing them takes little; a step is a fixed part and a
     part for each of its images, which two sizes tell apart."""
     plan = job.plan(0)
-    most = min(job.batch_images(0), MAX_IMAGES_CPU)
+    most = _without_a_rest(job, min(job.batch_images(0), MAX_IMAGES_CPU))
 
     def step(images: int, number: int) -> _Work:
         def run() -> None:
@@ -169,16 +172,24 @@ def _parts_of_steps(job: Job, clock: Clock) -> dict[str, _Work]:
 
         return _Work(run, images)
 
-    first = step(min(FIRST_IMAGES_CPU, most), job.total_steps)
+    first = step(_without_a_rest(job, min(FIRST_IMAGES_CPU, most)), job.total_steps)
     first.run()  # the first step of any size also prepares kernels
     start = clock()
     first.run()
     seconds = max(clock() - start, 1e-6)
-    images = min(most, max(first.images, int(first.images * STEP_SECONDS_CPU / seconds)))
+    images = int(first.images * STEP_SECONDS_CPU / seconds)
+    images = _without_a_rest(job, min(most, max(first.images, images)))
     works = {name: step(images, number) for name, number in _kinds(job).items()}
-    if images > 1:
-        works["half"] = step(images // 2, job.total_steps)
+    if images >= MIN_HALVED:
+        works["half"] = step(_without_a_rest(job, images // 2), job.total_steps)
     return works | {"test": _test(job, images)}
+
+
+def _without_a_rest(job: Job, images: int) -> int:
+    """`images`, or a few less if the last piece of a batch would be smaller than the others: batch
+    norm may have no variance there."""
+    piece = piece_size(job.recipe, job.runtime)
+    return images - images % piece if 0 < piece < images else images
 
 
 def _kinds(job: Job) -> dict[str, int]:
@@ -258,8 +269,8 @@ def epochs_that_fit(job: Job, cost: Cost, minutes: float) -> int:
     """
     fit = _fitting(job, cost, minutes)
     if not fit:
-        least = cost.training(_with_epochs(job, 1)) / 60
-        tests = job.recipe.schedule.needs_lr_test
+        one = _with_epochs(job, 1)
+        least, tests = cost.training(one) / 60, cost.lr_test(one) > 0
         raise ResightError(
             f"minutes = {minutes:g} is too short: one epoch{' with the LR test' * tests} takes "
             f"about {duration(least * 60)} here; use --minutes {int(least) + 1} or a smaller "

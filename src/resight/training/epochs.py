@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resight.engine.fitting import piece_size
 from resight.engine.forward import predict
 from resight.engine.job import Job
 from resight.engine.rates import Rates, epoch_rates
@@ -21,6 +22,8 @@ from resight.runs.checkpoints import Checkpointer
 from resight.runs.predictions import Predictions
 from resight.training.interrupt import StopRequested, StopSignals
 from resight.training.under_way import Training
+
+MIN_EVALUATED_CUDA = 250  # images per pass
 
 
 class NonFiniteLoss(ResightError):
@@ -195,11 +198,17 @@ def measure(job: Job, split: str, stop: StopSignals) -> Predictions:
         tta=job.recipe.evaluate.tta,
         between=stop.check,
         forwards=job.forwards,
-        # on a GPU a convolution of another shape has to be prepared first
-        batch=None if job.runtime.on_cpu else job.recipe.train.batch_size,
+        batch=_evaluated_at_once(job),
     )
     images = getattr(job.data, split)
     return Predictions(logits.numpy(), images.labels, images.ids, job.data.classes, split)
+
+
+def _evaluated_at_once(job: Job) -> int | None:
+    """Images per pass of an evaluation: on a GPU those of a training's, since a convolution of
+    another shape has to be prepared first; None where that would be too few to keep it busy."""
+    images = piece_size(job.recipe, job.runtime) or job.recipe.train.batch_size
+    return None if job.runtime.on_cpu or images < MIN_EVALUATED_CUDA else images
 
 
 def _watched(history: list[dict[str, Any]]) -> list[float]:

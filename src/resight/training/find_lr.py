@@ -18,16 +18,24 @@ from resight.engine.job import Job, prepare, with_batch
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
+from resight.recipe.catalog import own_lr
+from resight.recipe.overrides import DEFAULT_RECIPE
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
 from resight.training.costs import measure, price
-from resight.training.lr_test_plan import LrTestPlan, longer, plan_lr_test, smallest_plan
+from resight.training.lr_test_plan import (
+    LrTestPlan,
+    longer,
+    plan_lr_test,
+    smallest_plan,
+    too_few,
+)
 
 LR_RANGE = (1e-5, 10.0)
 
 
 def find_lr(
-    recipe: str | Path | Recipe = "custom-resnet",
+    recipe: str | Path | Recipe = DEFAULT_RECIPE,
     data: str | Path | ImageData | None = None,
     *,
     device: str = "auto",
@@ -46,7 +54,15 @@ def find_lr(
         runtime = Runtime.choose(device, precision, executor=executor)
         decoding = reporter.counting("decoding images")
         job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
-        plan = plan_lr_test(job) or smallest_plan(job)
+        plan = plan_lr_test(job)
+        if plan is None:
+            optimizer = job.recipe.optimizer
+            usual = optimizer.usual_lr(job.batch_images(0))
+            reporter.say(
+                f"note: a training of {too_few(job)} and would use LR max {usual:g}, usual for "
+                f"{optimizer.name}"
+            )
+            plan = smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         return run_range_test(job, plan, progress=reporter.counting("LR test"))
     finally:
@@ -77,7 +93,7 @@ def _readable(test: LrTest) -> bool:
 
 
 def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] | None) -> LrTest:
-    tested = job if plan.batch == job.batch_images(0) else with_batch(job, plan.batch)
+    steps_of = job if plan.batch == job.batch_images(0) else with_batch(job, plan.batch)
     steps, lrs = plan.steps, np.geomspace(*LR_RANGE, plan.steps)
     losses: list[float] = []
     stop = f"reached LR {LR_RANGE[1]:g}"
@@ -85,7 +101,7 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
     interval = job.log_interval
     pending = []
     try:
-        for done, loss in enumerate(tested.steps_at((lrs / plan.lr_scale).tolist()), start=1):
+        for done, loss in enumerate(steps_of.steps_at((lrs / plan.lr_scale).tolist()), start=1):
             pending.append(loss.clone())  # an executor may overwrite it with the next one
             if done % interval and done < steps:
                 continue
@@ -100,7 +116,8 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
-    lr_max = job.recipe.schedule.lr_max
+    lr_max, own = job.recipe.schedule.lr_max, own_lr(job.recipe)
+    tested = own is not None and isinstance(lr_max, float) and math.isclose(own, lr_max)
     kept = np.array(losses[:finite], dtype=np.float64)
     return LrTest(
         lrs[:finite],
@@ -110,5 +127,5 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
         method=method_for(job.recipe.schedule),
         batch=plan.batch,
         lr_scale=plan.lr_scale,
-        recipe_lr=lr_max if isinstance(lr_max, float) else None,
+        recipe_lr=own if tested else None,
     )

@@ -16,11 +16,12 @@ MAX_ERROR = 1.25  # the estimate is corrected where the time is so many times lo
 @dataclass
 class Forecast:
     """cost: the estimate, None where none was made (a resumed run). told: the seconds for the whole
-    training that were last announced."""
+    training that were last announced. due: seconds of steps after which that is judged."""
 
     job: Job
     cost: Cost | None
     told: float = 0.0
+    due: float = MIN_SECONDS
 
     def __post_init__(self) -> None:
         if self.cost is not None:
@@ -42,18 +43,18 @@ class Forecast:
         return self._spent() / done if done else 1.0
 
     def correction(self) -> str | None:
-        """A line that corrects the last announcement, if the steps so far show it to be wrong."""
-        if self.cost is None or self._spent() < MIN_SECONDS:
+        """A line that corrects the last announcement, if the training so far shows it to be wrong:
+        again only after twice the time, as one pause makes all later estimates a little better."""
+        if self.cost is None or self._spent() < self.due:
             return None
         measured = [row.get("evaluate_seconds", 0.0) for row in self.job.state.history]
-        total = self._spent() + math.fsum(measured) + self.seconds_left()
+        left = self.seconds_left()
+        total = self._spent() + math.fsum(measured) + left
         if max(total / self.told, self.told / total) <= MAX_ERROR:
             return None
-        self.told = total
-        return (
-            f"corrected: about {duration(self.seconds_left())} left, as a step takes "
-            f"{self.pace():.2g} × the estimated time"
-        )
+        before = max(self.told - total + left, 0.0)
+        self.told, self.due = total, 2 * self._spent()
+        return f"corrected: about {duration(left)} left, instead of {duration(before)}"
 
     def _spent(self) -> float:
         state = self.job.state

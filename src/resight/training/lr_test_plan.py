@@ -10,6 +10,7 @@ MAX_SHARE = 0.1  # of the images that the training will see
 MIN_STEPS, MAX_STEPS = 50, 200
 MIN_BATCH = 16  # images; the losses of smaller batches scatter too much
 MIN_STEPS_OF_MIN_BATCH = 30
+MIN_LONGER = 1.5  # times the steps of a test that showed nothing, or it is not repeated
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,20 @@ def plan_lr_test(job: Job) -> LrTestPlan | None:
     smaller = _whole_pieces(job, images // MIN_STEPS)
     if smaller >= min(MIN_BATCH, batch):
         return _scaled(job, MIN_STEPS, smaller)
-    smaller = min(MIN_BATCH, batch)
+    smaller = _whole_pieces(job, min(MIN_BATCH, batch))
     steps = images // smaller
     return _scaled(job, steps, smaller) if steps >= MIN_STEPS_OF_MIN_BATCH else None
 
 
+def too_few(job: Job) -> str:
+    """Why a training has no LR test: `N images in all epochs is too short for an LR test`."""
+    images = job.epoch_images() * job.recipe.schedule.epochs
+    return f"{images:,} images in all epochs is too short for an LR test"
+
+
 def smallest_plan(job: Job) -> LrTestPlan:
     """For someone who asks for an LR test of however few images."""
-    return _scaled(job, MIN_STEPS, min(MIN_BATCH, job.batch_images(0)))
+    return _scaled(job, MIN_STEPS, _whole_pieces(job, min(MIN_BATCH, job.batch_images(0))))
 
 
 def longer(plan: LrTestPlan, job: Job) -> LrTestPlan | None:
@@ -59,7 +66,8 @@ def longer(plan: LrTestPlan, job: Job) -> LrTestPlan | None:
     if no images are left for one with more steps."""
     left = int(MAX_SHARE * job.epoch_images() * job.recipe.schedule.epochs) - plan.images
     steps = min(MAX_STEPS, left // plan.batch)
-    return LrTestPlan(steps, plan.batch, plan.lr_scale) if steps > plan.steps else None
+    enough = steps >= MIN_LONGER * plan.steps
+    return LrTestPlan(steps, plan.batch, plan.lr_scale) if enough else None
 
 
 def _whole_pieces(job: Job, images: int) -> int:

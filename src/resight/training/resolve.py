@@ -9,7 +9,7 @@ from resight.recipe.settings import Schedule
 from resight.runs.lr_test import LrTest
 from resight.runs.run import Run
 from resight.training.find_lr import run_range_test
-from resight.training.lr_test_plan import plan_lr_test
+from resight.training.lr_test_plan import plan_lr_test, too_few
 from resight.training.session import Session
 from resight.training.timings import count_recording
 
@@ -39,9 +39,7 @@ def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
     """
     plan = plan_lr_test(job)
     if plan is None:
-        images = job.epoch_images() * job.recipe.schedule.epochs
-        why = f"{images:,} images in all epochs are too few for an LR test"
-        return _usual(job, session, why)
+        return _usual(job, session, f"a training of {too_few(job)}")
     test = run_range_test(job, plan, progress=session.counting("LR test"))
     run.write("lr_test.json", test.to_dict())
     try:
@@ -67,7 +65,7 @@ def _usual(job: Job, session: Session, why: str) -> dict[str, float]:
     found = {}
     lr_max = schedule.lr_max
     if not isinstance(lr_max, float):
-        lr_max = found["lr_max"] = optimizer.usual_lr
+        lr_max = found["lr_max"] = optimizer.usual_lr(job.batch_images(0))
     if getattr(schedule, "lr_min", None) == "find":
         found["lr_min"] = lr_max / USUAL_RISE
     session.say(f"no LR found: {why}; using what is usual for {optimizer.name}: {_listed(found)}")
