@@ -210,28 +210,29 @@ def test_what_can_be_trained_can_be_timed(train: Train) -> None:
 
 def test_minutes_fit_whole_epochs_after_the_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
-    job = build_job(recipe, make_data(320, n_test=100), runtime())
-    # an epoch: 320 × 0.1 + 100 × 0.01 = 33 s; the LR test: a tenth of the images, 15 in each of
-    # 50 steps would be too few for one, so 48 steps of 16
-    assert ROUND.lr_test(job) == pytest.approx(48 * 16 * 0.1)
-    assert ROUND.training(job) == pytest.approx(24 * 33 + 76.8)
-    # 16 epochs: 528 s and an LR test of 32 steps, 51.2 s; 17 take 561 s and 54.4 s
-    assert costs.epochs_that_fit(job, ROUND, 10) == 16
-    assert costs.epochs_that_fit(job, ROUND, 579.3 / 60) == 16
-    assert costs.epochs_that_fit(job, ROUND, 579.1 / 60) == 15
+    job = build_job(recipe, make_data(640, n_test=100), runtime())
+    # an epoch: 640 × 0.1 + 100 × 0.01 = 65 s; the LR test: a tenth of the images, 48 batches
+    assert ROUND.lr_test(job) == pytest.approx(48 * 32 * 0.1)
+    assert ROUND.training(job) == pytest.approx(24 * 65 + 153.6)
+    # 16 epochs: 1,040 s and an LR test of 32 steps, 102.4 s; 17 take 1,105 s and 108.8 s
+    assert costs.epochs_that_fit(job, ROUND, 20) == 16
+    assert costs.epochs_that_fit(job, ROUND, 1142.5 / 60) == 16
+    assert costs.epochs_that_fit(job, ROUND, 1142.3 / 60) == 15
     assert costs.epochs_that_fit(job, ROUND, 1000) == 24
-    assert costs.epochs_that_fit(job, ROUND, 34 / 60) == 1  # too short for an LR test
-    with pytest.raises(ResightError, match=r"minutes = 0.5 is too short: .* --minutes 1"):
+    assert costs.epochs_that_fit(job, ROUND, 66 / 60) == 1  # too short for an LR test
+    with pytest.raises(
+        ResightError, match=r"minutes = 0.5 is too short: one epoch takes .* --minutes 2"
+    ):
         costs.epochs_that_fit(job, ROUND, 0.5)
 
 
 def test_a_long_training_is_offered_some_minutes() -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
-    job = build_job(recipe, make_data(320, n_test=100), runtime())
+    job = build_job(recipe, make_data(640, n_test=100), runtime())
     lines = costs.announcement(job, ROUND, None)
-    assert lines[-2] == "LR test: up to 48 steps of 16 images, about 1 min 10 s"
-    assert lines[-1].startswith("24 epochs of 10 steps, about 14 min in total on this CPU")
-    assert lines[-1].endswith("(10 images/s); --minutes 5 is enough for 9 epochs")
+    assert lines[-2] == "LR test: up to 48 steps of 32 images, about 2 min 30 s"
+    assert lines[-1].startswith("24 epochs of 20 steps, about 29 min in total on this CPU")
+    assert lines[-1].endswith("(10 images/s); --minutes 5 is enough for 4 epochs")
     short = costs.announcement(job, costs.Cost(0.0, {0: 0.01}, 0.001), None)
     assert "--minutes" not in short[-1]
 

@@ -59,9 +59,9 @@ def sized(n: int, batch: int = 512, epochs: int = 24, *, on_cpu: bool = True, **
         (50_000, 512, 10, (97, 512)),  # a tenth of the training
         (50_000, 512, 3, (50, 300)),  # smaller batches
         (1_119, 512, 24, (50, 53)),
-        (245, 512, 24, (36, 16)),  # fewer steps
-        (200, 512, 24, (30, 16)),
-        (199, 512, 24, None),
+        (450, 512, 24, (33, 32)),  # fewer steps
+        (400, 512, 24, (30, 32)),
+        (399, 512, 24, None),
         (1_438, 64, 20, (50, 57)),
         (300, 8, 24, (50, 8)),  # a batch that is small anyway
     ],
@@ -127,5 +127,5 @@ def test_a_gpu_tests_with_the_batch_that_it_trains_with(n: int, steps: int) -> N
 
 def test_whoever_asks_for_one_gets_one() -> None:
     plan = smallest_plan(sized(40))
-    assert (plan.steps, plan.batch) == (MIN_STEPS, 16)
+    assert (plan.steps, plan.batch) == (MIN_STEPS, 32)
     assert smallest_plan(sized(9)).batch == 9

@@ -8,7 +8,7 @@ from resight.engine.job import Job
 
 MAX_SHARE = 0.1  # of the images that the training will see
 MIN_STEPS, MAX_STEPS = 50, 200
-MIN_BATCH = 16  # images; the losses of smaller batches scatter too much
+MIN_BATCH = 32  # images; from smaller ones too low an LR is read (`docs/log.md`)
 MIN_STEPS_OF_MIN_BATCH = 30
 MIN_LONGER = 1.5  # times the steps of a test that showed nothing, or it is not repeated
 

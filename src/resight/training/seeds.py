@@ -56,7 +56,7 @@ def train_seeds(
     of seeds to resume: finished and failed seeds stay as they are, an interrupted run is resumed,
     the rest are trained. Everything else as in `train`.
 
-    A seed that fails (a loss that is not finite, no LR found) is listed in `failures`, and the
+    A seed that fails (a loss that is not finite) is listed in `failures`, and the
     others are still trained. Raises `ResightError` and `Interrupted` as `train` does.
     """
     options = RuntimeOptions(device, precision, executor, deterministic)
