@@ -18,7 +18,7 @@ from resight.errors import ResightWarning, first_line
 
 Views = Literal["none", "flip", "flip-shift"]
 Tta = Literal[Views, "flip-shift-unsure"]
-UNSURE = 0.5  # probability of the most probable class of one view, below which six are seen
+UNSURE = 0.6  # probability of the most probable class of one view, below which six are seen
 SHIFT_PX = 1
 EVAL_PIXELS_CPU = 250 * 32**2  # so that a layer fits the caches
 EVAL_PIXELS_CUDA = 2000 * 32**2
@@ -79,7 +79,7 @@ def predict(
     `logits_of`. The model's mode is restored.
 
     "flip-shift-unsure": one view of each image, and the six of "flip-shift" instead where its most
-    probable class has less than 0.5. What an image gets does not depend on the others.
+    probable class has less than 0.6. What an image gets does not depend on the others.
 
     `between` is called before each batch; what it raises ends the pass. forwards: recorded passes
     to replay. batch: images per pass; by default as many as suit the device.

@@ -342,7 +342,7 @@ class Train(Settings):
 class Evaluate(Settings):
     """`flip`: the mean logits of an image and its mirror image; `flip-shift`: half of that, plus a
     quarter each of the same for the image shifted by one pixel up-left and down-right;
-    `flip-shift-unsure`: that, where one view leaves the most probable class below 0.5."""
+    `flip-shift-unsure`: that, where one view leaves the most probable class below 0.6."""
 
     tta: Literal["none", "flip", "flip-shift", "flip-shift-unsure"] = "none"
     when: Literal["each-epoch", "end"] = "each-epoch"
