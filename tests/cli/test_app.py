@@ -207,6 +207,20 @@ def test_find_lr_suggests_and_draws(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_find_lr_says_to_keep_a_recipes_own_lr(tmp_path: Path) -> None:
+    """Of so few images the curve shows nothing; that is no reason to set another LR."""
+    images = folder(tmp_path / "mine", each=20)
+    small = ["--set", "model.width=4", "--set", "data.image_size=12", "--data", str(images)]
+    done = runner.invoke(app, ["find-lr", "--recipe", "fast", *small])
+    assert done.exit_code == 0, done.output
+    assert "the recipe sets LR max 0.17 itself: keep it" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("next: resight train --recipe fast --data ")
+    mine = runner.invoke(
+        app, ["find-lr", "--recipe", "fast", *small, "--set", "schedule.lr_max=8.0"]
+    )
+    assert "keep it" not in mine.output
+
+
 def test_data_says_what_it_understood(tmp_path: Path) -> None:
     output = runner.invoke(app, ["data", "digits"]).stdout
     assert "train    1,438 images 8×8×1" in output

@@ -183,11 +183,18 @@ def find_lr(
     if plot is not None:
         save_plot(test, plot)
         print(f"curve: {plot}", file=sys.stderr)
-    suggestions = test.suggestions()
+    try:
+        suggestions, refused = test.suggestions(), ""
+    except ResightError as error:
+        if test.recipe_lr is None:
+            raise
+        suggestions, refused = {}, str(error).split(";")[0]  # its advice is for other recipes
     if as_json:
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
+    if refused:
+        print(refused)
     for method, value in suggestions.items():
         mark = "   read by --lr find" if method == test.method else ""
         print(f"  {method:<11} {value:.3g}{mark}")
