@@ -244,35 +244,26 @@ def from_command(command: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return recipe
 
 
-@pytest.mark.parametrize("small", [{}, {"schedule.small_px": 24}, {"schedule.small_px": 30}])
-def test_the_command_keeps_the_size_of_smaller_images(
-    small: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They scale with the size of the images, unless they are given."""
-    recipe = changed(resight.find_recipe("fast"), {"data.image_size": 64, **small})
-    out.mkdir()
-    run = resight.Run(out)
-    run.write("recipe.json", recipe.to_dict())
-    run.write("resolved.json", {"data": {"source": "digits"}})
-    command = run.repeat_command()
-    assert command is not None
-    assert from_command(command, monkeypatch) == recipe
-
-
 @pytest.mark.parametrize(
-    "changes",
+    ("name", "changes"),
     [
-        {},
-        {"epochs": 3, "seed": 7, "val": 0.1, "batch_size": 32},
-        {"epochs": 3, "schedule.peak_epoch": 1.0},
-        {"schedule.shape": "cosine", "lr": 0.02},
-        {"optimizer.name": "sgd", "optimizer.nesterov": True, "augment.flip": "none"},
+        ("digits", {}),
+        ("digits", {"epochs": 3, "seed": 7, "val": 0.1, "batch_size": 32}),
+        ("digits", {"epochs": 3, "schedule.peak_epoch": 1.0}),
+        ("digits", {"schedule.shape": "cosine", "lr": 0.02}),
+        ("digits", {"optimizer.name": "sgd", "optimizer.nesterov": True, "augment.flip": "none"}),
+        # another image size scales the smaller ones, another batch size its pieces
+        ("fast", {"data.image_size": 64}),
+        ("fast", {"data.image_size": 64, "schedule.small_px": 24}),
+        ("fast", {"data.image_size": 64, "schedule.small_px": 30}),
+        ("fast", {"batch_size": 512}),
+        ("fast", {"batch_size": 512, "train.norm_batch": 128}),
     ],
 )
 def test_the_command_makes_the_same_recipe(
-    out: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    out: Path, name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = changed(resight.find_recipe("digits"), changes)
+    recipe = changed(resight.find_recipe(name), changes)
     out.mkdir()
     run = resight.Run(out)
     run.write("recipe.json", recipe.to_dict())

@@ -26,7 +26,7 @@ from resight.training import costs, lr_test_plan
 from trainings import fit, tiny
 
 COST = costs.Cost(update=0.5, image={0: 0.1, 9: 0.04, 12: 0.06}, test_image=0.01)
-ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1}, test_image=0.01)
+ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1, 28: 0.1}, test_image=0.01)
 
 
 def shaped(shape: str) -> Recipe:
@@ -208,7 +208,7 @@ def test_what_can_be_trained_can_be_timed(train: Train) -> None:
     assert costs.measure(job).steps(job) > 0
 
 
-def test_minutes_fit_whole_epochs_after_the_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_fit_whole_epochs_after_the_lr_test() -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
     job = build_job(recipe, make_data(640, n_test=100), runtime())
     # an epoch: 640 × 0.1 + 100 × 0.01 = 65 s; the LR test: a tenth of the images, 48 batches
@@ -251,7 +251,9 @@ def test_an_lr_test_that_may_be_repeated_says_so() -> None:
 def test_dropped_images_are_said() -> None:
     dropping = recipe_of(train=Train(batch_size=32, last_batch="drop"))
     lines = costs.announcement(job_of(dropping), ROUND, None)
-    assert any(line.startswith("6 of 70 training images") for line in lines)
+    assert any(
+        line.startswith("each epoch leaves out 6 of the 70 training images") for line in lines
+    )
     assert not any(
         "left out" in line for line in costs.announcement(job_of(recipe_of()), ROUND, None)
     )
@@ -264,6 +266,13 @@ def test_dropped_images_are_said() -> None:
         (
             find_recipe("fast"),
             "linear over 9 epochs, stem bias trained until epoch 3, images of 24 px until epoch 5",
+        ),
+        (
+            find_recipe("fast").with_changes(
+                {"schedule.medium_px": 28, "schedule.medium_epochs": 2.0}
+            ),
+            "linear over 9 epochs, stem bias trained until epoch 3, images of 24 px until epoch 5, "
+            "images of 28 px until epoch 7",
         ),
         (shaped("step"), "step over 24 epochs, a step every 8 epochs"),
         (shaped("triangular"), "triangular over 24 epochs, cycles of 8 epochs"),

@@ -110,34 +110,30 @@ def train(
         "started": started,
         **changes,
     }
-    ahead = contextlib.nullcontext() if resume else _loading(recipe, data, changes, skip_bad)
-    if seeds is not None or (resume is not None and holds_seeds(resume)):
-        if live:
-            raise ResightError("live: --live shows a single run; leave out --live or --seeds")
-        with ahead:
-            from resight.engine.runtime import keep_memory
-            from resight.training.seeds import train_seeds
+    several = seeds is not None or (resume is not None and holds_seeds(resume))
+    if several and live:
+        raise ResightError("live: --live shows a single run; leave out --live or --seeds")
+    with contextlib.nullcontext() if resume else _loading(recipe, data, changes, skip_bad):
+        from resight.engine.runtime import keep_memory
+        from resight.training.seeds import train_seeds
+        from resight.training.train import train as train_run
 
-            keep_memory()
+        keep_memory()
+        if several:
             result = train_seeds(recipe, data, seeds=seeds, **options)
-        values = result.to_dict()
-        if as_json:
-            print(json.dumps(values))
+            values = result.to_dict()
         else:
-            print_seeds(result)
-    else:
-        with ahead:
-            from resight.engine.runtime import keep_memory
-            from resight.training.train import train as train_run
-
-            keep_memory()
             run = train_run(recipe, data, live=live, **options)
-        values = run.result
-        if as_json:
-            found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
-            print(json.dumps({**values, "findings": found}))
-        else:
-            print_result(run)
+            values = run.result
+    if as_json and not several:
+        found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
+        print(json.dumps({**values, "findings": found}))
+    elif as_json:
+        print(json.dumps(values))
+    elif several:
+        print_seeds(result)
+    else:
+        print_result(run)
     if timings and not as_json:
         print_timings(values)
     if values.get("failed"):
@@ -161,17 +157,16 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Run an LR range test with the recipe's own training step and suggest a learning rate."""
-    from resight.runs.lr_test import check_plot, save_plot
+    from resight.runs.lr_test import check_plot, save_plot, without_advice
 
     if plot is not None:
         check_plot(plot)
     changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val)
     with _loading(recipe, data, changes, skip_bad):
-        from resight.recipe.overrides import DEFAULT_RECIPE
         from resight.training.find_lr import find_lr as run_test
 
         test = run_test(
-            recipe or DEFAULT_RECIPE,
+            recipe,
             data,
             device=device,
             precision=precision,
@@ -188,7 +183,7 @@ def find_lr(
     except ResightError as error:
         if test.recipe_lr is None:
             raise
-        suggestions, refused = {}, str(error).split(";")[0]  # its advice is for other recipes
+        suggestions, refused = {}, without_advice(error)
     if as_json:
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
         return

@@ -76,8 +76,7 @@ def loading(source: str | os.PathLike[str], **settings: Any) -> Iterator[None]:
 
     What nobody has asked for is stopped at the end. Errors are raised where it is asked for.
     """
-    # for good, and for the process of a command: what changes the filters for a while can't be used
-    # beside another thread
+    # for the rest of the command: filters are those of all threads, so none may be set for a while
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     global _under_way
     begun = _under_way = _Ahead(source, settings)

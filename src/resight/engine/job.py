@@ -108,7 +108,7 @@ class Job:
 
 
 def prepare(
-    recipe: str | Path | Recipe,
+    recipe: str | Path | Recipe | None,
     data: str | Path | ImageData | None,
     runtime: Runtime,
     *,

@@ -205,6 +205,11 @@ class LrTest:
             )
 
 
+def without_advice(error: ResightError) -> str:
+    """Why a curve shows no LR, without what to do about it: for where that is already done."""
+    return str(error).split("; ")[0]
+
+
 def save_plot(test: LrTest, path: Path) -> None:
     """Write the curve as an image, in the format of `path`'s suffix. Raises `ResightError`."""
     check_plot(path)

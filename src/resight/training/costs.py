@@ -44,7 +44,7 @@ DURATIONS = {
     "cycle_epochs": "cycles of {epochs:.3g} epochs",
     "stem_epochs": "stem bias trained until epoch {epochs:.3g}",
     "small_epochs": "images of {small_px} px until epoch {epochs:.3g}",
-    "medium_epochs": "of {medium_px} px for {epochs:.3g} more",
+    "medium_epochs": "images of {medium_px} px until epoch {epochs:.3g}",
 }
 assert all(set(kind.durations) <= DURATIONS.keys() for kind in KINDS["schedule"].values())
 
@@ -219,14 +219,8 @@ def _whole_steps(job: Job) -> dict[str, _Work]:
 
         return _Work(run, job.batch_images(0), times)
 
-    test = _test(job, min(len(job.monitor), job.recipe.train.batch_size))
-
-    def forward() -> None:
-        test.run()
-        _wait(job)
-
     works = {name: steps(number) for name, number in _kinds(job).items()}
-    return works | {"test": _Work(forward, test.images)}
+    return works | {"test": _test(job, job.recipe.train.batch_size)}
 
 
 def _wait(job: Job) -> None:
@@ -243,6 +237,7 @@ def _test(job: Job, images: int) -> _Work:
         model.eval()
         with torch.no_grad():
             forward(0, shown)
+        _wait(job)
 
     return _Work(run, shown)
 
@@ -337,8 +332,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         lines.append("the images need more than half of the free memory: streamed from disk")
     if dropped := len(data.train) - job.epoch_images():
         lines.append(
-            f"{dropped:,} of {len(data.train):,} training images, other ones each time, are left "
-            "out of an epoch: the recipe drops the last, smaller batch (--set "
+            f"each epoch leaves out {dropped:,} of the {len(data.train):,} training images, "
+            "different ones each time: the recipe drops the last, smaller batch (--set "
             "train.last_batch=keep uses them)"
         )
     if recipe.schedule.needs_lr_test and (plan := plan_lr_test(job)):
@@ -371,12 +366,14 @@ def _offer(job: Job, cost: Cost, total: float) -> str:
 def _schedule_line(recipe: Recipe) -> str:
     """The schedule's shape and its durations."""
     schedule = recipe.schedule
+    durations = {key: epochs for key in schedule.durations if (epochs := getattr(schedule, key))}
+    if "medium_epochs" in durations:  # they follow those of small images
+        durations["medium_epochs"] += schedule.small_epochs
     found = [
         DURATIONS[key].format(
             epochs=epochs, small_px=schedule.small_px, medium_px=schedule.medium_px
         )
-        for key in schedule.durations
-        if (epochs := getattr(schedule, key))
+        for key, epochs in durations.items()
     ]
     shape = f"{schedule.shape} over {schedule.epochs} epoch{'s' * (schedule.epochs > 1)}"
     return f"schedule: {', '.join([shape, *found])}"

@@ -19,7 +19,6 @@ from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
 from resight.recipe.catalog import own_lr
-from resight.recipe.overrides import DEFAULT_RECIPE
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
 from resight.training.costs import measure, price
@@ -35,7 +34,7 @@ LR_RANGE = (1e-5, 10.0)
 
 
 def find_lr(
-    recipe: str | Path | Recipe = DEFAULT_RECIPE,
+    recipe: str | Path | Recipe | None = None,
     data: str | Path | ImageData | None = None,
     *,
     device: str = "auto",
@@ -54,15 +53,13 @@ def find_lr(
         runtime = Runtime.choose(device, precision, executor=executor)
         decoding = reporter.counting("decoding images")
         job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
-        plan = plan_lr_test(job)
-        if plan is None:
-            optimizer = job.recipe.optimizer
-            usual = optimizer.usual_lr(job.batch_images(0))
+        plan, optimizer = plan_lr_test(job), job.recipe.optimizer
+        if plan is None and job.recipe.schedule.needs_lr_test:
             reporter.say(
-                f"note: a training of {too_few(job)} and would use LR max {usual:g}, usual for "
-                f"{optimizer.name}"
+                f"note: {too_few(job)}: `resight train` would use LR max "
+                f"{optimizer.usual_lr(job.batch_images(0)):g}, usual for {optimizer.name}"
             )
-            plan = smallest_plan(job)
+        plan = plan or smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         return run_range_test(job, plan, progress=reporter.counting("LR test"))
     finally:

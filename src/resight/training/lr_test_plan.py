@@ -51,9 +51,9 @@ def plan_lr_test(job: Job) -> LrTestPlan | None:
 
 
 def too_few(job: Job) -> str:
-    """Why a training has no LR test: `N images in all epochs is too short for an LR test`."""
+    """Why a training has no LR test."""
     images = job.epoch_images() * job.recipe.schedule.epochs
-    return f"{images:,} images in all epochs is too short for an LR test"
+    return f"{images:,} images over all epochs are too few for an LR test"
 
 
 def smallest_plan(job: Job) -> LrTestPlan:

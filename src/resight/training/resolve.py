@@ -6,7 +6,7 @@ from resight.engine.job import Job
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Schedule
-from resight.runs.lr_test import LrTest
+from resight.runs.lr_test import LrTest, without_advice
 from resight.runs.run import Run
 from resight.training.find_lr import run_range_test
 from resight.training.lr_test_plan import plan_lr_test, too_few
@@ -39,13 +39,13 @@ def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
     """
     plan = plan_lr_test(job)
     if plan is None:
-        return _usual(job, session, f"a training of {too_few(job)}")
+        return _usual(job, session, too_few(job))
     test = run_range_test(job, plan, progress=session.counting("LR test"))
     run.write("lr_test.json", test.to_dict())
     try:
         found = _read_off(test, job.recipe.schedule)
     except ResightError as error:
-        return _usual(job, session, str(error).split(";")[0])  # what follows is advice
+        return _usual(job, session, without_advice(error))
     scaled = f" of {plan.batch} images, LRs scaled" if plan.lr_scale != 1.0 else ""
     session.say(f"LR found: {_listed(found)} ({len(test.lrs)} steps{scaled}, {test.stop})")
     return found
