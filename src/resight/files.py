@@ -57,11 +57,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line and have it on the disk before returning. Raises `ResightError`."""
-    with _in_one_line(path), path.open("ab") as file:
+    """Add a line in one write, without waiting for the disk. Raises `ResightError`."""
+    with _in_one_line(path), path.open("ab", buffering=0) as file:
         file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

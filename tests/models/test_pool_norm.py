@@ -235,7 +235,7 @@ def test_where_triton_cannot_compile_its_kernels_are_unavailable_with_a_word(
     device = torch.device("cuda", 0)
 
     def compiles(device: torch.device) -> bool:
-        works: bool = pool_norm._works.__wrapped__(device, torch.float16, "relu")
+        works: bool = pool_norm._works.__wrapped__(device, torch.float16, "relu", 64)
         return works
 
     with pytest.warns(ResightWarning, match=r"cuda:0 \(Failed to find C compiler\)"):
@@ -397,12 +397,12 @@ TRY_OUT = """
 import pytest, torch
 from resight.models.kernels import pool_norm_triton
 
-for dtype, activation in ((torch.float16, "gelu"), (torch.float32, "relu")):
-    pool_norm_triton.try_out(torch.device("cpu"), dtype, activation)
+for dtype, activation, channels in ((torch.float16, "gelu", 16), (torch.float32, "relu", 144)):
+    pool_norm_triton.try_out(torch.device("cpu"), dtype, activation, channels)
 right = pool_norm_triton.backward
 pool_norm_triton.backward = lambda *given, **named: [1.1 * g for g in right(*given, **named)]
 with pytest.raises(AssertionError, match="not close"):
-    pool_norm_triton.try_out(torch.device("cpu"), torch.float16, "gelu")
+    pool_norm_triton.try_out(torch.device("cpu"), torch.float16, "gelu", 16)
 """
 
 

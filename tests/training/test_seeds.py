@@ -67,10 +67,11 @@ def poison(monkeypatch: pytest.MonkeyPatch, seed: int, step: int = 4) -> None:
     """The loss of `seed` becomes nan at `step`."""
     original = Eager.step
 
-    def poisoned(self: Eager, *args: Any, **kwargs: Any) -> Any:
-        loss, correct = original(self, *args, **kwargs)
-        bad = self.context.recipe.train.seed == seed and self.context.state.step == step + 1
-        return (loss * float("nan") if bad else loss), correct
+    def poisoned(self: Eager, position: int) -> None:
+        original(self, position)
+        state = self.context.state
+        if self.context.recipe.train.seed == seed and state.step == step + 1:
+            state.trace.losses[position] = float("nan")
 
     monkeypatch.setattr(Eager, "step", poisoned)
 

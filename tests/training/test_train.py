@@ -195,9 +195,10 @@ def test_the_step_and_lr_of_a_bad_loss_are_named_exactly(
     recipe = tiny("digits")
     original = Eager.step
 
-    def poisoned(self: Eager, *args: Any, **kwargs: Any) -> Any:
-        loss, correct = original(self, *args, **kwargs)
-        return (loss * float("nan") if self.context.state.step == 5 else loss), correct
+    def poisoned(self: Eager, position: int) -> None:
+        original(self, position)
+        if self.context.state.step == 5:
+            self.context.state.trace.losses[position] = float("nan")
 
     monkeypatch.setattr(Eager, "step", poisoned)
     monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, {0: 1e-3}, 1e-3))

@@ -56,8 +56,6 @@ class Captured:
         columns = len(state.optimizer.param_groups)
         self._table = torch.zeros(steps, columns + 1, device=device)  # LRs, then the average's
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self._loss = torch.zeros((), device=device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=device)
         self._plan: EpochPlan | None = None
         self._average: tuple[float, ...] = ()
         self._next = 0
@@ -100,15 +98,15 @@ class Captured:
         self._counter.fill_(first)
         self._next = first
 
-    def step(self, position: int) -> tuple[Tensor, Tensor]:
+    def step(self, position: int) -> None:
         if self._instead:
-            return self._instead.step(position)
+            self._instead.step(position)
+            return
         assert position == self._next, (position, self._next)
         state = self.context.state
         self._replays[self._kind(position, state.step)]()
         state.step += 1
         self._next += 1
-        return self._loss, self._correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         """A step on any images, run eagerly: what `Eager.train_on` does."""
@@ -152,8 +150,8 @@ class Captured:
         if kind.averages:
             assert state.average is not None
             state.average.update(state.model, row[-1])
-        self._loss.copy_(loss)
-        self._correct.copy_(correct)
+        state.trace.losses.index_copy_(0, self._counter, loss.reshape(1))
+        state.trace.correct.index_copy_(0, self._counter, correct.reshape(1))
         self._counter.add_(1)
 
 

@@ -33,7 +33,7 @@ from resight.engine.fitting import (
 from resight.engine.forward import Forwards
 from resight.engine.rates import given_rates
 from resight.engine.runtime import Runtime
-from resight.engine.state import TrainState
+from resight.engine.state import Trace, TrainState
 from resight.engine.step import Eager, Executor, StepContext
 from resight.errors import ResightError
 from resight.models.blocks import fuse
@@ -89,13 +89,17 @@ class Job:
         return plan.to(self.runtime.device)
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
-        """Train one step at each of `lrs`, epoch after epoch from the first; yields the losses."""
+        """Train one step at each of `lrs`, epoch after epoch from the first.
+
+        Yields the loss of each, which the next epoch overwrites.
+        """
         for first in range(0, len(lrs), self.steps_per_epoch):
             some = lrs[first : first + self.steps_per_epoch]
             plan = self.plan(first // self.steps_per_epoch)
             self.executor.begin(plan, given_rates(self.state, some, self.total_steps))
             for position in range(len(some)):
-                yield self.executor.step(position)[0]
+                self.executor.step(position)
+                yield self.state.trace.losses[position]
 
     def batch_images(self, position: int) -> int:
         """Images in batch number `position` (from 0) of an epoch."""
@@ -173,7 +177,8 @@ def with_recipe(job: Job, recipe: Recipe) -> Job:
 
 def with_batch(job: Job, batch: int) -> Job:
     """`job` with steps of `batch` images, whole pieces of the recipe's `norm_batch` if it has more,
-    on the same state: for a test and not for a training. No smaller batch ends an epoch."""
+    on the same net and optimizer: for a test and not for a training. No smaller batch ends an
+    epoch."""
     changes = {
         "train.batch_size": batch,
         "train.norm_batch": min(job.recipe.train.norm_batch, batch),
@@ -183,7 +188,11 @@ def with_batch(job: Job, batch: int) -> Job:
     steps = steps_per_epoch(len(job.train), batch, recipe.train.last_batch)
     whole = dataclasses.replace(job.runtime, micro_batch=0)
     runtime = in_pieces(recipe, whole) if whole.on_cpu else whole
-    job = dataclasses.replace(job, recipe=recipe, runtime=runtime, steps_per_epoch=steps)
+    trace = Trace.empty(steps, runtime.device)
+    state = dataclasses.replace(job.state, trace=trace)
+    job = dataclasses.replace(
+        job, recipe=recipe, runtime=runtime, state=state, steps_per_epoch=steps
+    )
     return dataclasses.replace(job, executor=_executor(job.context))
 
 

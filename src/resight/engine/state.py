@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from resight.data.plan import generator
 from resight.engine.averages import Averages, make_averages
+from resight.engine.host import to_host
 from resight.engine.optim import make_optimizer
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
@@ -113,6 +115,10 @@ class TrainState:
         """A copy of the state that later steps do not touch."""
         copied: dict[str, Any] = _clone(self.state_dict())
         return copied
+
+    def host_snapshot(self) -> Callable[[], dict[str, Any]]:
+        """What gives a snapshot of the state as it is now on the CPU: see `to_host`."""
+        return to_host(self.snapshot(), self.trace.losses.device)
 
     @torch.no_grad()
     def restore(self, saved: dict[str, Any]) -> None:

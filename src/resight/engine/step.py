@@ -35,16 +35,20 @@ class Executor(Protocol):
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         """Prepare for the steps of `plan` from number `first` on, at `rates`."""
 
-    def step(self, position: int) -> tuple[Tensor, Tensor]:
+    def step(self, position: int) -> None:
         """Train on batch `position` of the plan and advance `state.step` by one.
 
-        Returns the loss (mean over its images, label smoothing included) and the number of images
-        whose prediction was right, both from before the update and still on the device: float32 and
-        int64 scalars, valid until the next step.
+        At `position` of `state.trace` it writes the loss (mean over the batch's images, label
+        smoothing included) and the number of images whose prediction was right, both from before
+        the update.
         """
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; no averaging."""
+        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; no averaging.
+
+        Returns loss and correct predictions as `step` writes them, float32 and int64 scalars on the
+        device.
+        """
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Eager:
     def begin(self, plan: EpochPlan, rates: Rates, first: int = 0) -> None:
         self._plan, self._rates = plan, rates
 
-    def step(self, position: int) -> tuple[Tensor, Tensor]:
+    def step(self, position: int) -> None:
         rates, state = self._rates, self.context.state
         momentum = rates.momenta[position] if rates.momenta else None
         lrs = group_rates(state.optimizer, rates.lr[position], rates.stem[position])
@@ -94,7 +98,7 @@ class Eager:
         loss, correct = self.train_on(index, self._plan)
         if rates.average[position] and state.average:
             state.average.update(state.model, rates.average[position])
-        return loss, correct
+        state.trace.losses[position], state.trace.correct[position] = loss, correct
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         kind = self.context.kind_at(self.context.state.step)

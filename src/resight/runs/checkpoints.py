@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT_SECONDS = 30.0
+Fetch = Callable[[], dict[str, Any]]  # gives a snapshot on the CPU, which does not change any more
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -70,15 +72,15 @@ class Checkpointer:
             self._wait()
         return self._pending is None and time.monotonic() - self._last >= self._every
 
-    def save(self, snapshot: dict[str, Any]) -> None:
-        """Start writing; `snapshot` must not change afterwards."""
+    def save(self, fetch: Fetch) -> None:
+        """Start writing what `fetch` gives: it is called in the writer's thread."""
         self._wait()
         self._last = time.monotonic()
-        self._pending = self._writer.submit(write_checkpoint, self._path, snapshot)
+        self._pending = self._writer.submit(lambda: write_checkpoint(self._path, fetch()))
 
-    def save_and_wait(self, snapshot: dict[str, Any]) -> bool:
-        """Write now. Returns whether `snapshot` was finite and therefore written."""
-        self.save(snapshot)
+    def save_and_wait(self, fetch: Fetch) -> bool:
+        """Write now. Returns whether the snapshot was finite and therefore written."""
+        self.save(fetch)
         return self._wait()
 
     def close(self) -> None:

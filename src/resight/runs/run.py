@@ -279,6 +279,8 @@ class Run:
         write_json(self.path / name, value)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add an epoch's row for others to read. It need not be on the disk at once: `last.pt`
+        holds it too, and `rewrite_metrics` comes at the end."""
         append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def rewrite_metrics(self, rows: list[dict[str, Any]]) -> None:

@@ -51,11 +51,9 @@ def fit_epochs(training: Training) -> Predictions | None:
     state, checkpoints = training.job.state, Checkpointer(training.run.path / "last.pt")
     predictions = None
     try:
-        if state.step == 0:
-            checkpoints.save(state.snapshot())
         while training.epoch < training.schedule.epochs:
-            _train_epoch(training, checkpoints)
-            predictions = _end_epoch(training)
+            seen = _train_epoch(training, checkpoints)
+            predictions = _end_epoch(training, seen)
             for finding in training.watch.epoch(state.history):
                 training.session.reporter.finding(finding)
         _write_last(checkpoints, training.job)
@@ -67,17 +65,20 @@ def fit_epochs(training: Training) -> Predictions | None:
         checkpoints.close()
 
 
-def _train_epoch(training: Training, checkpoints: Checkpointer) -> None:
-    """The remaining steps of the current epoch."""
+def _train_epoch(training: Training, checkpoints: Checkpointer) -> Seen:
+    """The remaining steps of the current epoch, of which there may be none. Returns what was seen
+    in all of its steps."""
     job, stop = training.job, training.session.stop
     state, steps = job.state, job.steps_per_epoch
     rates = _rates(training)
     first = state.step - training.epoch * steps
     job.executor.begin(job.plan(training.epoch), rates, first)
+    if state.step == 0:  # not earlier: a GPU's steps are recorded without anything beside it
+        checkpoints.save(state.host_snapshot())
+    seen = None
     began = time.perf_counter()
     for position in range(first, steps):
-        loss, correct = job.executor.step(position)
-        state.trace.losses[position], state.trace.correct[position] = loss, correct
+        job.executor.step(position)
         done, due = position + 1, checkpoints.due()
         if done % job.log_interval and done < steps and not due and stop.received is None:
             continue
@@ -86,8 +87,9 @@ def _train_epoch(training: Training, checkpoints: Checkpointer) -> None:
         _report(training, seen, done, lr=rates.lr[position])
         stop.check()
         if due:
-            checkpoints.save(state.snapshot())
+            checkpoints.save(state.host_snapshot())
         began = time.perf_counter()
+    return seen or _look(training, steps)
 
 
 def _report(training: Training, seen: Seen, done: int, *, lr: float) -> None:
@@ -154,14 +156,14 @@ def _look(training: Training, done: int) -> Seen:
     )
 
 
-def _end_epoch(training: Training) -> Predictions | None:
+def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
     """Evaluate the monitored split, add the epoch's row, and with validation keep the best weights.
 
-    With `evaluate.when = "end"` only the last epoch is evaluated.
+    seen: in the epoch's steps. With `evaluate.when = "end"` only the last epoch is evaluated.
     """
     job, run, epochs = training.job, training.run, training.schedule.epochs
     state, split, epoch = job.state, job.monitors, training.epoch + 1
-    seen, lr = _look(training, job.steps_per_epoch), _rates(training).lr[-1]
+    lr = _rates(training).lr[-1]
     row = {
         "epoch": epoch,
         "step": state.step,
@@ -228,7 +230,7 @@ def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFinit
 
 
 def _write_last(checkpoints: Checkpointer, job: Job) -> None:
-    if not checkpoints.save_and_wait(job.state.snapshot()):
+    if not checkpoints.save_and_wait(job.state.host_snapshot()):
         raise NonFiniteLoss(
             f"the weights are not finite after step {job.state.step}: the last good checkpoint is "
             "kept; try a lower --lr"

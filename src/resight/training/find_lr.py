@@ -99,7 +99,7 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
     pending = []
     try:
         for done, loss in enumerate(steps_of.steps_at((lrs / plan.lr_scale).tolist()), start=1):
-            pending.append(loss.clone())  # an executor may overwrite it with the next one
+            pending.append(loss.clone())  # before the next epoch overwrites it
             if done % interval and done < steps:
                 continue
             losses += torch.stack(pending).tolist()  # waits for the device once per interval

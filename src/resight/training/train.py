@@ -195,6 +195,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
             measure(job, "val", stop).save(run.path / "predictions-val.npz")  # for the report
         predictions = last if last and last.split == "test" else measure(job, "test", stop)
     with timings("save"):
+        run.rewrite_metrics(job.state.history)
         save_model(run.path / "model.safetensors", model, job.recipe, job.data)
         predictions.save(run.path / "predictions.npz")
     low, high = predictions.accuracy_interval

@@ -71,8 +71,9 @@ def available(x: Tensor, activation: Activation) -> bool:
 
     On a CUDA GPU that Triton compiles for, channels-last, in half precision or float32, C a
     multiple of 16: otherwise a thread could not read 16 bytes at a time. The first call for a
-    device, dtype and activation compares a small pass with the reference (`pool_norm_twin`) and
-    warns (`ResightWarning`) if that fails or differs; it must come before a capture.
+    device, dtype, activation and C compares a small pass with the reference (`pool_norm_twin`) and
+    warns (`ResightWarning`) if that fails or differs; it must come before a capture. What it
+    compiles is what layers of as many channels use.
     """
     return (
         x.is_cuda
@@ -81,7 +82,7 @@ def available(x: Tensor, activation: Activation) -> bool:
         and x.shape[1] % 16 == 0
         and x.numel() // x.shape[1] < 2**31  # positions are counted in int32
         and x.is_contiguous(memory_format=torch.channels_last)
-        and _works(x.device, x.dtype, activation)
+        and _works(x.device, x.dtype, activation, x.shape[1])
     )
 
 
@@ -143,14 +144,16 @@ def _kernels() -> ModuleType:
 
 
 @functools.cache
-def _works(device: torch.device, dtype: torch.dtype, activation: Activation) -> bool:
+def _works(
+    device: torch.device, dtype: torch.dtype, activation: Activation, channels: int
+) -> bool:
     """Whether Triton is installed and works: it needs a recent GPU and a C compiler."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
-        _kernels().try_out(device, dtype, activation)
+        _kernels().try_out(device, dtype, activation, channels)
     except Exception as error:  # whatever stops it from compiling, torch's layers work
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(

@@ -150,16 +150,18 @@ def backward(
     return Gradients(grad_x, *grads)
 
 
-def try_out(device: torch.device, dtype: torch.dtype, activation: Activation) -> None:
-    """Run both passes on random images and compare with the reference; raises if they differ."""
+def try_out(
+    device: torch.device, dtype: torch.dtype, activation: Activation, channels: int
+) -> None:
+    """Run both passes on random maps and compare with the reference; raises if they differ."""
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn((4, 16, 7, 6), generator=generator).to(device)
+    drawn = torch.randn((4, channels, 7, 6), generator=generator).to(device)
     x = drawn.to(dtype).contiguous(memory_format=torch.channels_last)
     weight, bias = (drawn[:2, :, 0, 0] + 2).unbind()
     grad = x[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
     results = []
     for passes in (pool_norm_twin, sys.modules[__name__]):
-        running = torch.zeros(16, device=device), torch.ones(16, device=device)
+        running = torch.zeros(channels, device=device), torch.ones(channels, device=device)
         out, saved = passes.forward(
             x, weight, bias, *running, momentum=0.1, eps=1e-5, activation=activation
         )
