@@ -47,7 +47,7 @@ def make_run(
     run.write("recipe.json", recipe.to_dict())
     facts = {
         "name": "pets",
-        "source": "/data/pets",
+        "source": "/data/pets" if fingerprint == "same" else f"/data/{fingerprint}",
         "fingerprint": fingerprint,
         "classes": list(classes),
         "channels": 3,

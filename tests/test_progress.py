@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 
-from resight.progress import Lines
+import pytest
+from rich.console import Console
+
+from resight.progress import Lines, Live, StepInfo, epoch_line
+
+ROW = {
+    "epoch": 7,
+    "train_loss": 1.0018,
+    "train_accuracy": 0.9508,
+    "test_loss": 0.4879,
+    "test_accuracy": 0.9052,
+    "lr": 0.000378,
+    "train_seconds": 1060.5,
+    "images_per_second": 1827.0,
+}
 
 
 def test_lines_fall_silent_when_nobody_listens() -> None:
@@ -13,3 +28,31 @@ def test_lines_fall_silent_when_nobody_listens() -> None:
     lines = Lines(os.fdopen(write, "w", buffering=1))
     lines.say("a")
     lines.say("b")
+
+
+def test_an_epoch_is_one_line_of_a_terminal() -> None:
+    whole = epoch_line(ROW, 100)
+    assert whole == (
+        "epoch   7/100  train loss 1.0018 acc 95.08%  test loss 0.4879 acc 90.52%  LR 0.000378  "
+        "1060.5 s  1,827 img/s"
+    )
+    assert epoch_line(ROW, 100, 120) == whole
+    assert epoch_line(ROW, 100, 100) == whole.removesuffix("  1,827 img/s")
+    assert epoch_line(ROW, 24, 80) == (
+        "epoch  7/24  train loss 1.0018 acc 95.08%  test loss 0.4879 acc 90.52%  1060.5 s"
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_bar_is_one_line_of_a_terminal(columns: int) -> None:
+    stream = io.StringIO()
+    live = Live(Console(file=stream, force_terminal=True, width=columns))
+    info = StepInfo(24, 24, 99, 100, 2.345, 0.6789, 0.000378, 1827.0, 3599.0)
+    live.step(info)
+    live.close()
+    shown = stream.getvalue().replace("\r", "\n")
+    lines = [Console(file=io.StringIO()).render_str(line).plain for line in shown.splitlines()]
+    bars = [line for line in lines if "loss" in line]
+    assert bars
+    assert all("loss 2.345 · acc 67.9%" in bar and "60 min left" in bar for bar in bars)
+    assert all(("img/s" in bar) == (columns == 120) for bar in bars)

@@ -46,6 +46,16 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def t_test(values: Sequence[float]) -> float:
+    """The two-sided p-value of Student's t-test that the mean is 0; at least two values."""
+    from scipy.special import stdtr
+
+    n, mean, spread = len(values), statistics.fmean(values), statistics.stdev(values)
+    if spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
+
+
 def exact_p(only_a: int, only_b: int) -> float:
     """The two-sided p-value of McNemar's exact test, in (0, 1].
 

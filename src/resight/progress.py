@@ -21,6 +21,8 @@ from rich.progress import (
 
 from resight.findings import Finding
 
+WIDE = 100  # columns, from which the bar also shows LR and speed
+
 
 @dataclass(frozen=True)
 class StepInfo:
@@ -138,15 +140,15 @@ class Live(Quiet):
         return show
 
     def step(self, info: StepInfo) -> None:
-        facts = (
-            f"loss {info.loss:.3f} · acc {info.accuracy:.1%} · LR {info.lr:.3g} · "
-            f"{info.images_per_second:,.0f} img/s · {duration(info.seconds_left)} left"
-        )
+        facts = [f"loss {info.loss:.3f}", f"acc {info.accuracy:.1%}"]
+        if self._console.width >= WIDE:
+            facts += [f"LR {info.lr:.3g}", f"{info.images_per_second:,.0f} img/s"]
+        facts.append(f"{duration(info.seconds_left)} left")
         name = f"epoch {info.epoch}/{info.epochs}"
-        self._show("train", name, info.done, info.total, facts)
+        self._show("train", name, info.done, info.total, " · ".join(facts))
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        self.say(epoch_line(row, epochs))
+        self.say(epoch_line(row, epochs, self._console.width))
 
     def finding(self, finding: Finding) -> None:
         style = "bold red" if finding.severity == "problem" else "yellow"
@@ -175,18 +177,20 @@ def default_reporter(stream: IO[str] | None = None) -> Reporter:
     return Live(console) if console.is_terminal else Lines(stream)
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """An epoch's row as one line for a log."""
+def epoch_line(row: dict[str, Any], epochs: int, columns: int | None = None) -> str:
+    """An epoch's row as one line for a log; without speed and LR where they exceed `columns`."""
     width = len(str(epochs))
     parts = [
         f"{split} loss {row[f'{split}_loss']:.4f} acc {row[f'{split}_accuracy']:6.2%}  "
         for split in ("train", "val", "test")
         if f"{split}_loss" in row  # train only, if the recipe evaluates at the end
     ]
-    return (
-        f"epoch {row['epoch']:>{width}}/{epochs}  {''.join(parts)}"
-        f"LR {row['lr']:.3g}  {row['train_seconds']:.1f} s  {row['images_per_second']:,.0f} img/s"
-    )
+    begin = f"epoch {row['epoch']:>{width}}/{epochs}  {''.join(parts)}"
+    lr, seconds = f"LR {row['lr']:.3g}", f"{row['train_seconds']:.1f} s"
+    speed = f"{row['images_per_second']:,.0f} img/s"
+    lines = ["  ".join(facts) for facts in ((lr, seconds, speed), (lr, seconds), (seconds,))]
+    fitting = (line for line in lines if columns is None or len(begin) + len(line) <= columns)
+    return begin + next(fitting, lines[-1])
 
 
 def duration(seconds: float) -> str:

@@ -125,6 +125,28 @@ def test_runs_on_other_data_are_shown_but_not_tested(tmp_path: Path) -> None:
     assert [row.test_images for row in comparison.numbers] == [2, 3, 2]
 
 
+def test_the_same_photos_at_two_sizes_are_compared(tmp_path: Path) -> None:
+    """Their pixels differ, so the fingerprints do; ids and labels say that they are the same."""
+    small = make_run(tmp_path / "a", answers(12, 3), fingerprint="at 32 px")
+    changes = {"data.image_size": 64}
+    large = make_run(tmp_path / "b", answers(15, 0), fingerprint="at 64 px", changes=changes)
+    comparison = compare([small, large])
+
+    assert [(test.images, test.only_a, test.only_b) for test in comparison.tests] == [(15, 0, 3)]
+    assert comparison.notes == ()
+
+
+def test_a_folder_that_has_changed_is_compared_by_the_images_that_stayed(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", "cdc", ids=["1", "2", "3"])
+    b = make_run(tmp_path / "b", "cc", ids=["2", "4"])
+    facts = b.resolved
+    facts["data"] |= {"fingerprint": "with new photos"}
+    b.write("resolved.json", facts)
+
+    (test,) = compare([a, b]).tests
+    assert test.images == 1
+
+
 def test_other_classes_are_other_data(tmp_path: Path) -> None:
     a = make_run(tmp_path / "a", "cd")
     b = make_run(tmp_path / "b", "cd", classes=("cat", "dog", "ostrich"))

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resight.data import decode
 from resight.data.decode import decode_file, fit, is_grey, reason
@@ -38,6 +38,34 @@ def test_32_pixels_stay_as_they_are(saved, noise, suffix):
     assert got.dtype == np.uint8
     assert np.array_equal(got, noise)
     assert not is_grey(path)
+
+
+def test_avif_is_read(saved, noise):
+    path = saved(Image.fromarray(noise), "image.avif", quality=100, subsampling="4:4:4")
+    assert np.abs(decode_file(path, 32, 3).astype(int) - noise).max() <= 8
+
+
+def test_heic_is_read_with_pillow_heif(saved, noise):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    path = saved(Image.fromarray(noise).resize((64, 64)), "image.heic", quality=100)
+    assert decode_file(path, 32, 3).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("photo.HEIC", "a HEIC image: needs `pip install pillow-heif`"),
+        ("photo.avif", "an AVIF image: needs Pillow 11.3 or later"),
+        ("photo.jpg", "not an image"),
+    ],
+)
+def test_a_format_that_pillow_lacks_is_named(monkeypatch, tmp_path, name, why):
+    monkeypatch.setattr(decode, "FORMATS", ("JPEG", "PNG"))
+    (tmp_path / name).write_bytes(b"\0\0\0\x1cftypheic")
+    with pytest.raises(UnidentifiedImageError) as caught:
+        decode_file(str(tmp_path / name), 8, 3)
+    assert reason(caught.value, str(tmp_path / name)) == why
 
 
 def test_jpeg_is_what_pillow_decodes(saved, noise):

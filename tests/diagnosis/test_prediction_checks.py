@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from diagnosing import evidence, names, predictions, rows
 from resight.diagnosis import prediction_checks
+from resight.diagnosis.diagnose import check
 
 
 def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> None:
@@ -47,3 +51,50 @@ def test_confidence_far_above_accuracy_is_named() -> None:
     ]
     modest = predictions(1.0 * np.eye(3)[seen], labels)
     assert not list(prediction_checks.overconfident(evidence(predictions=modest)))
+
+
+def of_two(right: int, wrong: int, *, a: int) -> Any:
+    """Predictions for `a` images of class a and the rest of b; the first `right` are right."""
+    n = right + wrong
+    labels = np.array([0] * a + [1] * (n - a))
+    said = np.where(np.arange(n) < right, labels, 1 - labels)
+    return predictions(np.eye(2)[said], labels)
+
+
+def test_accuracy_within_luck_of_guessing_is_named() -> None:
+    (finding,) = prediction_checks.barely_above_guessing(
+        evidence(predictions=of_two(45, 34, a=43), metrics=rows((0.7, 0.5, 0.5)))
+    )
+    assert (finding.name, finding.severity) == ("barely-above-guessing", "problem")
+    assert "always answering 'a', the largest class, is right on 54.4%" in finding.evidence
+    assert "more than these 120 steps" in finding.advice
+    better = of_two(60, 19, a=43)
+    assert better.accuracy_interval[0] > 43 / 79
+    assert not list(prediction_checks.barely_above_guessing(evidence(predictions=better)))
+
+
+def test_a_net_that_knows_the_rare_class_knows_something() -> None:
+    """95 % of one class, and 90 % right on either: worse than guessing, and useful."""
+    labels = np.array([0] * 950 + [1] * 50)
+    said = labels.copy()
+    said[:95], said[-5:] = 1, 0
+    useful = predictions(np.eye(2)[said], labels)
+    assert useful.accuracy < useful.guess_accuracy
+    (finding,) = prediction_checks.barely_above_guessing(evidence(predictions=useful))
+    assert finding.severity == "note"
+    assert "recall per class" in finding.advice
+
+
+def test_probabilities_that_are_worse_than_none_are_named() -> None:
+    sure = predictions(30.0 * np.eye(3)[[0, 1, 2, 0, 1, 2]], [0, 1, 2, 0, 1, 0])
+    assert sure.loss == pytest.approx(5.0, abs=1e-3)
+    (finding,) = prediction_checks.loss_above_chance(evidence(predictions=sure))
+    assert finding.evidence.startswith("test loss is 5.000;")
+    modest = predictions(3.0 * np.eye(3)[[0, 1, 2, 0, 1, 2]], [0, 1, 2, 0, 1, 0])
+    assert not list(prediction_checks.loss_above_chance(evidence(predictions=modest)))
+
+
+def test_what_a_net_that_knows_nothing_is_sure_of_is_not_named() -> None:
+    blind = predictions(30.0 * np.eye(2)[[0] * 80], [0] * 41 + [1] * 39)
+    found = check(evidence(predictions=blind, classes=("a", "b"), class_counts=np.array([50, 50])))
+    assert names(found) == {"barely-above-guessing", "never-predicted"}

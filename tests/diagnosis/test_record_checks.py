@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diagnosing import evidence, names, rows
+from diagnosing import evidence, names, recipe, rows
 from resight.diagnosis import record_checks
 from resight.recipe.catalog import find_recipe
 from resight.runs.lr_test import LrTest
@@ -138,3 +138,49 @@ def test_only_a_named_recipe_with_an_lr_of_its_own_is_held_against_it() -> None:
         assert list(record_checks.lr_against_recipe(seen)) == []
     unfinished = evidence(recipe=find_recipe("fast"), lr_max=1e-6, metrics=said, finished=False)
     assert list(record_checks.lr_against_recipe(unfinished)) == []
+
+
+def test_a_healthy_small_run_is_not_called_diverged() -> None:
+    """Two classes at a loss of 0.2: a rise by 0.08 is a seventh of what it had learned."""
+    two = {"classes": ("a", "b"), "class_counts": np.array([80, 80])}
+    healthy = rows((0.5, 0.8, 0.7), (0.124, 0.95, 0.72), (0.203, 0.93, 0.74))
+    assert not list(record_checks.diverged(evidence(metrics=healthy, **two)))
+    lost = rows((0.5, 0.8, 0.7), (0.124, 0.95, 0.72), (0.3, 0.9, 0.7))
+    assert names(record_checks.diverged(evidence(metrics=lost, **two))) == {"diverged"}
+
+
+def test_a_loss_above_chance_at_the_end_is_diverged_though_it_never_learned() -> None:
+    never = rows((9.0, 0.34, 0.33), (1.33, 0.33, 0.33))
+    (finding,) = record_checks.diverged(evidence(metrics=never))
+    assert (finding.name, finding.severity) == ("diverged", "problem")
+    assert "the training loss is 1.330 after epoch 2" in finding.evidence
+    assert not list(record_checks.diverged(evidence(metrics=rows((1.31, 0.33, 0.33)))))
+    early = evidence(metrics=never, finished=False, judged_from=241)
+    assert not list(record_checks.diverged(early))
+
+
+GROWING = {"schedule.small_epochs": 2.0, "schedule.small_px": 12, "model.net": "fastnet"}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "found"),
+    [
+        ((0.6, 0.9, 0.79, 0.85), True),
+        ((0.6, 0.9, 0.81, 0.85), False),  # 9 points are no cliff
+        ((0.6, 0.9, 0.7, 0.91), False),  # it recovered
+        ((0.6, 0.9, 0.95, 0.7), False),  # not when the images grew
+    ],
+)
+def test_a_fall_when_the_images_grow_is_named(accuracies: tuple[float, ...], found: bool) -> None:
+    changes = {**GROWING, "schedule.epochs": 4, "schedule.peak_epoch": 1.0}
+    growing = recipe(**changes, **{"data.image_size": 16})
+    metrics = rows(*((0.5, accuracy, 0.5) for accuracy in accuracies))
+    findings = list(record_checks.fell_when_images_grew(evidence(recipe=growing, metrics=metrics)))
+    assert names(findings) == ({"fell-when-images-grew"} if found else set())
+    if found:
+        assert "was 90.0% after epoch 2, the last with images of 12 px" in findings[0].evidence
+        assert findings[0].advice.endswith(
+            "--set schedule.small_epochs=0 --set schedule.small_px=0"
+        )
+    same = evidence(recipe=recipe(**{"schedule.epochs": 4}), metrics=metrics)
+    assert not list(record_checks.fell_when_images_grew(same))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
+    balanced_accuracy_score,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
@@ -502,3 +503,18 @@ def test_another_file_is_refused_and_never_unpickled(content: bytes, tmp_path: P
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "not a Resight predictions file" in refused(tmp_path)
+
+
+def test_what_accuracy_is_compared_with() -> None:
+    predictions = make(500, 6)
+    balanced = balanced_accuracy_score(predictions.labels, predictions.predicted)
+    assert predictions.balanced_accuracy == pytest.approx(balanced, rel=1e-15)
+    assert predictions.guess_accuracy == np.bincount(predictions.labels).max() / 500
+
+    uneven = of(np.eye(3)[[0, 0, 0, 0, 1, 0]], [0, 0, 0, 0, 1, 1])  # none of the third class
+    assert (uneven.guess_accuracy, uneven.balanced_accuracy) == (4 / 6, 0.75)
+    assert uneven.beside_accuracy == "guessing the largest class gives 66.67%"  # of two classes
+    rare = of(np.eye(2)[[0] * 8], [0] * 7 + [1])
+    assert rare.beside_accuracy == (
+        "guessing the largest class gives 87.50%; balanced accuracy 50.00%"
+    )

@@ -428,6 +428,6 @@ def test_the_result_is_said_before_anybody_looks_into_it(
 
     monkeypatch.setattr(training, "examine", noted)
     run = fit(tiny("digits"), data, out, report=report, reporter=listener)
-    assert said[-2] == run.predictions.headline
+    assert said[-3:-1] == [run.predictions.headline, run.predictions.beside_accuracy]
     assert said[-1].startswith("trained in ")
     assert said[-1].endswith("from the command to the result")

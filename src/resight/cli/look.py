@@ -63,12 +63,15 @@ def evaluate(
             "images": len(predictions),
             "accuracy": predictions.accuracy,
             "accuracy_95": [low, high],
+            "guess_accuracy": predictions.guess_accuracy,
+            "balanced_accuracy": predictions.balanced_accuracy,
             "loss": predictions.loss,
             "per_class": predictions.per_class(),
         }
         print(json.dumps(facts))
         return
     print(predictions.headline)
+    print(predictions.beside_accuracy)
     print_classes(predictions)
 
 
@@ -113,7 +116,9 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more run folders, or folders of seeds.")
+    ],
     page: Annotated[
         Path | None,
         typer.Option("--page", help="Write an HTML page with curves and disagreements."),
@@ -123,13 +128,24 @@ def compare(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: results, recipe differences, and whether the results differ by chance."""
+    """Compare runs: results, recipe differences, and whether the results differ by chance.
+
+    Folders of seeds are compared as recipes, paired by seed.
+    """
     from resight.comparison.compare import compare as set_beside
     from resight.comparison.page import write_page
+    from resight.comparison.seeds import SeedsComparison
     from resight.runs.run import SEEDS
 
     comparison = set_beside([run for run in runs if run.name != SEEDS])  # FOLDER/* matches it too
+    several = isinstance(comparison, SeedsComparison)
     if page is not None:
+        if isinstance(comparison, SeedsComparison):
+            first = comparison.results[0]
+            raise ResightError(
+                "page: --page shows runs, not folders of seeds; name runs, such as "
+                f"{first.path}/seed-{first.seeds[0]}"
+            )
         write_page(comparison, page)
     if as_json:
         print(json.dumps(comparison.to_dict()))
@@ -137,7 +153,7 @@ def compare(
         print(comparison.to_markdown() if markdown else comparison)
     if page is not None and not as_json:
         print(f"page {page}")
-    elif not as_json and not markdown:
+    elif not as_json and not markdown and not several:
         words = shlex.join(["resight", "compare", *map(str, runs), "--page", "compare.html"])
         print(f"next: {words}    (curves, and the images on which the runs disagree)")
 

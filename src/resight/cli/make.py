@@ -18,6 +18,7 @@ from resight.cli.options import (
     DataOption,
     DeviceOption,
     ExecutorOption,
+    ImageSizeOption,
     JsonOption,
     LrOption,
     PrecisionOption,
@@ -44,6 +45,7 @@ def train(
     lr: LrOption = None,
     seed: SeedOption = None,
     val: ValOption = None,
+    image_size: ImageSizeOption = None,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -90,12 +92,24 @@ def train(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe on images and write a run folder; by default custom-resnet on cifar10."""
+    """Train a recipe on images and write a run folder.
+
+    By default auto for a folder of images, which is chosen for them, else custom-resnet; cifar10
+    without --data.
+    """
     from resight.runs.run import holds_seeds
     from resight.training.timings import seconds_since_process_start
 
     started = time.perf_counter() - seconds_since_process_start()
-    changes = changes_of(set_, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, val=val)
+    changes = changes_of(
+        set_,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        val=val,
+        image_size=image_size,
+    )
     options: dict[str, Any] = {
         "out": out,
         "resume": resume,
@@ -147,6 +161,7 @@ def find_lr(
     batch_size: BatchOption = None,
     seed: SeedOption = None,
     val: ValOption = None,
+    image_size: ImageSizeOption = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the curve to a .png, .svg or .pdf file.")
     ] = None,
@@ -161,7 +176,7 @@ def find_lr(
 
     if plot is not None:
         check_plot(plot)
-    changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val)
+    changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val, image_size=image_size)
     with _loading(recipe, data, changes, skip_bad):
         from resight.training.find_lr import find_lr as run_test
 
@@ -201,8 +216,15 @@ def find_lr(
             f"the recipe sets LR max {test.recipe_lr:.3g} itself: keep it, since a recipe's own LR "
             "was chosen by whole trainings; the curve is for recipes that set none"
         )
-    options = ("--recipe", "--data", "--batch-size", "--seed", "--val")
-    for option, given in zip(options, (recipe, data, batch_size, seed, val), strict=True):
+    options = {
+        "--recipe": recipe,
+        "--data": data,
+        "--batch-size": batch_size,
+        "--seed": seed,
+        "--val": val,
+        "--image-size": image_size,
+    }
+    for option, given in options.items():
         words += [] if given is None else [option, str(given)]
     words += ["--skip-bad"] if skip_bad else []
     words += [word for pair in set_ or [] for word in ("--set", pair)]
@@ -215,9 +237,9 @@ def _loading(
 ) -> Iterator[None]:
     """Load the images of a training in a thread: torch's import, inside, takes as long."""
     from resight.data.ahead import loading
-    from resight.recipe.overrides import requested
+    from resight.data.auto import recipe_for
 
-    wanted = requested(recipe, changes)
+    wanted = recipe_for(recipe, data, changes).recipe
     source = wanted.data.source if data is None else data
     if source == "digits":  # it is scikit-learn's import that takes long
         yield
@@ -253,9 +275,7 @@ def data(
     name: Annotated[
         str, typer.Argument(help="cifar10 or cifar100 (downloaded if needed), digits or a folder.")
     ],
-    image_size: Annotated[
-        int, typer.Option("--image-size", help="Size in px to which a folder's images are scaled.")
-    ] = 32,
+    image_size: ImageSizeOption = None,
     skip_bad: SkipBadOption = False,
 ) -> None:
     """Download CIFAR, or show what Resight finds in a folder: splits, classes, statistics."""
@@ -276,7 +296,7 @@ def data(
             reporter.say(f"{name} is at {path}")
         loaded = load_data(
             name,
-            image_size=8 if name == "digits" else image_size,
+            image_size=8 if name == "digits" else image_size or Data().image_size,
             skip_bad=skip_bad,
             progress=reporter.counting("decoding images"),
         )
@@ -295,6 +315,6 @@ def data(
     words = ["--data", name]
     words += ["--recipe", "digits"] if name == "digits" else []
     words += ["--skip-bad"] if skip_bad else []
-    if loaded.image_size != Data().image_size and name != "digits":
-        words += ["--set", f"data.image_size={loaded.image_size}"]
+    if image_size is not None and name != "digits":
+        words += ["--image-size", str(image_size)]
     print(f"next: resight train {shlex.join(words)}")

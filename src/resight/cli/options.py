@@ -7,7 +7,11 @@ from typing import Annotated, Any
 import typer
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A name (see `resight recipes`) or a TOML file.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A name (see `resight recipes`), `auto` (chosen for the images), or a TOML file.",
+    ),
 ]
 DataOption = Annotated[
     str | None,
@@ -31,6 +35,12 @@ SeedOption = Annotated[
 ValOption = Annotated[
     float | None,
     typer.Option("--val", help="Fraction of the training images held out for validation."),
+]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size", help="Side in px to which images are scaled.", metavar="PX", min=1
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]

@@ -1,32 +1,41 @@
 """`compare`: two or more runs side by side, and which of them is better.
 
-`result.py` has the result, `tables.py` what is shown of it, `text.py` and `page.py` how.
+`result.py` has the result, `tables.py` what is shown of it, `text.py` and `page.py` how; `seeds.py`
+compares folders of seeds.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from resight.comparison.pairs import Answers, PairTest, pair_tests
+from resight.comparison.pairs import Answers, Pair, PairTest, pair_tests
 from resight.comparison.result import Comparison
-from resight.comparison.rows import RunNumbers, short_names
+from resight.comparison.rows import RunNumbers, recipe_differences, short_names
+from resight.comparison.seeds import SeedsComparison, compare_seeds
 from resight.errors import ResightError
-from resight.runs.run import Run, load_run
+from resight.runs.run import Run, holds_seeds, load_run
 
 MAX_TESTED = 10  # runs; more have too many pairs to read
 
 
-def compare(runs: Sequence[str | Path | Run]) -> Comparison:
+def compare(runs: Sequence[str | Path | Run]) -> Comparison | SeedsComparison:
     """Show two or more runs side by side; a run that is still training is shown as far as it is.
 
-    For each pair of finished runs on the same data, McNemar's exact test says whether their
-    accuracies differ, for up to 10 runs. Raises `ResightError`.
+    For each pair of finished runs on the same test images, McNemar's exact test says whether their
+    accuracies differ, for up to 10 runs. Folders of seeds (`resight train --seeds`) are compared as
+    recipes, paired by seed. Raises `ResightError`.
     """
     if isinstance(runs, str):  # a sequence too, of characters
         runs = [runs]
+    folders = [Path(run) for run in runs if not isinstance(run, Run) and holds_seeds(Path(run))]
+    if folders and len(folders) < len(runs):
+        raise ResightError(
+            f"compare: {folders[0]} holds the runs of several seeds, and others given are single "
+            f"runs; compare folders of seeds with each other, or runs such as {folders[0]}/seed-N"
+        )
+    if folders:
+        return compare_seeds(folders)
     opened = [run if isinstance(run, Run) else load_run(run) for run in runs]
     if len(opened) < 2:
         given = f"only {opened[0].path} is" if opened else "no run is"
@@ -37,7 +46,7 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
             raise ResightError(f"compare: {run.path} is given twice; name each run only once")
     names = short_names(places)
     numbers = [RunNumbers.of(run, name) for run, name in zip(opened, names, strict=True)]
-    notes = [*_unfinished(opened, numbers), *_other_data(opened, names), *_devices(numbers)]
+    notes = _unfinished(opened, numbers)
     answers: list[Answers | None] = []
     for run, row in zip(opened, numbers, strict=True):
         try:
@@ -45,6 +54,7 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
         except ResightError as error:
             answers.append(None)
             notes.append(f"{row.name} is not tested: {error}")
+    notes += [*_other_data(opened, names, answers), *_devices(numbers)]
     tests: list[PairTest] = []
     if len(opened) <= MAX_TESTED:
         tests, said = pair_tests(names, answers)
@@ -61,23 +71,6 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
     )
 
 
-def recipe_differences(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
-    """`section.field` → its value in each run's recipe (None if it has none), for the fields that
-    differ, including the name. data.source is where the images actually were."""
-    recipes = [_flat(run) for run in runs]
-    sections = list(runs[0].recipe.to_dict())
-    fields = dict.fromkeys(itertools.chain.from_iterable(recipes))
-    ordered = sorted(fields, key=lambda field: sections.index(field.partition(".")[0]))
-    values = {field: tuple(recipe.get(field) for recipe in recipes) for field in ordered}
-    return {field: row for field, row in values.items() if any(v != row[0] for v in row)}
-
-
-def _flat(run: Run) -> dict[str, Any]:
-    source = run.resolved.get("data", {}).get("source")
-    flat = run.recipe.flat()
-    return flat if source is None else {**flat, "data.source": source}
-
-
 def _unfinished(runs: Sequence[Run], numbers: Sequence[RunNumbers]) -> list[str]:
     notes = []
     for run, row in zip(runs, numbers, strict=True):
@@ -91,20 +84,23 @@ def _unfinished(runs: Sequence[Run], numbers: Sequence[RunNumbers]) -> list[str]
     return notes
 
 
-def _other_data(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """A note if the test images are not the same in all runs."""
-    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    kinds: dict[tuple[str, tuple[str, ...]], str] = {}
-    for run, name in zip(runs, names, strict=True):
-        facts = run.resolved.get("data")
-        if facts is None:
-            continue  # its training has not started
-        key = (facts["fingerprint"], tuple(facts["classes"]))
-        groups.setdefault(key, []).append(name)
-        kinds[key] = f"{facts['name']} ({facts['test']:,} test images)"
+def _other_data(
+    runs: Sequence[Run], names: Sequence[str], answers: Sequence[Answers | None]
+) -> list[str]:
+    """A note if the test images are not the same in all finished runs."""
+    groups: list[tuple[Answers, str, list[str]]] = []
+    for run, name, told in zip(runs, names, answers, strict=True):
+        if told is None:
+            continue
+        facts = run.resolved["data"]
+        group = next((group for group in groups if len(Pair.match(group[0], told))), None)
+        if group is None:
+            group = (told, f"{facts['name']} ({facts['test']:,} test images)", [])
+            groups.append(group)
+        group[2].append(name)
     if len(groups) < 2:
         return []
-    said = "; ".join(f"{', '.join(members)} on {kinds[key]}" for key, members in groups.items())
+    said = "; ".join(f"{', '.join(members)} on {kind}" for _, kind, members in groups)
     return [
         "the accuracies are not all on the same images; only runs on the same images are tested: "
         f"{said}"

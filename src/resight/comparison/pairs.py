@@ -19,10 +19,12 @@ SURE = 0.05  # a smaller p counts as a significant difference
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """A run's predictions for each test image, without the logits. fingerprint: of the data; each
-    array is (N,), as in `Predictions`."""
+    """A run's predictions for each test image, without the logits. fingerprint, source and
+    image_size: of the data; each array is (N,), as in `Predictions`."""
 
     fingerprint: str
+    source: str
+    image_size: int
     classes: tuple[str, ...]
     ids: npt.NDArray[np.str_]
     labels: npt.NDArray[np.int64]
@@ -36,6 +38,8 @@ class Answers:
         said = run.predictions
         return cls(
             fingerprint=run.resolved["data"]["fingerprint"],
+            source=run.resolved["data"]["source"],
+            image_size=run.recipe.data.image_size,
             classes=said.classes,
             ids=said.ids,
             labels=said.labels,
@@ -44,8 +48,13 @@ class Answers:
             losses=said.losses,
         )
 
-    def same_data(self, other: Answers) -> bool:
-        return (self.fingerprint, self.classes) == (other.fingerprint, other.classes)
+    def same_images(self, other: Answers) -> bool:
+        """Whether images of the same id are the same pictures, perhaps at another size: not if they
+        come from two places and were decoded to different pixels of one size."""
+        if self.classes != other.classes:
+            return False
+        moved = self.source != other.source and self.image_size == other.image_size
+        return self.fingerprint == other.fingerprint or not moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +68,8 @@ class Pair:
 
     @classmethod
     def match(cls, a: Answers, b: Answers) -> Pair:
-        """By the images' ids, in the order of `a`."""
-        place = {name: i for i, name in enumerate(b.ids.tolist())}
+        """By the images' ids, in the order of `a`; none if equal ids may be different images."""
+        place = {name: i for i, name in enumerate(b.ids.tolist())} if a.same_images(b) else {}
         both = [(i, place[name]) for i, name in enumerate(a.ids.tolist()) if name in place]
         rows = np.array(both, dtype=np.int64).reshape(-1, 2)
         return cls(a, b, rows[:, 0], rows[:, 1])
@@ -136,23 +145,38 @@ class PairTest:
 
     def said(self, a: str, b: str) -> str:
         """The verdict in a sentence that calls the runs `a` and `b`."""
-        p = f"p {p_value(self.p)}"
-        if self.p_holm != self.p:
-            p += f", corrected {p_value(self.p_holm)}"
         if self.only_a == self.only_b == 0:
             return f"{a} and {b} are right on exactly the same images"
-        (low, high), points = self.interval, 100 * self.difference
-        if self.better is None:
-            return (
-                f"no significant difference between {a} and {b}: {points:+.2f} points (95% CI: "
-                f"{100 * low:+.2f} to {100 * high:+.2f}), {p}"
-            )
-        if self.better == self.b:
-            a, b, low, high = b, a, -high, -low
+        return verdict(a, b, self.difference, self.interval, (self.p, self.p_holm))
+
+
+def verdict(
+    a: str,
+    b: str,
+    difference: float,
+    interval: tuple[float, float],
+    p: tuple[float, float],
+    *,
+    basis: str = "",
+) -> str:
+    """Which of `a` and `b` is better, in a sentence. difference: of `a` minus `b`, in [-1, 1], with
+    its 95 % interval; p: itself, and corrected for the number of pairs, which decides; basis: what
+    it rests on."""
+    (low, high), points, (plain, corrected) = interval, 100 * difference, p
+    words = f"{basis}, p {p_value(plain)}"
+    if corrected != plain:
+        words += f", corrected {p_value(corrected)}"
+    if corrected >= SURE:
         return (
-            f"{a} is better than {b} by {abs(points):.2f} points (95% CI: {100 * low:.2f} to "
-            f"{100 * high:.2f}), {p}"
+            f"no significant difference between {a} and {b}: {points:+.2f} points (95% CI: "
+            f"{100 * low:+.2f} to {100 * high:+.2f}){words}"
         )
+    if difference < 0:
+        a, b, low, high = b, a, -high, -low
+    return (
+        f"{a} is better than {b} by {abs(points):.2f} points (95% CI: {100 * low:.2f} to "
+        f"{100 * high:.2f}){words}"
+    )
 
 
 def p_value(p: float) -> str:
@@ -163,14 +187,14 @@ def p_value(p: float) -> str:
 def pair_tests(
     names: Sequence[str], answers: Sequence[Answers | None]
 ) -> tuple[list[PairTest], list[str]]:
-    """McNemar's test of each pair on the same data, and a note on each pair whose images differ."""
+    """McNemar's test of each pair that shares images, and a note on each whose images differ."""
     counted: list[dict[str, Any]] = []
     notes = []
     for (i, a), (j, b) in itertools.combinations(enumerate(answers), 2):
-        if a is None or b is None or not a.same_data(b):
+        if a is None or b is None:
             continue
         pair, both = Pair.match(a, b), f"{names[i]} and {names[j]}"
-        if len(pair) < max(len(a.ids), len(b.ids)):
+        if 0 < len(pair) < max(len(a.ids), len(b.ids)):
             notes.append(
                 f"{both} share {len(pair):,} of their {len(a.ids):,} and {len(b.ids):,} test "
                 "images and are tested on these"

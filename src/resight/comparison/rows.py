@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resight.records import best_epoch
 from resight.runs.run import Run
@@ -85,6 +87,23 @@ class RunNumbers:
             device=result.get("device", runtime.get("device_name")),
             precision=result.get("precision", runtime.get("precision")),
         )
+
+
+def recipe_differences(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
+    """`section.field` → its value in each run's recipe (None if it has none), for the fields that
+    differ, including the name. data.source is where the images actually were."""
+    recipes = [_flat(run) for run in runs]
+    sections = list(runs[0].recipe.to_dict())
+    fields = dict.fromkeys(itertools.chain.from_iterable(recipes))
+    ordered = sorted(fields, key=lambda field: sections.index(field.partition(".")[0]))
+    values = {field: tuple(recipe.get(field) for recipe in recipes) for field in ordered}
+    return {field: row for field, row in values.items() if any(v != row[0] for v in row)}
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    source = run.resolved.get("data", {}).get("source")
+    flat = run.recipe.flat()
+    return flat if source is None else {**flat, "data.source": source}
 
 
 def short_names(places: Sequence[Path]) -> list[str]:

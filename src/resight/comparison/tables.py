@@ -25,7 +25,8 @@ COLUMNS_OF_PAIRS = (
 HOLM = "; Holm: p corrected for the number of pairs; it decides which run is better"
 ABOUT_NETS = (
     "this compares these trained nets, not their recipes: another seed gives another accuracy, so "
-    "compare several seeds of each before you prefer a recipe"
+    "before you prefer a recipe, train several seeds of each (--seeds 5 --out FOLDER) and compare "
+    "the two folders"
 )
 
 

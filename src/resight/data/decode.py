@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+try:
+    from PIL import AvifImagePlugin as _avif
+except ImportError:  # before Pillow 11.3
+    _avif = None  # type: ignore[assignment]
+try:
+    from pillow_heif import register_heif_opener  # type: ignore[import-not-found]
+except ImportError:
+    _heif = False
+else:
+    register_heif_opener()
+    _heif = True
+
+PLAIN = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SUFFIXES = (*PLAIN, ".ppm", ".pgm", ".avif", ".heic", ".heif")
 # Detected by content, whatever the suffix; the list keeps Pillow's other readers (EPS runs
 # Ghostscript) away from untrusted files.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"),
+    *(("AVIF",) if _avif else ()),
+    *(("HEIF",) if _heif else ()),
+)
+NEEDED = {  # format and advice, for those that not every Pillow reads
+    ".avif": ("AVIF", "an AVIF image: needs Pillow 11.3 or later"),
+    ".heic": ("HEIF", "a HEIC image: needs `pip install pillow-heif`"),
+    ".heif": ("HEIF", "a HEIF image: needs `pip install pillow-heif`"),
+}
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn about decompression bombs: 256 MiB as RGB
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 TURNS = {
@@ -53,10 +77,11 @@ def decode_file(path: str, image_size: int, channels: int) -> npt.NDArray[np.uin
         return pixels(fit(plain(upright, channels), image_size))
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, path: str = "") -> str:
     """Why a file could not be decoded, in a few words on one line."""
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
+        kind, needed = NEEDED.get(PurePath(path).suffix.lower(), ("", ""))
+        return needed if kind and kind not in FORMATS else "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

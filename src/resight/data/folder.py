@@ -60,7 +60,7 @@ def find(root: Path, *, held_out: bool = True) -> Found | None:
     read = partial(
         _read, root, stamps, np.concatenate(labels).astype(np.int64), tuple(classes), parts
     )
-    return Found(root.name, root, stamps, tuple(notes), read)
+    return Found(root.name, root, stamps, tuple(notes), read, tuple(classes), counts)
 
 
 def is_dataset(path: Path) -> bool:

@@ -63,7 +63,7 @@ def load_data(
         listing = digits.read(image_size, channels)
         table = decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
         return _assemble(table, "digits", "digits", [], seed, skip_bad=skip_bad)
-    found = _find_named(source) if source in cifar.VARIANTS else _find(source, held_out=held_out)
+    found = _find_named(source) if source in cifar.VARIANTS else find(source, held_out=held_out)
     table = cache.fetch(found, image_size=image_size, channels=channels, progress=progress)
     origin = str(source) if source in cifar.VARIANTS else str(_path(source))
     return _assemble(table, found.name, origin, [*found.notes], seed, skip_bad=skip_bad)
@@ -84,7 +84,8 @@ def _find_named(name: str) -> Found:
     return found
 
 
-def _find(source: str | os.PathLike[str], *, held_out: bool) -> Found:
+def find(source: str | os.PathLike[str], *, held_out: bool = True) -> Found:
+    """The images at a path, not yet read; held_out: as in `load_data`. Raises `ResightError`."""
     path = _path(source)
     try:
         if not os.fspath(source) or not path.exists():

@@ -30,7 +30,7 @@ def stratified_split(
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     for members in np.split(order, starts[1:]):
-        count = _held_count(len(members), fraction)
+        count = held_count(len(members), fraction)
         if count:
             key = (int(labels[members[0]]) << 64) | (seed & (2**64 - 1))
             draws = np.random.Philox(key=key).random_raw(len(members))
@@ -38,7 +38,7 @@ def stratified_split(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _held_count(size: int, fraction: float) -> int:
+def held_count(size: int, fraction: float) -> int:
     """How many of a class's `size` images are held out: rounded, at least one on either side."""
     return min(max(math.floor(size * fraction + 0.5), 1), size - 1) if size > 1 else 0
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,8 @@ class Found:
     """A data source that was recognised, not yet read.
 
     `read(image_size, channels)` lists its images (channels None: chosen from the images); it is
-    called only if the cache has no entry for `stamps`.
+    called only if the cache has no entry for `stamps`. counts: images per class by split ("all":
+    yet to be split), if that is known without reading.
     """
 
     name: str
@@ -76,6 +77,8 @@ class Found:
     stamps: Sequence[FileStamp]
     notes: tuple[str, ...]
     read: Callable[[int, int | None], Listing]
+    classes: tuple[str, ...] = ()
+    counts: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def decode_rows(paths: Sequence[str], first: int, out: npt.NDArray[np.uint8]) ->
             out[number] = decode_file(path, out.shape[1], out.shape[3])
         except Exception as error:  # Pillow's readers raise anything on a damaged file
             out[number] = 0
-            bad[first + number] = reason(error)
+            bad[first + number] = reason(error, path)
     return bad
 
 

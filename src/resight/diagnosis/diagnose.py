@@ -22,14 +22,25 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     record_checks.not_learning,
     record_checks.diverged,
     record_checks.gap,
+    record_checks.fell_when_images_grew,
     record_checks.improving,
     record_checks.lr_against_curve,
     record_checks.lr_against_recipe,
     record_checks.imbalance,
+    prediction_checks.barely_above_guessing,
     prediction_checks.never_predicted,
+    prediction_checks.loss_above_chance,
     prediction_checks.suspicious_labels,
     prediction_checks.overconfident,
 )
+# what a net that knows nothing says with confidence is nothing to look at
+_EMPTY = ("suspicious-labels", "overconfident", "loss-above-chance")
+FOLLOWING = {  # problem → findings that merely follow from it
+    "not-learning": ("barely-above-guessing", "never-predicted", *_EMPTY),
+    "diverged": ("barely-above-guessing", "never-predicted", *_EMPTY),
+    "barely-above-guessing": _EMPTY,
+    "loss-above-chance": ("overconfident",),
+}
 
 
 def diagnose(
@@ -70,11 +81,11 @@ def examine(opened: OpenRun) -> Diagnosis:
 
 
 def check(evidence: Evidence) -> list[Finding]:
-    """All findings of all checks, without those that merely follow from not learning."""
+    """All findings of all checks, without those that merely follow from others."""
     found = [finding for each in CHECKS for finding in each(evidence)]
-    if any(f.name in ("not-learning", "diverged") for f in found):
-        found = [f for f in found if f.name not in ("never-predicted", "suspicious-labels")]
-    return found
+    problems = {finding.name for finding in found if finding.severity == "problem"}
+    needless = {name for problem in problems for name in FOLLOWING.get(problem, ())}
+    return [finding for finding in found if finding.name not in needless]
 
 
 def evidence_of(opened: OpenRun) -> Evidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,7 +20,7 @@ MAX_CLASSES_NAMED = 5  # in a finding
 def never_predicted(evidence: Evidence) -> Iterator[Finding]:
     """Classes with test images that are predicted for no image."""
     predictions = evidence.predictions
-    if predictions is None or evidence.step < THRESHOLDS.watch_steps:
+    if predictions is None:
         return
     k = len(predictions.classes)
     support = np.bincount(predictions.labels, minlength=k)
@@ -42,6 +43,70 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
         f"have {THRESHOLDS.never_images} or more on average",
         advice="look at its row in the confusion matrix; check its labels, or add images of it",
     )
+
+
+def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
+    """Accuracy that always answering the largest class might reach as well."""
+    predictions = evidence.predictions
+    if predictions is None:
+        return
+    guess, (low, high) = predictions.guess_accuracy, predictions.accuracy_interval
+    if low > guess:
+        return
+    largest = predictions.classes[int(np.bincount(predictions.labels).argmax())]
+    balanced, even = predictions.balanced_accuracy, 1 / len(set(predictions.labels.tolist()))
+    knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
+    advice = (
+        f"train for more than these {evidence.step:,} steps (more epochs, or smaller batches) or "
+        "on more images, and check that the labels are right"
+    )
+    yield Finding(
+        name="barely-above-guessing",
+        severity="note" if knows else "problem",
+        title="accuracy is hardly better than guessing",
+        evidence=f"{predictions.split} accuracy is {predictions.accuracy:.1%} (95% CI: {low:.1%} "
+        f"to {high:.1%}, {len(predictions):,} images), and always answering '{largest}', the "
+        f"largest class, is right on {guess:.1%}; balanced accuracy is {balanced:.1%}, of which "
+        f"chance gives {even:.1%}",
+        threshold="an interval that includes guessing",
+        advice="look at recall per class rather than accuracy" if knows else advice,
+    )
+
+
+def _balanced_error(predictions: Predictions) -> float:
+    """The standard error of the balanced accuracy."""
+    rows = [row for row in predictions.per_class() if row["support"]]
+    errors = [standard_error(row["recall"], row["support"]) for row in rows]
+    return math.hypot(*errors) / len(rows)
+
+
+def loss_above_chance(evidence: Evidence) -> Iterator[Finding]:
+    """Probabilities that cost more than knowing nothing would."""
+    predictions = evidence.predictions
+    if predictions is None:
+        return
+    even = math.log(len(predictions.classes))
+    if predictions.loss <= THRESHOLDS.worse_than_chance * even:
+        return
+    yield Finding(
+        name="loss-above-chance",
+        severity="problem",
+        title="the probabilities are worse than knowing nothing",
+        evidence=f"{predictions.split} loss is {predictions.loss:,.3f}; the same probability for "
+        f"every class has ln {len(predictions.classes)} = {even:.3f}",
+        threshold=f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
+        advice=_calibrating(evidence),
+    )
+
+
+def _calibrating(evidence: Evidence) -> str:
+    """What makes probabilities better."""
+    recipe, advice = evidence.recipe, "divide the logits by the temperature in the report"
+    if not recipe.data.val_fraction:
+        advice = "train with --val 0.1, so that the report fits a temperature"
+    if not recipe.loss.label_smoothing:
+        advice += "; or train with --set loss.label_smoothing=0.1"
+    return advice
 
 
 def suspects(predictions: Predictions) -> npt.NDArray[np.int64]:
@@ -88,11 +153,6 @@ def overconfident(evidence: Evidence) -> Iterator[Finding]:
     if excess <= least:
         return
     severity: Severity = "problem" if excess > THRESHOLDS.overconfident_problem else "note"
-    recipe, advice = evidence.recipe, "divide the logits by the temperature in the report"
-    if not recipe.data.val_fraction:
-        advice = "train with --val 0.1, so that the report fits a temperature"
-    if not recipe.loss.label_smoothing:
-        advice += "; or train with --set loss.label_smoothing=0.1"
     yield Finding(
         name="overconfident",
         severity=severity,
@@ -100,5 +160,5 @@ def overconfident(evidence: Evidence) -> Iterator[Finding]:
         evidence=f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}",
         threshold=f"{100 * THRESHOLDS.overconfident_note:.0f} points; a problem above "
         f"{100 * THRESHOLDS.overconfident_problem:.0f}",
-        advice=advice,
+        advice=_calibrating(evidence),
     )

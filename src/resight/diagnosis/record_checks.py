@@ -61,7 +61,7 @@ def at_chance(evidence: Evidence, seen: str) -> Finding:
 
 
 def diverged(evidence: Evidence) -> Iterator[Finding]:
-    """The loss became non-finite, or ended far above its lowest value."""
+    """The loss became non-finite, or ended far above its lowest value or above chance level."""
     advice = "train again with a lower LR"
     if evidence.failure:
         yield Finding(
@@ -74,25 +74,35 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
             command=evidence.find_lr,
         )
         return
-    if len(evidence.metrics) < 2:
+    if not evidence.metrics:
         return
     chance = chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing)
     losses = [row["train_loss"] for row in evidence.metrics]
     lowest, last = min(losses), losses[-1]
-    learnt = lowest < THRESHOLDS.learnt_loss_share * chance
-    rise = THRESHOLDS.diverged_rise
-    if (
-        learnt
-        and last > rise * lowest
-        and last - lowest > (1 - THRESHOLDS.learnt_loss_share) * chance
-    ):
+    even = math.log(len(evidence.classes))
+    if evidence.settled and last > THRESHOLDS.worse_than_chance * even:
+        yield Finding(
+            name="diverged",
+            severity="problem",
+            title="the training diverged",
+            evidence=f"the training loss is {last:.3f} after epoch {len(losses)}; a model that has "
+            f"learned nothing has ln {len(evidence.classes)} = {even:.3f}",
+            threshold=f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
+            advice=advice,
+            command=evidence.find_lr,
+        )
+        return
+    rise, learnt = THRESHOLDS.diverged_rise, lowest < THRESHOLDS.learnt_loss_share * chance
+    lost = (last - lowest) / (chance - lowest) if learnt else 0.0
+    if last > rise * lowest and lost > THRESHOLDS.diverged_loss:
         yield Finding(
             name="diverged",
             severity="problem",
             title="the training diverged",
             evidence=f"the training loss was {lowest:.3f} after epoch {losses.index(lowest) + 1} "
             f"and is {last:.3f} after epoch {len(losses)}",
-            threshold=f"more than {rise:g} × the lowest loss",
+            threshold=f"more than {rise:g} × the lowest loss, and {THRESHOLDS.diverged_loss:.0%} "
+            "of what it was below the chance-level loss",
             advice=advice,
             command=evidence.find_lr,
         )
@@ -122,6 +132,35 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
         advice=f"check that the {split} images and labels are of the same kind as those in train; "
         "otherwise use more augmentation, more weight decay or more images",
     )
+
+
+def fell_when_images_grew(evidence: Evidence) -> Iterator[Finding]:
+    """Train accuracy fell where the schedule went over to larger images, and stayed lower."""
+    schedule = evidence.recipe.schedule
+    small, medium = schedule.small_epochs, schedule.small_epochs + schedule.medium_epochs
+    accuracies = [row["train_accuracy"] for row in evidence.metrics]
+    sizes = ((small, schedule.small_px), (medium, schedule.medium_px))
+    for end, px in sizes:
+        before, after = math.floor(end), math.ceil(end)  # whole epochs of one size
+        if not px or before < 1 or after >= len(accuracies) or not evidence.finished:
+            continue
+        fall = accuracies[before - 1] - accuracies[after]
+        if fall <= THRESHOLDS.grown_drop or accuracies[-1] >= accuracies[before - 1]:
+            continue
+        yield Finding(
+            name="fell-when-images-grew",
+            severity="problem",
+            title="accuracy fell when the images grew, and did not recover",
+            evidence=f"train accuracy was {accuracies[before - 1]:.1%} after epoch {before}, the "
+            f"last with images of {px} px, {accuracies[after]:.1%} after epoch {after + 1}, and is "
+            f"{accuracies[-1]:.1%} at the end",
+            threshold=f"a fall of {100 * THRESHOLDS.grown_drop:.0f} points",
+            advice="train on images of full size from the start: --set schedule.small_epochs=0 "
+            "--set schedule.small_px=0"
+            + " --set schedule.medium_epochs=0 --set schedule.medium_px=0"
+            * bool(schedule.medium_px),
+        )
+        return
 
 
 def improving(evidence: Evidence) -> Iterator[Finding]:

@@ -15,7 +15,8 @@ class Thresholds:
     chance_standard_errors: float = 3.0  # of that accuracy, if that is more
     learnt_loss_share: float = 0.9  # of the loss at chance level: below, it has learnt something
     diverged_rise: float = 1.5  # last epoch's training loss / the lowest epoch's
-    worse_than_chance: float = 1.2  # × ln K, during training
+    diverged_loss: float = 0.25  # of what it had gained on the chance-level loss, lost again
+    worse_than_chance: float = 1.2  # × ln K, of a training's or a split's loss
     watch_steps: int = 100  # averaged during training; also the minimum warm-up
     falling: float = 0.98  # loss of their second half / of the first: still learning
     # the LR
@@ -34,11 +35,13 @@ class Thresholds:
     improving_gain: float = 0.005  # of accuracy over the last tenth of the epochs
     improving_standard_errors: float = 2.0
     improving_gap: float = 0.03  # train accuracy no more than this above test
+    grown_drop: float = 0.10  # of train accuracy, from the last epoch before images grew
     # the net
     batch_norm_drop: float = 0.10  # accuracy with batch statistics − with running statistics
     dead_note: float = 0.90  # share of one layer's channels that are 0 for every image
     dead_problem: float = 0.50  # share of the whole net's channels
     # classes, labels, images
+    guess_standard_errors: float = 3.0  # of balanced accuracy above chance: it knows something
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
     never_support: int = 5  # test images of a class that is never predicted
     never_images: int = 20  # test images per class on average: a problem

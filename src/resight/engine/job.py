@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resight.data.ahead import load_ahead
 from resight.data.augment import normalize
+from resight.data.auto import recipe_for
 from resight.data.batches import DeviceSplit, steps_per_epoch
 from resight.data.plan import EpochPlan
 from resight.data.splits import with_validation
@@ -37,7 +38,6 @@ from resight.engine.state import Trace, TrainState
 from resight.engine.step import Eager, Executor, StepContext
 from resight.errors import ResightError
 from resight.models.blocks import fuse
-from resight.recipe.overrides import requested
 from resight.recipe.recipe import Recipe
 
 CUDA_LOG_STEPS = 32
@@ -121,7 +121,7 @@ def prepare(
     decoding: Callable[[int, int], None] | None = None,
 ) -> Job:
     """Load, place and build: a `Job` at step 0. Raises `ResightError`."""
-    complete = requested(recipe, changes)
+    complete = recipe_for(recipe, data, changes).recipe
     runtime.apply()
     loaded = open_data(data, complete, skip_bad=skip_bad, decoding=decoding)
     return build_job(complete, loaded, runtime)

@@ -27,6 +27,8 @@ from resight.recipe.settings import (
     Train,
 )
 
+AUTO = "auto"  # the recipe that is chosen for the images: see `auto.py`
+
 
 def custom_resnet() -> Recipe:
     """Custom ResNet (6.57 M parameters), Adam, linear one-cycle, LR from an LR test, 24 epochs.
@@ -245,8 +247,11 @@ def promise(name: str) -> str:
 def own_lr(recipe: Recipe) -> float | None:
     """The LR max that the named recipe of `recipe`'s name sets itself, for `recipe`'s batch.
 
-    None if there is none, or if another net or optimizer makes it meaningless.
+    None if there is none, or if another net or optimizer makes it meaningless. What `auto` sets for
+    Muon is Muon's usual one.
     """
+    if recipe.name == AUTO and isinstance(recipe.optimizer, Muon):
+        return recipe.optimizer.usual_lr(recipe.train.batch_size)
     named = RECIPES[recipe.name]() if recipe.name in RECIPES else None
     if named is None or not isinstance(named.schedule.lr_max, float):
         return None
@@ -266,6 +271,11 @@ def find_recipe(recipe: str | Path | Recipe) -> Recipe:
     name = str(recipe)
     if name in RECIPES:
         return RECIPES[name]()
+    if name == AUTO:
+        raise ResightError(
+            "recipe 'auto' is chosen for the images of a training: `resight train --recipe auto "
+            "--data DIR`, whose run folder then has it as recipe.json"
+        )
     if name.endswith((".toml", ".json")) or Path(name).is_file():
         return Recipe.load(name)
     hint = did_you_mean(name, RECIPES)

@@ -19,6 +19,7 @@ SHORT = {
     "lr": "schedule.lr_max",
     "seed": "train.seed",
     "val": "data.val_fraction",
+    "image_size": "data.image_size",
 }
 
 

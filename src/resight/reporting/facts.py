@@ -17,6 +17,7 @@ from resight.findings import Diagnosis
 from resight.look.open_run import OpenRun
 from resight.look.summary import summary
 from resight.recipe.recipe import Recipe
+from resight.records import beside_words
 from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
 from resight.runs.calibration import calibration, with_temperature
@@ -35,11 +36,13 @@ AUGMENTED = 40
 
 
 class Headline(TypedDict):
-    """Accuracies in [0, 1], of `split`; low, high: their 95 % interval. None until known."""
+    """Accuracies in [0, 1], of `split`; low, high: their 95 % interval; beside: what to compare it
+    with, in words; resumed: whether wall_seconds is since the run was resumed. None until known."""
 
     accuracy: float | None
     low: float | None
     high: float | None
+    beside: str | None
     loss: float | None
     images: int | None
     split: str
@@ -52,6 +55,7 @@ class Headline(TypedDict):
     data: str | None
     train_seconds: float | None
     wall_seconds: float | None
+    resumed: bool
     images_per_second: float | None
     device: str | None
     precision: str | None
@@ -257,6 +261,7 @@ def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> Headline:
         "accuracy": result.get("test_accuracy"),
         "low": low,
         "high": high,
+        "beside": _beside(result),
         "loss": result.get("test_loss"),
         "images": result.get("test_images"),
         "split": "test",
@@ -269,11 +274,20 @@ def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> Headline:
         "data": data.get("name"),
         "train_seconds": result.get("train_seconds"),
         "wall_seconds": result.get("wall_seconds"),
+        "resumed": result.get("resumed_from_step") is not None,
         "images_per_second": result.get("images_per_second"),
         "device": runtime.get("device_name"),
         "precision": runtime.get("precision"),
         "command": run.repeat_command(),
     }
+
+
+def _beside(result: dict[str, Any]) -> str | None:
+    if "guess_accuracy" not in result:  # not finished, or a run of an older version
+        return None
+    return beside_words(
+        result["guess_accuracy"], result["balanced_accuracy"], result["test_classes"]
+    )
 
 
 def _add_predictions(facts: Facts, predictions: Predictions) -> None:

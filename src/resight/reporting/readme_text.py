@@ -62,6 +62,7 @@ def _headline(headline: Headline, epochs_done: int) -> Iterator[str]:
             f"**{measured}** ({interval}, {headline['images']:,} images) · "
             f"loss {headline['loss']:.4f} · "
             f"weights of the {escaped(headline['weights'])}"
+            + (f" · {headline['beside']}" if headline["beside"] else "")
         )
     if headline["command"]:
         yield code(headline["command"], "sh")
@@ -94,7 +95,11 @@ def _result(facts: Facts) -> Iterator[str]:
         ("seed", headline["seed"], str),
         ("parameters", headline["parameters"], "{:,}".format),
         ("training time", headline["train_seconds"], duration),
-        ("total time", headline["wall_seconds"], duration),
+        (
+            "time since it was resumed" if headline["resumed"] else "total time",
+            headline["wall_seconds"],
+            duration,
+        ),
         ("images per second", headline["images_per_second"], "{:,.0f}".format),
         ("device", headline["device"], str),
         ("precision", headline["precision"], str),

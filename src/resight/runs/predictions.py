@@ -16,7 +16,7 @@ import numpy.typing as npt
 from resight.errors import ResightError
 from resight.files import write_atomically
 from resight.intervals import wilson_interval
-from resight.records import Row, accuracy_words, weakest_first
+from resight.records import Row, accuracy_words, beside_words, weakest_first
 from resight.render import html
 
 MAX_CLASSES_SHOWN = 100  # in a notebook
@@ -100,6 +100,33 @@ class Predictions:
         """Accuracy with its interval, and loss, in one line."""
         words = accuracy_words(self.split, self.accuracy, self.accuracy_interval, len(self))
         return f"{words} · loss {self.loss:.4f}"
+
+    @property
+    def guess_accuracy(self) -> float:
+        """The accuracy of always answering the largest class of these images, in (0, 1]."""
+        return int(self._support.max()) / len(self)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the classes' recalls, over the classes that have images."""
+        there = self._support > 0
+        return float((np.diagonal(self.confusion)[there] / self._support[there]).mean())
+
+    @property
+    def beside_accuracy(self) -> str:
+        """What the accuracy is to be compared with, in one line."""
+        return beside_words(self.guess_accuracy, self.balanced_accuracy, self.classes_measured)
+
+    @property
+    def classes_measured(self) -> int:
+        """Classes that have images."""
+        return int((self._support > 0).sum())
+
+    @property
+    def _support(self) -> npt.NDArray[np.int64]:
+        """int64 (K,): images of each class."""
+        support: npt.NDArray[np.int64] = self.confusion.sum(1)
+        return support
 
     def per_class(self) -> list[dict[str, Any]]:
         """One row per class: class (name), support, correct, accuracy, precision, recall, f1.
@@ -214,7 +241,11 @@ class Predictions:
 
     def _repr_html_(self) -> str:
         """Accuracy with its interval, and a table of the classes."""
-        return html.joined(lambda: html.line(self.headline, "b"), lambda: self._classes_html())
+        return html.joined(
+            lambda: html.line(self.headline, "b"),
+            lambda: html.line(self.beside_accuracy),
+            lambda: self._classes_html(),
+        )
 
     def _classes_html(self) -> str:
         rows: Sequence[Row] = self.per_class()

@@ -16,6 +16,8 @@ from resight.engine.job import Job, with_recipe
 from resight.engine.rates import given_rates
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
+from resight.recipe.auto import Choice
+from resight.recipe.catalog import AUTO
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at
 from resight.recipe.settings import KINDS
@@ -33,6 +35,7 @@ MAX_UPDATE_SHARE = 0.9  # of a step; a larger one comes from times that scatter
 MAX_SECONDS = 3.0  # spent on timing, if one round takes no longer
 MAX_SHARE = 0.02  # of the training, if three rounds take no longer
 
+FEW_STEPS = 100  # fewer teach a net little
 MIN_OFFER_SECONDS = 600.0  # `--minutes` is offered for trainings that take longer
 OFFERED_MINUTES = (5, 10, 20, 30, 60, 120, 240)
 OFFERED_PART = 7  # the offer is at least a seventh of the whole training
@@ -294,16 +297,22 @@ def check_minutes(minutes: float | None) -> None:
         raise ResightError(f"minutes = {minutes:g} must be a number above 0")
 
 
-def say(job: Job, minutes: float | None, reporter: Reporter) -> tuple[Job, Cost]:
-    """Report what will be done and what it costs; with `minutes`, reduce the epochs to what
-    fits."""
+def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> tuple[Job, Cost]:
+    """Report what will be done and what it costs; with `minutes`, or where the choice of the recipe
+    sets a limit, reduce the epochs to what fits."""
     for note in job.data.notes:
         reporter.say(f"note: {note}")
     cost = measure(job)
+    epochs = job.recipe.schedule.epochs
     if minutes is not None:
         epochs = epochs_that_fit(job, cost, minutes)
-        if epochs < job.recipe.schedule.epochs:
-            job = with_recipe(job, job.recipe.with_epochs(epochs))
+    elif choice.most_minutes is not None:
+        least = math.ceil(FEW_STEPS / job.steps_per_epoch)
+        epochs = min(epochs, max(_fitting(job, cost, choice.most_minutes), least))
+    for line in choice.why:
+        reporter.say(line)
+    if epochs < job.recipe.schedule.epochs:
+        job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in announcement(job, cost, minutes):
         reporter.say(line)
     return job, cost
@@ -338,6 +347,11 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         )
     if recipe.schedule.needs_lr_test and (plan := plan_lr_test(job)):
         lines.append(f"LR test: {price(job, cost, plan)}")
+    if job.total_steps < FEW_STEPS and recipe.name != AUTO:
+        lines.append(
+            f"only {job.total_steps} step{'s' * (job.total_steps > 1)} in all, too few for most "
+            "nets: --recipe auto chooses batch and epochs for these images"
+        )
     line = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:

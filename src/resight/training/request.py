@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resight.data.auto import recipe_for
 from resight.data.types import ImageData
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
+from resight.recipe.auto import Choice
 from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed, requested
+from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 from resight.training.costs import check_minutes
 
@@ -32,9 +34,9 @@ class Request:
     def __post_init__(self) -> None:
         check_minutes(self.minutes)
 
-    def new_recipe(self) -> Recipe:
-        """The recipe of a new training."""
-        return requested(self.recipe, self.changes)
+    def new_recipe(self) -> Choice:
+        """The recipe of a new training, and why it is that, if it was chosen for the images."""
+        return recipe_for(self.recipe, self.data, self.changes)
 
     def differences(self, begun: Recipe) -> list[str]:
         """How the request differs from the recipe of the run that it resumes."""

@@ -92,12 +92,13 @@ class _Begun:
 def _begin(request: Request, session: Session, *, seeds: int | None, report: bool) -> _Begun:
     """A new folder. With `minutes`, all seeds train for the epochs that fit for one."""
     check_out(request.out)
-    recipe = request.new_recipe()
+    choice = request.new_recipe()
+    recipe = choice.recipe
     chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
     runtime = session.choose(request.options)
     images = session.load(request.data, _without_val(recipe), skip_bad=request.skip_bad)
     job = session.build(recipe, session.load(images, recipe, skip_bad=False), runtime)
-    job = session.announce(job, request.minutes)
+    job = session.announce(job, request.minutes, choice)
     if len(chosen) > 1:
         session.say(f"{len(chosen)} seeds ({chosen[0]} to {chosen[-1]}), each at this cost")
     plan = SeedsPlan(

@@ -12,6 +12,7 @@ from resight.data.types import ImageData
 from resight.engine.job import Job, build_job, open_data
 from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.progress import Reporter, default_reporter
+from resight.recipe.auto import Choice
 from resight.recipe.recipe import Recipe
 from resight.runs.run import Run
 from resight.training import costs
@@ -98,8 +99,8 @@ class Session:
         with self.timings("build"):
             return build_job(recipe, images, runtime)
 
-    def announce(self, job: Job, minutes: float | None) -> Job:
+    def announce(self, job: Job, minutes: float | None, choice: Choice) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""
         with count_recording(job, self.timings, "cost"):
-            job, self.cost = costs.say(job, minutes, self.reporter)
+            job, self.cost = costs.say(job, minutes, choice, self.reporter)
             return job

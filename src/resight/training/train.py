@@ -110,6 +110,7 @@ def train(
             last = _fit(training, report=report)
             predictions = _finish(training, last)
             session.say(predictions.headline)
+            session.say(predictions.beside_accuracy)
             session.say(_speed(run))
             _diagnose_and_report(training, report=report)
             count_report(run, session.started)
@@ -124,12 +125,12 @@ def _begin_new(
     """A job at step 0 in a new run folder, and nothing to restore. announce: estimate the cost
     first and report it."""
     check_out(request.out)
-    recipe = request.new_recipe()
+    chosen = request.new_recipe()
     runtime = session.choose(request.options)
-    images = session.load(request.data, recipe, skip_bad=request.skip_bad)
-    job = session.build(recipe, images, runtime)
+    images = session.load(request.data, chosen.recipe, skip_bad=request.skip_bad)
+    job = session.build(chosen.recipe, images, runtime)
     if announce or request.minutes is not None:
-        job = session.announce(job, request.minutes)
+        job = session.announce(job, request.minutes, chosen)
     run = session.hold_run(create_run(request.out, job.recipe))
     return job, run, None
 
@@ -212,6 +213,9 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "weights": "best validation epoch" if job.data.val and each else "last epoch",
         "test_accuracy": predictions.accuracy,
         "test_accuracy_95": [low, high],
+        "guess_accuracy": predictions.guess_accuracy,
+        "balanced_accuracy": predictions.balanced_accuracy,
+        "test_classes": predictions.classes_measured,
         "test_loss": predictions.loss,
         "test_images": len(predictions),
         "train_accuracy": job.state.history[-1]["train_accuracy"],
@@ -242,10 +246,12 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
 
 def _speed(run: Run) -> str:
     result = run.result
-    return (
-        f"trained in {duration(result['train_seconds'])} at {result['images_per_second']:,.0f} "
-        f"images/s; {duration(result['wall_seconds'])} from the command to the result"
-    )
+    trained = f"trained in {duration(result['train_seconds'])}"
+    speed = f"at {result['images_per_second']:,.0f} images/s"
+    whole = f"{duration(result['wall_seconds'])} from the command to the result"
+    if result.get("resumed_from_step") is None:
+        return f"{trained} {speed}; {whole}"
+    return f"{trained} in all, before and after the interruption, {speed}; since then {whole}"
 
 
 def _load_best(job: Job, run: Run) -> None:

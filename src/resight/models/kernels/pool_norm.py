@@ -144,9 +144,7 @@ def _kernels() -> ModuleType:
 
 
 @functools.cache
-def _works(
-    device: torch.device, dtype: torch.dtype, activation: Activation, channels: int
-) -> bool:
+def _works(device: torch.device, dtype: torch.dtype, activation: Activation, channels: int) -> bool:
     """Whether Triton is installed and works: it needs a recent GPU and a C compiler."""
     if importlib.util.find_spec("triton") is None:
         return False

@@ -140,13 +140,16 @@ function drawHeadline(body, result) {
               `95\u00a0% interval ${(100 * result.low).toFixed(2)} to ${percent(result.high, 2, true)}`,
             )
           : null,
+        known(result.beside) ? el("p", { class: "muted" }, result.beside) : null,
       )
     : null;
   const tiles = [
     tile(
       "Training time",
       shown(result.train_seconds, duration),
-      known(result.wall_seconds) ? `${duration(result.wall_seconds)} from start to result` : null,
+      known(result.wall_seconds)
+        ? `${duration(result.wall_seconds)} from ${result.resumed ? "the resume" : "start"} to result`
+        : null,
     ),
     tile(
       "Images/s",

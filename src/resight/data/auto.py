@@ -1,0 +1,99 @@
+"""The recipe that a call asks for; where that is `auto`, it is chosen for the call's images."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from resight.data import cifar, sources
+from resight.data.decode import FORMATS
+from resight.data.splits import held_count
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.recipe.auto import Choice, Images, choose
+from resight.recipe.catalog import AUTO
+from resight.recipe.overrides import SHORT, changed, requested
+from resight.recipe.recipe import Recipe
+
+SAMPLED_FILES = 200  # whose size is read
+DIGITS = Images(train=1438, classes=tuple("0123456789"), side_px=8)
+CIFAR_PX = 32
+MOST_MINUTES = 15.0  # of a training whose epochs were not given
+GIVEN = ("image_size", "batch_size")  # other settings are chosen to fit them
+
+
+def recipe_for(
+    recipe: str | Path | Recipe | None,
+    data: str | Path | ImageData | None,
+    changes: Mapping[str, Any],
+) -> Choice:
+    """The recipe that `recipe` and `changes` ask for on `data`, and why it is that, if it was
+    chosen: "auto", or None for a folder of images. Raises `ResightError`."""
+    if recipe is None and _is_folder(data):
+        recipe = AUTO
+    if recipe != AUTO:
+        return Choice(requested(recipe, changes))
+    if data is None:
+        raise ResightError(
+            "recipe 'auto' is chosen for images: give them with --data; `resight recipes` lists "
+            "recipes with data of their own"
+        )
+    given = {key: changes.get(key) or changes.get(SHORT[key]) for key in GIVEN}
+    chosen = choose(survey(data, val=changes.get("val") or 0.0), **given)
+    given_epochs = any(changes.get(key) is not None for key in ("epochs", SHORT["epochs"]))
+    most = None if given_epochs else MOST_MINUTES
+    return Choice(changed(chosen.recipe, changes), chosen.why, most)
+
+
+def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:
+    """What can be known of the images without decoding them. val: the fraction of train that is
+    held out for validation. Raises `ResightError`."""
+    if isinstance(data, ImageData):
+        return Images(_kept(len(data.train), val), data.classes, data.image_size)
+    if data == "digits":
+        return DIGITS
+    if data in cifar.VARIANTS:
+        classes = 10 if data == "cifar10" else 100
+        names = tuple(f"class {number}" for number in range(classes))
+        return Images(_kept(50_000, val), names, CIFAR_PX)
+    found = sources.find(data)
+    if found.counts is None:  # CIFAR's files
+        return survey(found.name, val=val)
+    counts = found.counts.get("train")
+    if counts is None:
+        counts = [n - held_count(n, sources.TEST_FRACTION) for n in found.counts["all"]]
+    paths = [f"{found.root}{os.sep}{stamp.path}" for stamp in found.stamps]
+    return Images(_kept(sum(counts), val), found.classes, _median_side(paths))
+
+
+def _is_folder(data: str | Path | ImageData | None) -> bool:
+    """Whether `data` is a folder of somebody's own images."""
+    if data is None or isinstance(data, ImageData) or data in sources.NAMES:
+        return False
+    path = Path(data).expanduser()
+    return path.is_dir() and cifar.find(path) is None
+
+
+def _kept(train: int, val: float) -> int:
+    return train - round(train * val)
+
+
+def _median_side(paths: Sequence[str]) -> int:
+    """The median of the shorter sides, of some files spread over all."""
+    step = max(1, len(paths) // SAMPLED_FILES)
+    sides = [side for path in paths[::step] if (side := _shorter_side(path))]
+    return round(statistics.median(sides)) if sides else CIFAR_PX
+
+
+def _shorter_side(path: str) -> int:
+    """Of an image file; 0 if it can't be read, which decoding will report."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return min(image.size)
+    except Exception:
+        return 0

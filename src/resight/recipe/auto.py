@@ -1,0 +1,103 @@
+"""`auto`: a recipe chosen for the images at hand, by how many there are, how large, and what of.
+
+The numbers were chosen by trials (`docs/log.md`) and are measured in `docs/recipes.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resight.recipe.catalog import AUTO, digits, fast
+from resight.recipe.nets import NETS
+from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Muon
+
+LARGE_PX = 64  # the largest side that is chosen
+FEW_IMAGES = 20_000  # up to which images are that large
+MANY_IMAGES_PX = 32  # beyond
+FAST_IMAGES, FAST_EPOCHS = 50_000, 9  # what `fast` is for
+EPOCHS_POWER = 0.4  # fewer images are seen more often, but not as many times in all
+MAX_EPOCHS = 60
+STEPS_PER_EPOCH = 9  # about, of small data: batches as large as that allows
+BATCHES = (16, 32, 64, 125, 250, 500, 1000)
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is known of images before they are decoded. train: how many there are to train on;
+    side_px: the median of their shorter sides."""
+
+    train: int
+    classes: tuple[str, ...]
+    side_px: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe. why: it is that, in one or two lines, if it was chosen. most_minutes: what its
+    training may take at most, if it may be shortened to that."""
+
+    recipe: Recipe
+    why: tuple[str, ...] = ()
+    most_minutes: float | None = None
+
+
+def choose(
+    images: Images, *, image_size: int | None = None, batch_size: int | None = None
+) -> Choice:
+    """The recipe for `images`. image_size, batch_size: given instead of chosen."""
+    side = image_size or _side(images)
+    batch, epochs = batch_size or _batch(images.train), _epochs(images.train)
+    symbols = of_symbols(images.classes)
+    base = fast() if side >= 2 * NETS["fastnet"].smallest_px else digits()
+    base = base.with_epochs(epochs)
+    changes = {
+        "name": AUTO,
+        "data.source": Recipe().data.source,
+        "data.image_size": side,
+        "train.batch_size": batch,
+        "train.last_batch": "keep" if batch >= images.train else "drop",
+        "augment.crop_pad_px": max(1, side // 8),
+        "augment.flip": "none" if symbols else base.augment.flip,
+    }
+    if isinstance(base.optimizer, Muon):
+        changes |= {
+            "schedule.lr_max": base.optimizer.usual_lr(batch),
+            "schedule.small_px": round(side * 3 / 4),
+            "train.norm_batch": 0 if batch <= 250 else base.train.norm_batch,
+        }
+    recipe = base.with_changes(changes)
+    per_epoch = max(1, images.train // batch)
+    size = "as they are" if side == images.side_px else f"photos of about {images.side_px} px"
+    return Choice(
+        recipe,
+        (
+            f"auto: {recipe.model.net}, {side} px ({size}), {epochs} epochs of {per_epoch} steps "
+            f"of {batch} images",
+            f"because: {images.train:,} training images of {len(images.classes)} classes"
+            + ("; classes are letters or digits: no mirror images" if symbols else ""),
+        ),
+    )
+
+
+def of_symbols(classes: Sequence[str]) -> bool:
+    """Whether the classes are letters or digits, of which a mirror image is another one or none."""
+    names = [name.strip().casefold() for name in classes]
+    return bool(names) and all(len(name) == 1 or name in NUMBER_WORDS for name in names)
+
+
+def _side(images: Images) -> int:
+    largest = LARGE_PX if images.train <= FEW_IMAGES else MANY_IMAGES_PX
+    return min(images.side_px, largest)
+
+
+def _epochs(train: int) -> int:
+    more: float = (FAST_IMAGES / max(train, 1)) ** EPOCHS_POWER
+    return max(FAST_EPOCHS, min(MAX_EPOCHS, round(FAST_EPOCHS * more)))
+
+
+def _batch(train: int) -> int:
+    """The largest of `BATCHES` that leaves an epoch its steps."""
+    return max((size for size in BATCHES if size * STEPS_PER_EPOCH <= train), default=BATCHES[0])

@@ -1,0 +1,87 @@
+"""What is known of images before they are decoded, and the recipe that a call gets for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import make_data
+from resight.data.auto import recipe_for, survey
+from resight.data.sources import load_data
+from resight.errors import ResightError
+from resight.recipe.auto import AUTO
+from resight.recipe.catalog import find_recipe
+
+
+def photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            size = (side + 10 * (number % 3), side)  # width, height
+            pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def test_a_survey_is_what_loading_finds(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 11, "dog": 25, "owl": 1})
+    found = survey(str(root))
+    loaded = load_data(str(root), image_size=8)
+    assert found.classes == loaded.classes == ("cat", "dog", "owl")
+    assert found.train == len(loaded.train)
+    assert found.side_px == 40
+    assert survey(str(root), val=0.2).train == pytest.approx(0.8 * len(loaded.train), abs=1)
+
+
+def test_a_survey_of_a_folder_with_splits_counts_train(tmp_path: Path) -> None:
+    photos(tmp_path / "photos" / "train", {"cat": 6, "dog": 8}, side=24)
+    photos(tmp_path / "photos" / "test", {"cat": 3, "dog": 4}, side=24)
+    assert survey(tmp_path / "photos").train == 14
+
+
+def test_a_survey_of_what_is_known_needs_no_files() -> None:
+    digits = survey("digits")
+    loaded = load_data("digits", image_size=8)
+    assert (digits.train, digits.classes, digits.side_px) == (
+        len(loaded.train),
+        loaded.classes,
+        loaded.image_size,
+    )
+    data = make_data(30, size=16)
+    assert (survey(data).train, survey(data).side_px) == (len(data.train), 16)
+    assert survey("cifar100").train == 50_000
+
+
+def test_unreadable_files_do_not_count_for_the_size(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 5, "dog": 5})
+    for name in ("cat", "dog"):
+        (root / name / "broken.jpg").write_bytes(b"no image")
+    assert survey(root).side_px == 40
+
+
+def test_auto_is_the_default_for_a_folder_and_for_nothing_else(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 30, "dog": 30})
+    assert recipe_for(None, str(root), {}).recipe.name == AUTO
+    assert recipe_for(None, root, {}).most_minutes == 15
+    assert recipe_for(None, root, {"epochs": 3}).most_minutes is None
+    assert recipe_for("fast", root, {}).recipe == find_recipe("fast")
+    for data in (None, "cifar10", "digits", make_data(30)):
+        chosen = recipe_for(None, data, {})
+        assert (chosen.recipe.name, chosen.why) == ("custom-resnet", ())
+    assert recipe_for("auto", "digits", {}).recipe.augment.flip == "none"
+
+
+def test_changes_are_made_to_what_is_chosen(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 30, "dog": 30})
+    changed = recipe_for("auto", root, {"image_size": 32, "seed": 3, "epochs": 5}).recipe
+    assert (changed.data.image_size, changed.schedule.small_px) == (32, 24)
+    assert (changed.train.seed, changed.schedule.epochs) == (3, 5)
+
+
+def test_auto_needs_images() -> None:
+    with pytest.raises(ResightError, match="'auto' is chosen for images: give them with --data"):
+        recipe_for("auto", None, {})

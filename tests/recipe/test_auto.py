@@ -1,0 +1,82 @@
+"""The recipe that is chosen for images: what it must have, whatever the images."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resight.data.batches import steps_per_epoch
+from resight.errors import ResightError
+from resight.recipe.auto import AUTO, Images, choose, of_symbols
+from resight.recipe.catalog import find_recipe, own_lr
+from resight.recipe.recipe import Recipe
+
+PHOTOS = Images(train=1119, classes=("cats", "dogs"), side_px=375)
+
+
+@given(
+    train=st.integers(2, 2_000_000),
+    classes=st.integers(2, 1000),
+    side_px=st.integers(8, 5000),
+)
+def test_whatever_the_images_the_recipe_is_whole_and_has_hundreds_of_steps(
+    train: int, classes: int, side_px: int
+) -> None:
+    names = tuple(f"class {number}" for number in range(classes))
+    choice = choose(Images(train, names, side_px))
+    recipe = choice.recipe
+    assert recipe.name == AUTO
+    assert Recipe.parse(recipe.to_dict()) == recipe
+    assert recipe.data.image_size <= max(side_px, 8)
+    steps = steps_per_epoch(train, recipe.train.batch_size, recipe.train.last_batch)
+    assert recipe.schedule.epochs * steps >= (100 if train >= 40 else 60)
+    assert len(choice.why) == 2
+    assert all(len(line) <= 120 for line in choice.why)
+
+
+@given(st.integers(40, 1_000_000), st.integers(1, 1000))
+def test_more_images_are_seen_fewer_times_and_more_in_all(train: int, more: int) -> None:
+    few, many = (
+        choose(Images(n, ("a thing", "another"), 64)).recipe.schedule.epochs
+        for n in (train, train + more)
+    )
+    assert few >= many
+    # a rounded number of epochs may be half an epoch less
+    assert many * (train + more) >= few * train - (train + more)
+
+
+def test_what_is_given_is_taken_and_the_rest_fits_it() -> None:
+    recipe = choose(PHOTOS, image_size=32, batch_size=64).recipe
+    assert (recipe.data.image_size, recipe.schedule.small_px) == (32, 24)
+    assert recipe.train.batch_size == 64
+    assert recipe.schedule.lr_max == pytest.approx(0.17 * (64 / 1000) ** 0.5, rel=0.01)
+
+
+def test_its_own_lr_is_kept() -> None:
+    recipe = choose(PHOTOS).recipe
+    assert own_lr(recipe) == recipe.schedule.lr_max
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (tuple("0123456789"), True),
+        (("a", "B", "é"), True),
+        (("one", "Two", "7"), True),
+        (("cat", "dog"), False),
+        (("b", "cat"), False),
+        ((), False),
+    ],
+)
+def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected: bool) -> None:
+    assert of_symbols(classes) is expected
+    if classes:
+        choice = choose(Images(1000, classes, 28))
+        assert (choice.recipe.augment.flip == "none") is expected
+        assert ("no mirror images" in choice.why[1]) is expected
+
+
+def test_by_name_alone_it_can_not_be_known() -> None:
+    with pytest.raises(ResightError, match="'auto' is chosen for the images of a training"):
+        find_recipe("auto")
