@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from scipy import stats
+from PIL import Image, ImageEnhance
+from scipy import ndimage, stats
 
-from resight.data.augment import crop_flip, cutout, normalize, shrink
+from resight.data.augment import crop_flip, cutout, normalize, shrink, tint, turn, unit
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
@@ -270,6 +270,91 @@ def test_augmentation_moves_no_global_generator() -> None:
     placed.augmented(plan.order, plan, Augment(crop_pad_px=2, cutout_px=3))
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("turned", "rotate_deg", "scale"),
+    [
+        ((1.0, 0.0), 30, 0.0),  # anticlockwise
+        ((-0.5, 0.0), 90, 0.0),
+        ((0.0, 1.0), 0, 0.25),  # larger by a third
+        ((0.0, -1.0), 0, 0.25),  # smaller: 3/4
+        ((0.3, 0.6), 180, 0.4),
+        ((1.0, 1.0), 0, 0.0),
+    ],
+)
+def test_a_turn_is_scipys(turned: tuple[float, float], rotate_deg: float, scale: float) -> None:
+    images = torch.rand(2, 3, 13, 13, generator=torch.Generator().manual_seed(1))
+    turns = torch.tensor([(0.0, 0.0), turned])
+    result = turn(images, turns, rotate_deg=rotate_deg, scale=scale)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result[0], images[0], rtol=0, atol=1e-5)
+
+    angle, factor = np.deg2rad(turned[0] * rotate_deg), (1 - scale) ** turned[1]
+    # where (row, column) of the result is taken from; rows point down
+    back = factor * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = np.array([6.0, 6.0])
+    for channel, mine in zip(images[1].numpy(), result[1].numpy(), strict=True):
+        expected = ndimage.affine_transform(
+            channel.astype(np.float64), back, centre - back @ centre, order=1, mode="reflect"
+        )
+        np.testing.assert_allclose(mine, expected, atol=1e-5)
+
+
+def test_a_quarter_turn_is_numpys() -> None:
+    images = torch.rand(1, 1, 6, 6)
+    result = turn(images, torch.tensor([[1.0, 0.0]]), rotate_deg=90, scale=0.0)
+    np.testing.assert_allclose(result[0, 0].numpy(), np.rot90(images[0, 0].numpy()), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [-1.0, -0.4, 0.0, 0.7])
+@pytest.mark.parametrize(
+    ("setting", "enhance"),
+    [
+        ("brightness", ImageEnhance.Brightness),
+        ("contrast", ImageEnhance.Contrast),
+        ("saturation", ImageEnhance.Color),
+    ],
+)
+def test_a_tint_is_pillows(setting: str, enhance: Any, share: float) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    strengths = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, setting: 0.8}
+    tints = torch.full((1, 3), share)
+    result = tint(unit(torch.from_numpy(pixels)), tints, **strengths)
+    expected = np.asarray(enhance(Image.fromarray(pixels[0])).enhance(1 + 0.8 * share))
+    mine = 255 * result[0].permute(1, 2, 0).numpy()
+    assert np.abs(mine - expected).max() <= 2  # Pillow rounds grey values and results
+
+
+def test_grey_images_are_tinted_without_saturation() -> None:
+    images = torch.rand(2, 1, 5, 5)
+    result = tint(images, torch.ones(2, 3), brightness=0.0, contrast=0.0, saturation=1.0)
+    torch.testing.assert_close(result, images)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_batch_is_turned_and_tinted_before_it_is_cut(resident: bool) -> None:
+    pixels = make_images(12, 8, 8, 3)
+    placed, (mean, std) = device_split(pixels, resident=resident)
+    settings_ = Augment(
+        crop_pad_px=0, flip="none", rotate_deg=20, scale=0.2, brightness=0.5, cutout_px=3
+    )
+    plan = EpochPlan.draw(12, 8, settings_, seed=3, epoch=1)
+    index = plan.order[3:9]
+    images, _ = placed.augmented(index, plan, settings_)
+    assert plan.turns is not None
+    assert plan.tints is not None
+    assert plan.boxes is not None
+    values = turn(
+        unit(torch.from_numpy(pixels[index.numpy()])), plan.turns[index], rotate_deg=20, scale=0.2
+    )
+    values = tint(values, plan.tints[index], brightness=0.5, contrast=0.0, saturation=0.0)
+    expected = (values.permute(0, 2, 3, 1).numpy() - mean) / std
+    cut = (images == 0).all(1).numpy()
+    assert cut.sum((1, 2)).tolist() == [9] * 6
+    np.testing.assert_allclose(
+        images.permute(0, 2, 3, 1).numpy()[~cut], expected[~cut], rtol=0, atol=1e-5
+    )
 
 
 def test_switched_off_augmentation_is_the_plain_image() -> None:

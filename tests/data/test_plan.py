@@ -17,6 +17,7 @@ from resight.data.plan import EpochPlan, generator
 from resight.recipe.settings import Augment
 
 FULL = Augment(crop_pad_px=4, flip="random", cutout_px=8)
+TURNED = FULL.model_copy(update={"rotate_deg": 10.0, "contrast": 0.2})
 
 
 def draw(
@@ -26,8 +27,7 @@ def draw(
 
 
 def parts(plan: EpochPlan) -> list[torch.Tensor]:
-    found = [plan.order, plan.shifts, plan.flips, plan.boxes]
-    return [part for part in found if part is not None]
+    return [part for part in vars(plan).values() if part is not None]
 
 
 def same(one: EpochPlan, other: EpochPlan) -> list[bool]:
@@ -108,6 +108,27 @@ def test_the_order_is_a_permutation_and_the_numbers_lie_in_their_ranges(
     assert plan.boxes is not None
     assert 0 <= int(plan.shifts.min()) <= int(plan.shifts.max()) <= 2 * pad
     assert 0 <= int(plan.boxes.min()) <= int(plan.boxes.max()) <= size - cutout
+
+
+def test_turns_and_tints_are_uniform_and_leave_the_others_as_they_were() -> None:
+    plan, plain = draw(20_000, augment=TURNED), draw(20_000)
+    for part, columns in ((plan.turns, 2), (plan.tints, 3)):
+        assert part is not None
+        assert part.shape == (20_000, columns)
+        for column in part.numpy().T:
+            assert stats.kstest(column, stats.uniform(-1, 2).cdf).pvalue > 0.001
+    for name in ("order", "shifts", "flips", "boxes"):
+        assert torch.equal(getattr(plan, name), getattr(plain, name)), name
+    assert plain.turns is plain.tints is None
+
+
+def test_a_plan_of_some_images_is_theirs() -> None:
+    plan, rows = draw(20, augment=TURNED), torch.tensor([7, 2, 19])
+    some = plan.of(rows)
+    assert some.order.tolist() == [0, 1, 2]
+    for name in ("shifts", "flips", "turns", "tints", "boxes"):
+        assert torch.equal(getattr(some, name), getattr(plan, name)[rows]), name
+    assert draw(20).of(rows).turns is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Crop, flip, cutout and scale a batch: pure functions of the images and of drawn numbers.
+"""Crop, flip, turn, tint and cut a batch: pure functions of the images and of drawn numbers.
 
 No generator runs here and no shape depends on the data, so the same numbers give the same images on
 any device, and nothing waits for the device.
@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 
 def crop_flip(
@@ -64,6 +64,54 @@ def cutout(images: Tensor, boxes: Tensor, *, size_px: int) -> Tensor:
     return images * ~cut  # masked_fill would leave channels-last memory
 
 
+def turn(images: Tensor, turns: Tensor, *, rotate_deg: float, scale: float) -> Tensor:
+    """Each image turned about its centre and scaled: bilinear, edges mirrored.
+
+    images: float (B, C, H, W), H = W; turns: float (B, 2) in [-1, 1]: the share of `rotate_deg`,
+    positive anticlockwise, and the exponent of the sides' factor 1 / (1 - `scale`), so that halving
+    is as probable as doubling. Returns the same shape, in channels-last memory.
+    """
+    angles, factors = torch.deg2rad(turns[:, 0] * rotate_deg), (1 - scale) ** turns[:, 1]
+    cos, sin = torch.cos(angles) * factors, torch.sin(angles) * factors
+    zero = torch.zeros_like(cos)
+    rows = (cos, -sin, zero), (sin, cos, zero)
+    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    turned = grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+
+
+def tint(
+    images: Tensor, tints: Tensor, *, brightness: float, contrast: float, saturation: float
+) -> Tensor:
+    """Brightness, contrast and saturation of each image changed, in this order.
+
+    images: float (B, C, H, W) in [0, 1], C = 1 or 3; tints: float (B, 3) in [-1, 1]: the share of
+    each setting by which its factor differs from 1. A factor of 0 is black, the mean grey of the
+    image, or its grey version. Returns the same shape, clamped to [0, 1] after each.
+    """
+    strengths = images.new_tensor((brightness, contrast, saturation))
+    factors = (1 + tints * strengths)[:, :, None, None, None]
+    images = (images * factors[:, 0]).clamp(0, 1)
+    mean = _grey(images).mean((1, 2, 3), keepdim=True)
+    images = (mean + (images - mean) * factors[:, 1]).clamp(0, 1)
+    if images.shape[1] != 3:
+        return images
+    grey = _grey(images)
+    return (grey + (images - grey) * factors[:, 2]).clamp(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B, 1, H, W)"""
+    if images.shape[1] != 3:
+        return images
+    weights = images.new_tensor(GREY)[:, None, None]
+    return (images * weights).sum(1, keepdim=True)
+
+
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (B, H, W, C) → float32 (B, C, H, W) in channels-last memory, `(x / 255 - mean) / std`.
 
@@ -71,6 +119,11 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     scale, shift = 1.0 / (255.0 * std), -mean / std
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+
+
+def unit(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) → float32 (B, C, H, W) in channels-last memory, in [0, 1]."""
+    return images.float().div_(255).permute(0, 3, 1, 2)
 
 
 def shrink(images: Tensor, size_px: int) -> Tensor:

@@ -74,10 +74,31 @@ class DeviceSplit:
         pixels = augment.crop_flip(
             images, where, shifts, flips, pad_px=settings.crop_pad_px, fill=settings.crop_fill
         )
-        normalized = augment.normalize(pixels, self.mean, self.std)
+        if plan.turns is None and plan.tints is None:
+            normalized = augment.normalize(pixels, self.mean, self.std)
+        else:
+            values = _turned_and_tinted(augment.unit(pixels), index, plan, settings)
+            mean, std = self.mean[:, None, None], self.std[:, None, None]
+            normalized = (values - mean) / std
         if plan.boxes is not None:
             normalized = augment.cutout(normalized, plan.boxes[index], size_px=settings.cutout_px)
         return normalized, self.labels[index]
+
+
+def _turned_and_tinted(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
+    """`images` (B, C, H, W) in [0, 1], which are those at `index`, as `plan` drew them."""
+    if plan.turns is not None:
+        turns = plan.turns[index]
+        images = augment.turn(images, turns, rotate_deg=settings.rotate_deg, scale=settings.scale)
+    if plan.tints is not None:
+        images = augment.tint(
+            images,
+            plan.tints[index],
+            brightness=settings.brightness,
+            contrast=settings.contrast,
+            saturation=settings.saturation,
+        )
+    return images
 
 
 def steps_per_epoch(n: int, batch_size: int, last_batch: Literal["keep", "drop"]) -> int:

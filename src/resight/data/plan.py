@@ -8,7 +8,8 @@ drawn, and switching one augmentation off leaves the others unchanged.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,12 +27,15 @@ def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
 @dataclass(frozen=True)
 class EpochPlan:
     """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
-    (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), boxes int64 (N, 2), the cutout's upper
-    left corner. What the recipe does not use is None."""
+    (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), turns float32 (N, 2) in [-1, 1], of
+    rotation and scale, tints float32 (N, 3) in [-1, 1], of brightness, contrast and saturation,
+    boxes int64 (N, 2), the cutout's upper left corner. What the recipe does not use is None."""
 
     order: Tensor
     shifts: Tensor | None
     flips: Tensor | None
+    turns: Tensor | None
+    tints: Tensor | None
     boxes: Tensor | None
 
     @classmethod
@@ -41,11 +45,19 @@ class EpochPlan:
         def integers(purpose: str, high: int) -> Tensor:
             return torch.randint(high, (n, 2), generator=generator(seed, epoch, purpose))
 
+        def signed(purpose: str, columns: int) -> Tensor:
+            drawn = torch.rand((n, columns), generator=generator(seed, epoch, purpose))
+            return 2 * drawn - 1
+
         pad, cutout = augment.crop_pad_px, augment.cutout_px
+        turned = augment.rotate_deg or augment.scale
+        tinted = augment.brightness or augment.contrast or augment.saturation
         return cls(
             order=torch.randperm(n, generator=generator(seed, epoch, "order")),
             shifts=integers("crop", 2 * pad + 1) if pad else None,
             flips=_flips(n, augment, seed=seed, epoch=epoch),
+            turns=signed("turn", 2) if turned else None,
+            tints=signed("tint", 3) if tinted else None,
             boxes=integers("cutout", image_size - cutout + 1) if cutout else None,
         )
 
@@ -53,16 +65,18 @@ class EpochPlan:
         """The images of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
         return self.order[position * size : (position + 1) * size]
 
-    def to(self, device: torch.device) -> EpochPlan:
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def of(self, rows: Tensor) -> EpochPlan:
+        """The plan of the images at `rows` (int64 (n,)) alone, in that order."""
+        return self.each(lambda part: part[rows], order=torch.arange(len(rows)))
 
-        return EpochPlan(
-            self.order.to(device, non_blocking=True),
-            move(self.shifts),
-            move(self.flips),
-            move(self.boxes),
-        )
+    def to(self, device: torch.device) -> EpochPlan:
+        return self.each(lambda part: part.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Tensor], Tensor], **instead: Tensor) -> EpochPlan:
+        """A plan whose tensors are changed by `change`, or are those given `instead`."""
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        changed = {name: change(part) for name, part in parts.items() if name not in instead}
+        return replace(self, **changed, **instead)
 
 
 def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:

@@ -157,14 +157,10 @@ class Captured:
 
 def _own(plan: EpochPlan) -> EpochPlan:
     """A copy of the plan, whose tensors later plans are copied into."""
-    return EpochPlan(*(None if t is None else t.clone() for t in _tensors(plan)))  # type: ignore[arg-type]
+    return plan.each(torch.clone)
 
 
 def _copy_plan(mine: EpochPlan, theirs: EpochPlan) -> None:
-    for to, source in zip(_tensors(mine), _tensors(theirs), strict=True):
+    for name, to in vars(mine).items():
         if to is not None:
-            to.copy_(source)  # type: ignore[arg-type]
-
-
-def _tensors(plan: EpochPlan) -> tuple[Tensor | None, ...]:
-    return plan.order, plan.shifts, plan.flips, plan.boxes
+            to.copy_(getattr(theirs, name))

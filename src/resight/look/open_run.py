@@ -90,13 +90,7 @@ class OpenRun:
             data.train.labels[rows.numpy()],
             data.train.ids[rows.numpy()],
         )
-        cut = EpochPlan(
-            torch.arange(len(rows)),
-            *(
-                None if part is None else part[rows]
-                for part in (plan.shifts, plan.flips, plan.boxes)
-            ),
-        ).to(self.runtime.device)
+        cut = plan.of(rows).to(self.runtime.device)
         return self._place(chosen).augmented(cut.order, cut, recipe.augment)
 
     def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:

@@ -39,6 +39,7 @@ Epochs = Annotated[int, Field(ge=1)]
 Duration = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(gt=0)]
 
 
@@ -85,11 +86,22 @@ class Data(Settings):
 
 
 class Augment(Settings):
-    """Drawn per image and epoch, applied in this order."""
+    """Drawn per image and epoch, applied in this order: crop, flip, rotation and scale, colour,
+    cutout.
+
+    Rotation is by up to `rotate_deg` either way; sides are scaled by a factor between 1 - `scale`
+    and its inverse; brightness, contrast and saturation by one between 1 minus and 1 plus their
+    setting. 0 switches each off.
+    """
 
     crop_pad_px: Annotated[int, Field(ge=0)] = 4
     crop_fill: Literal["zero", "reflect"] = "zero"  # zero: black, before normalisation
     flip: Literal["none", "random", "alternating"] = "random"
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Share = 0.0
+    brightness: Part = 0.0
+    contrast: Part = 0.0
+    saturation: Part = 0.0
     cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square inside the image; 0 for none
 
 
