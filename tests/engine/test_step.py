@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from jobs import PLAIN, job_of, recipe_of, runtime
 from resight.data.augment import shrink
-from resight.data.types import ImageData
+from resight.data.types import ImageData, Split
 from resight.engine.fitting import piece_size
 from resight.engine.job import Job, build_job
 from resight.engine.optim import group_rates, set_rates
@@ -22,7 +23,18 @@ from resight.engine.runtime import LOSS_SCALE_FP16, Runtime
 from resight.engine.step import Eager, StepKind, learn
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_at, momentum_at
-from resight.recipe.settings import Adam, Constant, Data, Loss, Model, Muon, OneCycle, Sgd, Train
+from resight.recipe.settings import (
+    Adam,
+    Augment,
+    Constant,
+    Data,
+    Loss,
+    Model,
+    Muon,
+    OneCycle,
+    Sgd,
+    Train,
+)
 from states import changes_between
 from trainings import tiny
 
@@ -292,3 +304,27 @@ def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
     expected = cross_entropy(logits, labels, label_smoothing=0.2)
     loss, _ = job.executor.train_on(index, plan)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_balanced_classes_weigh_the_same(smoothing: float) -> None:
+    """Of a batch of all images the gradient is that of the mean over classes of their means."""
+    loss = Loss(class_weights="balanced", label_smoothing=smoothing)
+    recipe = recipe_of(loss=loss, augment=Augment(crop_pad_px=0, flip="none", cutout_px=0))
+    job = job_of(recipe)
+    data = job.data
+    kept = np.flatnonzero((data.train.labels > 0) | (np.arange(len(data.train)) % 5 == 0))
+    rare = dataclasses.replace(
+        data,
+        train=Split(data.train.images[kept], data.train.labels[kept], data.train.ids[kept]),
+    )
+    job = build_job(recipe, rare, job.runtime)
+    reference = copy.deepcopy(job.state.model).train()
+    images, labels = job.train.plain(0, len(kept)), job.train.labels
+    each = cross_entropy(reference(images), labels, reduction="none", label_smoothing=smoothing)
+    expected = torch.stack([each[labels == c].mean() for c in range(3)]).mean()
+
+    plan = job.plan(0)
+    got, _ = job.executor.train_on(torch.arange(len(kept)), plan)
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+    assert float(job.train.weights.mean()) == pytest.approx(1.0)

@@ -268,7 +268,10 @@ def recipes(
         first, *rest = promise(known).splitlines()
         print(f"{known}\n    {first}")
         print("\n".join(f"    {line}" for line in rest if line.strip()) + "\n")
-    print("next: resight recipes NAME > mine.toml, edit it, resight train --recipe mine.toml")
+    print(
+        "next: resight recipes fast > mine.toml, then edit it, then "
+        "resight train --recipe mine.toml"
+    )
 
 
 def data(

@@ -53,7 +53,10 @@ def print_result(run: Run) -> None:
     page = run.path / "report" / "index.html"
     if page.is_file():
         print(f"report  {page}: open it in a browser; README.md is next to it")
-        print(f"next    resight compare {path} OTHER_RUN, or {evaluate_command(run.path)}")
+        print(
+            f"next    {evaluate_command(run.path)}, or, after another training, resight compare "
+            f"{path} OTHER_RUN"
+        )
     else:
         print(f"next    {report_command(run.path)}")
 

@@ -23,10 +23,12 @@ class DeviceSplit:
     """images: uint8 (N, H, W, C); labels: int64 (N,); mean, std: float32 (C,), of x / 255.
 
     `images` is on the device, or a memory map that is read batch by batch (`resident` says which).
+    weights: float32 (N,), of each image, so that all classes weigh the same and the mean is 1.
     """
 
     images: Tensor
     labels: Tensor
+    weights: Tensor
     mean: Tensor
     std: Tensor
     device: torch.device
@@ -36,10 +38,11 @@ class DeviceSplit:
     def place(
         cls, split: Split, mean: Tensor, std: Tensor, device: torch.device, *, resident: bool
     ) -> DeviceSplit:
-        images = _as_tensor(split.images)
+        images, labels = _as_tensor(split.images), torch.from_numpy(split.labels)
         return cls(
             images=images.to(device, copy=True) if resident else images,
-            labels=torch.from_numpy(split.labels).to(device),
+            labels=labels.to(device),
+            weights=balanced_weights(labels).to(device),
             mean=mean.to(device),
             std=std.to(device),
             device=device,
@@ -55,6 +58,7 @@ class DeviceSplit:
             self,
             images=self.images[rows.to(self.images.device)],
             labels=self.labels[rows.to(self.labels.device)],
+            weights=self.weights[rows.to(self.weights.device)],
         )
 
     def plain(self, start: int, stop: int) -> Tensor:
@@ -83,6 +87,13 @@ class DeviceSplit:
         if plan.boxes is not None:
             normalized = augment.cutout(normalized, plan.boxes[index], size_px=settings.cutout_px)
         return normalized, self.labels[index]
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """float32 (N,) for `labels` int64 (N,): N / (classes with images · images of the class)."""
+    counts = torch.bincount(labels).double()
+    weights = len(labels) / (int((counts > 0).sum()) * counts.clamp(min=1))
+    return weights[labels].float()
 
 
 def _turned_and_tinted(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:

@@ -35,6 +35,14 @@ class Evidence:
     finished: bool = True
 
     @property
+    def chance_loss(self) -> float:
+        """The lowest mean training loss that is possible without seeing the images."""
+        counts, loss = self.class_counts, self.recipe.loss
+        if loss.class_weights == "balanced":
+            counts = np.minimum(counts, 1)  # each class weighs as much as any other
+        return chance_loss(counts, loss.label_smoothing)
+
+    @property
     def step(self) -> int:
         """The last step of the recorded epochs."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0

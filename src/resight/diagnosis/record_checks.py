@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
+from resight.diagnosis.evidence import Evidence, chance_accuracy
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
@@ -19,7 +19,7 @@ from resight.records import watched_split
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
     """The training loss of the last epoch is at chance level, and never was much lower."""
-    chance = chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing)
+    chance = evidence.chance_loss
     if not evidence.metrics or evidence.failure or evidence.step < THRESHOLDS.watch_steps:
         return
     last = evidence.metrics[-1]
@@ -39,13 +39,8 @@ def not_learning(evidence: Evidence) -> Iterator[Finding]:
 
 def at_chance(evidence: Evidence, seen: str) -> Finding:
     """The finding "not-learning", with the evidence `seen`."""
-    k, chance = (
-        len(evidence.classes),
-        chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing),
-    )
-    even = (
-        len(set(evidence.class_counts.tolist())) == 1 and not evidence.recipe.loss.label_smoothing
-    )
+    k, chance = len(evidence.classes), evidence.chance_loss
+    even = math.isclose(chance, math.log(k))
     level = f"ln {k} = {chance:.3f}" if even else f"{chance:.3f}, from the class frequencies"
     lr = "" if evidence.lr_max is None else f" at LR max {evidence.lr_max:.3g}"
     return Finding(
@@ -76,7 +71,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
         return
     if not evidence.metrics:
         return
-    chance = chance_loss(evidence.class_counts, evidence.recipe.loss.label_smoothing)
+    chance = evidence.chance_loss
     losses = [row["train_loss"] for row in evidence.metrics]
     lowest, last = min(losses), losses[-1]
     even = math.log(len(evidence.classes))
@@ -261,5 +256,7 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
         evidence=f"train has {counts[most]:,} images of '{evidence.classes[most]}' and "
         f"{counts[fewest]:,} of '{evidence.classes[fewest]}'",
         threshold=f"{THRESHOLDS.imbalance_ratio:g} times as many",
-        advice="look at recall per class rather than accuracy; add images of the rare classes",
+        advice="look at recall per class rather than accuracy; add images of the rare classes"
+        + ", or let every class count as much as any other: --set loss.class_weights=balanced"
+        * (evidence.recipe.loss.class_weights == "none"),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from resight.diagnosis import record_checks
-from resight.diagnosis.evidence import Evidence, chance_accuracy, chance_loss
+from resight.diagnosis.evidence import Evidence, chance_accuracy
 from resight.diagnosis.record_checks import at_chance
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
@@ -72,8 +72,7 @@ class Watch:
         steps = list(self._recent)
         loss, accuracy = _means(steps)
         half = len(steps) // 2
-        counts, smoothing = self.evidence.class_counts, self.evidence.recipe.loss.label_smoothing
-        chance = chance_loss(counts, smoothing)
+        counts, chance = self.evidence.class_counts, self.evidence.chance_loss
         seen = (
             f"over the last {len(steps)} steps the loss is {loss:.3f} and the accuracy "
             f"{accuracy:.1%}"

@@ -23,6 +23,7 @@ from resight.engine.runtime import Runtime
 from resight.engine.state import TrainState, Whitened
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at, stem_frozen_at
+from resight.recipe.settings import Loss
 
 
 class Executor(Protocol):
@@ -128,7 +129,7 @@ def learn(
             images = augment.shrink(images, kind.px)
         with runtime.autocast():
             logits = model(images)
-        loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.loss.label_smoothing)
+        loss = _loss(logits.float(), labels, recipe.loss, context.split.weights[piece])
         share = len(piece) / len(index)
         weight = share * scale
         (loss * weight if weight != 1.0 else loss).backward()  # type: ignore[no-untyped-call]
@@ -144,3 +145,13 @@ def learn(
     if len(losses) == 1:
         return losses[0], corrects[0]
     return torch.stack(losses).sum(), torch.stack(corrects).sum()
+
+
+def _loss(logits: Tensor, labels: Tensor, settings: Loss, weights: Tensor) -> Tensor:
+    """The mean over images; weights: float32 (B,), for balanced classes. Not divided by the batch's
+    own weights, so that a batch counts as much as there are rare classes in it."""
+    smoothing = settings.label_smoothing
+    if settings.class_weights == "none":
+        return cross_entropy(logits, labels, label_smoothing=smoothing)
+    each = cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return (each * weights).mean()

@@ -326,9 +326,14 @@ Schedule = Annotated[
 
 
 class Loss(Settings):
-    """Cross-entropy, the mean over images."""
+    """Cross-entropy, the mean over images.
+
+    class_weights: "balanced" multiplies an image's loss by the number of training images per class
+    on average over that of its class, so that each class counts as much as any other.
+    """
 
     label_smoothing: Share = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
 
 
 class Train(Settings):

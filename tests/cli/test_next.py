@@ -1,0 +1,105 @@
+"""What a verb prints as the next command is run, to the letter, where it was printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from helpers import folder, picture
+from resight.cli.app import app
+from resight.recipe.recipe import Recipe
+from resight.runs.run import load_run
+
+runner = CliRunner()
+DIGITS = ["--recipe", "digits", "--set", "model.width=4", "--batch-size", "128", "--lr", "0.02"]
+SHORT = ["--epochs", "1", "--no-report", "--set", "model.width=8", "--out", "next"]
+AHEAD = re.compile(r"^next:? +(resight .*)$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*words: str) -> str:
+    """What a command prints; it must succeed."""
+    result = runner.invoke(app, list(words))
+    assert result.exit_code == 0, f"resight {shlex.join(words)}: {result.output}"
+    return result.output
+
+
+def next_commands(output: str) -> list[list[str]]:
+    """The commands after `next`, each without `resight`."""
+    (line,) = AHEAD.findall(output)
+    parts = re.split(r", or(?:, after another training,)? |, then edit it, then | {4}\(", line)
+    commands = [shlex.split(part) for part in parts if part.startswith("resight ")]
+    assert commands, line
+    return [words[1:] for words in commands]
+
+
+def photos(each: int = 12) -> Path:
+    """A folder without a split, one of whose files is no image."""
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(each):
+            picture(Path("my photos") / name / f"{i}.png", 100 * k + i, (40, 48))
+    (Path("my photos") / "cat" / "broken.jpg").write_bytes(b"no image")
+    return Path("my photos")
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_of_data(size: int | None) -> None:
+    given = [] if size is None else ["--image-size", str(size)]
+    ((verb, *words),) = next_commands(run("data", str(photos()), "--skip-bad", *given))
+    assert verb == "train"
+    run(verb, *words, *SHORT)
+    trained = load_run("next")
+    assert trained.resolved["data"]["bad"] == ["cat/broken.jpg"]
+    assert trained.recipe.name == "auto"
+    assert trained.recipe.data.image_size == (40 if size is None else size)
+
+
+def test_of_find_lr() -> None:
+    folder(Path("photos"), each=12)
+    options = ["--data", "photos", "--recipe", "fast", "--batch-size", "12", "--seed", "3"]
+    sized = ["--image-size", "16", "--set", "augment.crop_pad_px=1"]
+    ((verb, *words),) = next_commands(run("find-lr", *options, *sized))
+    run(verb, *words, *SHORT)
+    recipe = load_run("next").recipe
+    assert (recipe.data.image_size, recipe.train.batch_size, recipe.train.seed) == (16, 12, 3)
+    assert recipe.augment.crop_pad_px == 1
+
+
+def test_of_recipes() -> None:
+    show, train = next_commands(run("recipes"))
+    assert show[-2:] == [">", "mine.toml"]
+    Path("mine.toml").write_text(run(*show[:-2]))
+    assert train == ["train", "--recipe", "mine.toml"]
+    assert Recipe.load("mine.toml").name == "fast"
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_of_train(report: bool) -> None:
+    without = [] if report else ["--no-report"]
+    output = run("train", *DIGITS, "--epochs", "1", "--out", "a run", *without)
+    first, *others = next_commands(output)
+    run(*first)
+    if not report:
+        assert (Path("a run") / "report" / "index.html").is_file()
+        return
+    run("train", *DIGITS, "--epochs", "1", "--out", "OTHER_RUN", "--no-report")
+    (compare,) = others
+    for command in next_commands(run(*compare)):
+        run(*command)
+    assert Path("compare.html").is_file()
+
+
+def test_of_seeds() -> None:
+    output = run("train", *DIGITS, "--epochs", "1", "--seeds", "2", "--out", "two")
+    compare, report = next_commands(output)
+    assert compare == ["compare", "two/seed-*"]  # the shell expands it
+    run("compare", *sorted(map(str, Path("two").glob("seed-*"))))
+    run(*report)
