@@ -74,9 +74,9 @@ def decoded(monkeypatch):
     paths: list[str] = []
     real = workers.decode_file
 
-    def counted(path, image_size, channels):
+    def counted(path, *settings):
         paths.append(path)
-        return real(path, image_size, channels)
+        return real(path, *settings)
 
     monkeypatch.setattr(workers, "decode_file", counted)
     return paths
@@ -416,3 +416,16 @@ def test_an_error_in_progress_stops_tasks_that_run(root, monkeypatch):
     with pytest.raises(BrokenPipeError):
         load(root, progress=fail)
     assert len(started) < table.ROWS_PER_TASK + 30
+
+
+def test_each_fit_is_an_entry_of_its_own(tmp_path: Path, store: Path) -> None:
+    root = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(5):
+            Image.effect_noise((24, 12), 50 + number).save(root / name / f"{number}.png")
+    loaded = {fit: load_data(root, image_size=8, fit=fit) for fit in ("crop", "pad", "squash")}
+    assert len(entries(store)) == 3
+    assert len({data.fingerprint for data in loaded.values()}) == 3
+    again = load_data(root, image_size=8, fit="pad")
+    assert np.array_equal(again.train.images, loaded["pad"].train.images)

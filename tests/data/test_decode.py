@@ -40,6 +40,36 @@ def test_32_pixels_stay_as_they_are(saved, noise, suffix):
     assert not is_grey(path)
 
 
+def wide(height: int, width: int) -> Image.Image:
+    """Red on the left half, blue on the right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = pixels[:, width // 2 :, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def test_padding_keeps_the_whole_image_between_grey_borders(saved):
+    got = decode_file(saved(wide(16, 32)), 32, 3, "pad")
+    assert (got[:8] == decode.GREY).all()
+    assert (got[24:] == decode.GREY).all()
+    assert np.array_equal(got[8:24], np.asarray(wide(16, 32)))
+    upright = decode_file(saved(wide(16, 32).transpose(Image.Transpose.ROTATE_90)), 16, 1, "pad")
+    assert (upright[:, :4] == decode.GREY).all()
+    assert (upright[:, 12:] == decode.GREY).all()
+    thin = decode_file(saved(wide(2, 400)), 8, 3, "pad")
+    assert (thin[3] != decode.GREY).any()
+
+
+def test_squashing_keeps_the_whole_image(saved):
+    image = wide(16, 32)
+    got = decode_file(saved(image), 16, 3, "squash")
+    assert np.array_equal(got, np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "squash"])
+def test_a_square_of_the_right_size_is_left_alone(saved, noise, how):
+    assert np.array_equal(decode_file(saved(Image.fromarray(noise)), 32, 3, how), noise)
+
+
 def test_avif_is_read(saved, noise):
     path = saved(Image.fromarray(noise), "image.avif", quality=100, subsampling="4:4:4")
     assert np.abs(decode_file(path, 32, 3).astype(int) - noise).max() <= 8

@@ -108,15 +108,15 @@ def test_a_killed_worker_costs_nothing_but_its_help(root: Path, tmp_path: Path) 
     )
     paths = [str(root / "train/a" / f"{i}.png") for i in range(3)]
     with Workers(tmp_path / "images.npy", 1) as pool:
-        done = pool.decode(paths, 0)
+        done = pool.decode(paths, 0, "crop")
         assert done.bad == {}
         assert np.array_equal(done.sums[:, 0], images.astype(np.int64).sum((1, 2)))
         pool._all[0].kill()
         pool._all[0].wait()
         with pytest.raises(WorkerLost):
-            pool.decode(paths, 0)
+            pool.decode(paths, 0, "crop")
         with pytest.raises(WorkerLost):  # none is left
-            pool.decode(paths, 0)
+            pool.decode(paths, 0, "crop")
 
 
 def test_an_interrupt_ends_them(root: Path, started: list[Workers]) -> None:

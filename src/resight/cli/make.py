@@ -247,6 +247,7 @@ def _loading(
     with loading(
         source,
         image_size=wanted.data.image_size,
+        fit=wanted.data.fit,
         split_seed=wanted.data.split_seed,
         skip_bad=skip_bad,
     ):

@@ -27,6 +27,7 @@ import platformdirs
 
 from resight.data.table import FileStamp, Found, Progress, Table, decode_table
 from resight.errors import ResightWarning
+from resight.recipe.settings import Fit
 
 FORMAT = 1  # of an entry; increment when decoding or the files change
 SMALL = ("labels", "ids", "digests", "sums")
@@ -44,30 +45,41 @@ def cache_dir() -> Path:
 
 
 def entry_name(
-    root: Path, stamps: Iterable[FileStamp], image_size: int, channels: int | None
+    root: Path,
+    stamps: Iterable[FileStamp],
+    image_size: int,
+    channels: int | None,
+    fit: Fit = "crop",
 ) -> str:
     """32 hex digits: a hash of everything that determines the decoded images."""
-    head = json.dumps([FORMAT, str(root), image_size, channels])
+    head = json.dumps([FORMAT, str(root), image_size, channels, *([] if fit == "crop" else [fit])])
     lines = (f"{stamp.path}\0{stamp.size}\0{stamp.mtime_ns}" for stamp in stamps)
     text = "\n".join([head, *lines])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fetch(
-    found: Found, *, image_size: int, channels: int | None, progress: Progress | None = None
+    found: Found,
+    *,
+    image_size: int,
+    channels: int | None,
+    fit: Fit = "crop",
+    progress: Progress | None = None,
 ) -> Table:
     """The decoded images of `found`: from the cache, else decoded and stored there.
 
     A new entry is completed in a thread, after this has returned. If the cache can't be written,
     they are kept in memory or in a file that is gone at the end, with one ResightWarning.
     """
-    entry = cache_dir() / "decoded" / entry_name(found.root, found.stamps, image_size, channels)
+    entry = (
+        cache_dir() / "decoded" / entry_name(found.root, found.stamps, image_size, channels, fit)
+    )
     if (publishing := _publishing.get(entry)) is not None:
         publishing.join()
     table = load(entry)
     if table is not None:
         return table
-    listing = found.read(image_size, channels)
+    listing = found.read(image_size, channels, fit)
     try:
         begun = _begin(entry.parent, listing.shape)
     except OSError as error:

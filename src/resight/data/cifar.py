@@ -23,6 +23,7 @@ from resight.data.decode import fit, pixels, plain, reason
 from resight.data.table import FileStamp, Found, Listing
 from resight.data.unpickling import text, unpickle
 from resight.errors import ResightError
+from resight.recipe.settings import Fit
 
 SIDE = 32
 AGAIN = "; download the data again"
@@ -151,8 +152,11 @@ def _found(variant: Variant, place: Path) -> Found:
     return Found(variant.name, root, stamps, (), partial(_read, variant, place))
 
 
-def _read(variant: Variant, place: Path, image_size: int, channels: int | None) -> Listing:
-    """Unpickle every file and check it; the images stay as they are stored until `fill`."""
+def _read(
+    variant: Variant, place: Path, image_size: int, channels: int | None, how: Fit = "crop"
+) -> Listing:
+    """Unpickle every file and check it; the images stay as they are stored until `fill`. how: of no
+    effect, as they are square."""
     contents: Iterable[tuple[str, bytes]]
     if place.is_dir():
         contents = ((file, (place / file).read_bytes()) for file in variant.files)

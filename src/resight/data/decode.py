@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from resight.recipe.settings import Fit
+
 try:
     from PIL import AvifImagePlugin as _avif
 except ImportError:  # before Pillow 11.3
@@ -35,6 +37,7 @@ NEEDED = {  # format and advice, for those that not every Pillow reads
     ".heif": ("HEIF", "a HEIF image: needs `pip install pillow-heif`"),
 }
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn about decompression bombs: 256 MiB as RGB
+GREY = 128  # of the borders of padded images
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,8 +62,11 @@ def is_grey(path: str) -> bool:
         return True
 
 
-def decode_file(path: str, image_size: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Pixels (image_size, image_size, channels) of the first frame of an image file.
+def decode_file(
+    path: str, image_size: int, channels: int, how: Fit = "crop"
+) -> npt.NDArray[np.uint8]:
+    """Pixels (image_size, image_size, channels) of the first frame of an image file; how: see
+    `fit`.
 
     Turned upright by its EXIF orientation; transparent parts over white; 16-bit grey scaled to
     8. Raises whatever Pillow raises, and ValueError for pixels that have no 8-bit meaning.
@@ -74,7 +80,7 @@ def decode_file(path: str, image_size: int, channels: int) -> npt.NDArray[np.uin
         image.load()
         turn = _turn(image)
         upright = image if turn is None else image.transpose(turn)
-        return pixels(fit(plain(upright, channels), image_size))
+        return pixels(fit(plain(upright, channels), image_size, how))
 
 
 def reason(error: Exception, path: str = "") -> str:
@@ -100,15 +106,26 @@ def plain(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == wanted else image.convert(wanted)
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an L or RGB image, resized to `size` x `size` pixels.
+def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
+    """An L or RGB image as `size` x `size` pixels: Lanczos, antialiased.
 
-    Lanczos, antialiased; the same as resizing the shorter side and cropping, without rounding the
-    longer one. An image whose shorter side is `size` is only cropped: its pixels stay as they are.
+    "crop": its central square; the same as resizing the shorter side and cropping, without rounding
+    the longer one. An image whose shorter side is `size` is only cropped: its pixels stay as they
+    are. "pad": the whole image, its longer side `size`, between borders of middle grey. "squash":
+    the whole image, whatever its shape.
     """
     width, height = image.size
     if width == height == size:
         return image
+    if how == "squash":
+        return image.resize((size, size), Image.Resampling.LANCZOS)
+    if how == "pad":
+        longer = max(width, height)
+        inside = max(1, round(width * size / longer)), max(1, round(height * size / longer))
+        square = Image.new(image.mode, (size, size), (GREY,) * len(image.getbands()))
+        small = image.resize(inside, Image.Resampling.LANCZOS)
+        square.paste(small, ((size - inside[0]) // 2, (size - inside[1]) // 2))
+        return square
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)

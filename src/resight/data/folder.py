@@ -18,6 +18,7 @@ from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
 from resight.data.workers import decode_rows
 from resight.errors import ResightError
+from resight.recipe.settings import Fit
 
 ROLES = {
     "train": "train",
@@ -259,13 +260,14 @@ def _read(
     parts: tuple[tuple[str, int], ...],
     image_size: int,
     channels: int | None,
+    fit: Fit,
 ) -> Listing:
     paths = [f"{root}{os.sep}{stamp.path}" for stamp in stamps]
     # The first colour image ends the search.
     wanted = channels or (1 if all(is_grey(path) for path in paths) else 3)
 
     def fill(start: int, out: npt.NDArray[np.uint8]) -> dict[int, str]:
-        return decode_rows(paths[start : start + len(out)], start, out)
+        return decode_rows(paths[start : start + len(out)], start, out, fit)
 
     return Listing(
         labels=labels,
@@ -276,4 +278,5 @@ def _read(
         channels=wanted,
         fill=fill,
         paths=paths,
+        fit=fit,
     )

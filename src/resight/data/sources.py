@@ -19,6 +19,7 @@ from resight.data.splits import (
 from resight.data.table import Found, Progress, Table, decode_table, fingerprint, shared_images
 from resight.data.types import ImageData
 from resight.errors import ResightError, did_you_mean
+from resight.recipe.settings import Fit
 
 NAMES = ("cifar10", "cifar100", "digits")
 TEST_FRACTION = 0.2
@@ -33,6 +34,7 @@ def load_data(
     *,
     image_size: int,
     channels: int | None = None,
+    fit: Fit = "crop",
     split_seed: int = 0,
     skip_bad: bool = False,
     held_out: bool = True,
@@ -42,8 +44,8 @@ def load_data(
 
     source: 'cifar10', 'cifar100' or 'digits', or a path. A str that is a known name always means
     the data set: use './cifar10' or a `Path` for a folder of that name. Nothing is downloaded here.
-    image_size: height and width in pixels; images of another size are resized by their shorter side
-    (Lanczos) and cropped at the centre, images of that size are used unchanged.
+    image_size: height and width in pixels; images of another size are resized (Lanczos), images of
+    that size are used unchanged. fit: how images that are not square become so, see `decode.fit`.
     channels: 1 or 3 to force grey or RGB; None takes 1 only if every image is grey.
     split_seed: the seed of the 20 % held out for test if the source has no test split.
     skip_bad: leave unreadable files out (`ImageData.bad`, and a note) instead of raising.
@@ -64,7 +66,7 @@ def load_data(
         table = decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
         return _assemble(table, "digits", "digits", [], seed, skip_bad=skip_bad)
     found = _find_named(source) if source in cifar.VARIANTS else find(source, held_out=held_out)
-    table = cache.fetch(found, image_size=image_size, channels=channels, progress=progress)
+    table = cache.fetch(found, image_size=image_size, channels=channels, fit=fit, progress=progress)
     origin = str(source) if source in cifar.VARIANTS else str(_path(source))
     return _assemble(table, found.name, origin, [*found.notes], seed, skip_bad=skip_bad)
 

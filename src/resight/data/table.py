@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
 from resight.data.types import Split
 from resight.data.workers import WorkerLost, Workers
+from resight.recipe.settings import Fit
 
 Progress = Callable[[int, int], None]  # images done, total
 ROWS_PER_TASK = 64
@@ -46,7 +47,7 @@ class Listing:
     `parts`: (split, rows) in the order of the rows; a single part "all" is yet to be split.
     `fill(start, out)` decodes rows `start`, `start + 1`, … into `out` (n, H, W, C), leaves
     unreadable ones zero and returns why: {row: reason}. Called from several threads. paths: the
-    files of the rows, if they are in one each.
+    files of the rows, if they are in one each; fit: how these become square.
     """
 
     labels: npt.NDArray[np.int64]
@@ -57,6 +58,7 @@ class Listing:
     channels: int
     fill: Callable[[int, npt.NDArray[np.uint8]], dict[int, str]]
     paths: Sequence[str] | None = None
+    fit: Fit = "crop"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,8 +69,8 @@ class Listing:
 class Found:
     """A data source that was recognised, not yet read.
 
-    `read(image_size, channels)` lists its images (channels None: chosen from the images); it is
-    called only if the cache has no entry for `stamps`. counts: images per class by split ("all":
+    `read(image_size, channels, fit)` lists its images (channels None: chosen from the images); it
+    is called only if the cache has no entry for `stamps`. counts: images per class by split ("all":
     yet to be split), if that is known without reading.
     """
 
@@ -76,7 +78,7 @@ class Found:
     root: Path
     stamps: Sequence[FileStamp]
     notes: tuple[str, ...]
-    read: Callable[[int, int | None], Listing]
+    read: Callable[[int, int | None, Fit], Listing]
     classes: tuple[str, ...] = ()
     counts: Mapping[str, Sequence[int]] | None = None
 
@@ -125,7 +127,7 @@ def decode_table(
     def in_process(rows: slice) -> dict[int, str]:
         assert workers is not None
         assert listing.paths is not None
-        done = workers.decode(listing.paths[rows], rows.start)
+        done = workers.decode(listing.paths[rows], rows.start, listing.fit)
         digests[rows], sums[rows] = done.digests, done.sums
         return done.bad
 

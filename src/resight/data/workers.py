@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from resight.data.decode import decode_file, reason
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
+from resight.recipe.settings import Fit
 
 PACKAGE = str(Path(__file__).parents[2])  # where a worker finds this package
 CODE = "import sys; sys.path.append(sys.argv[1]); from resight.data.workers import main; main()"
@@ -45,13 +46,15 @@ class Decoded:
     bad: dict[int, str]
 
 
-def decode_rows(paths: Sequence[str], first: int, out: npt.NDArray[np.uint8]) -> dict[int, str]:
+def decode_rows(
+    paths: Sequence[str], first: int, out: npt.NDArray[np.uint8], how: Fit
+) -> dict[int, str]:
     """Decode files into `out` (n, H, W, C), which are rows `first`, `first + 1`, … of a table;
-    unreadable ones become zero. Returns why: {row: reason}."""
+    unreadable ones become zero. how: see `decode.fit`. Returns why: {row: reason}."""
     bad: dict[int, str] = {}
     for number, path in enumerate(paths):
         try:
-            out[number] = decode_file(path, out.shape[1], out.shape[3])
+            out[number] = decode_file(path, out.shape[1], out.shape[3], how)
         except Exception as error:  # Pillow's readers raise anything on a damaged file
             out[number] = 0
             bad[first + number] = reason(error, path)
@@ -94,14 +97,14 @@ class Workers:
             with contextlib.suppress(OSError), worker:  # closes its pipes and waits for it
                 pass
 
-    def decode(self, paths: Sequence[str], first: int) -> Decoded:
+    def decode(self, paths: Sequence[str], first: int, how: Fit) -> Decoded:
         """Decode files into the rows from `first` on. From several threads, at most `count`.
 
         Raises `WorkerLost`.
         """
         try:
             worker = self._idle.pop()
-            answer = _ask(worker, {"first": first, "paths": list(paths)})
+            answer = _ask(worker, {"first": first, "paths": list(paths), "how": how})
         except (IndexError, OSError, ValueError):
             raise WorkerLost from None
         self._idle.append(worker)
@@ -130,7 +133,7 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         rows = images[task["first"] : task["first"] + len(task["paths"])]
-        bad = decode_rows(task["paths"], task["first"], rows)
+        bad = decode_rows(task["paths"], task["first"], rows, task["how"])
         answer = {
             "digests": _packed(row_digests(rows)),
             "sums": _packed(row_sums(rows)),

@@ -237,6 +237,7 @@ def open_data(
         data = load_ahead(
             data if data is not None else recipe.data.source,
             image_size=recipe.data.image_size,
+            fit=recipe.data.fit,
             split_seed=recipe.data.split_seed,
             skip_bad=skip_bad,
             progress=decoding,

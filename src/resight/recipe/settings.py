@@ -76,11 +76,19 @@ class Model(Settings):
         return NETS[self.net]
 
 
+Fit = Literal["crop", "pad", "squash"]
+
+
 class Data(Settings):
-    """Where the images come from without `--data`, their size, and the validation split."""
+    """Where the images come from without `--data`, their size, and the validation split.
+
+    fit: how an image that is not square becomes so: its central square ("crop"), the whole image
+    between grey borders ("pad"), or the whole image with its sides scaled differently ("squash").
+    """
 
     source: str = "cifar10"
     image_size: Annotated[int, Field(ge=1)] = 32
+    fit: Fit = "crop"
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of train; 0 for none
     split_seed: Annotated[int, Field(ge=0)] = 0  # not train.seed: all seeds share one split
 

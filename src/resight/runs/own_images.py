@@ -82,6 +82,7 @@ def load_like(
         load_data,
         source,
         image_size=settings.image_size,
+        fit=settings.fit,
         split_seed=settings.split_seed,
         skip_bad=skip_bad,
         held_out=held_out,
