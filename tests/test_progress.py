@@ -54,5 +54,5 @@ def test_the_bar_is_one_line_of_a_terminal(columns: int) -> None:
     lines = [Console(file=io.StringIO()).render_str(line).plain for line in shown.splitlines()]
     bars = [line for line in lines if "loss" in line]
     assert bars
-    assert all("loss 2.345 · acc 67.9%" in bar and "60 min left" in bar for bar in bars)
+    assert all("loss 2.345 · acc 67.9%" in bar and "1 h 0 min left" in bar for bar in bars)
     assert all(("img/s" in bar) == (columns == 120) for bar in bars)

@@ -197,11 +197,10 @@ def duration(seconds: float) -> str:
     """An approximate duration in words: `45 s`, `6 min 30 s`, `2 h 14 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60 // 10 * 10} s".replace(" 0 s", "")
-    if whole < 3600:
-        return f"{round(whole / 60)} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    tens = 10 * round(seconds / 10)
+    if tens < 600:
+        return f"{tens // 60} min" + (f" {tens % 60} s" if tens % 60 else "")
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

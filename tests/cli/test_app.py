@@ -137,7 +137,7 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_resumes(tmp_path: Path) -> None:
         process.stdout.read()
         error = process.stderr.read()
     assert process.returncode == 130
-    assert error.startswith("stopping after this step")
+    assert error.startswith("stopping; press Ctrl-C again")
     assert error.endswith("stopped (saved); resume with: resight train --resume cut\n")
     saved = load_run(tmp_path / "cut").checkpoint()
     assert saved is not None

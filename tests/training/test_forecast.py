@@ -59,7 +59,7 @@ def test_it_is_corrected_again_only_after_twice_the_time() -> None:
     """10 s lost once make every later estimate a little better, which is not worth a line each."""
     job = trained(job_of(recipe_of()), steps=1, seconds=64.0)
     forecast = Forecast(job, COST)
-    assert forecast.correction() == "corrected: about 6 min left, instead of 2 min 30 s"
+    assert forecast.correction() == "corrected: about 6 min left, instead of 2 min 40 s"
     assert forecast.correction() is None
     trained(job, steps=2, seconds=127.9)
     assert forecast.correction() is None
@@ -74,7 +74,7 @@ def test_slow_evaluations_correct_it_too() -> None:
     job.state.history[-1]["evaluate_seconds"] = 60.0
     assert (
         Forecast(job, COST).correction()
-        == "corrected: about 4 min 20 s left, instead of 1 min 20 s"
+        == "corrected: about 4 min 20 s left, instead of 1 min 30 s"
     )
 
 

@@ -216,7 +216,9 @@ def test_a_run_stopped_in_the_lr_test_goes_on_with_its_own_images(
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     with pytest.raises(resight.Interrupted):
         resight.train(recipe, images, out=tmp_path / "cut", reporter=StopInLrTest())
-    monkeypatch.setattr(resolve, "_find", lambda *_: {"lr_max": 0.01})  # noise teaches no LR
+    monkeypatch.setattr(
+        resolve, "_find", lambda *_: ({"lr_max": 0.01}, False)
+    )  # noise teaches no LR
     run = resight.train(resume=tmp_path / "cut", reporter=Quiet(), report=False)
     assert run.resolved["data"]["classes"] == ["cat", "dog", "eel"]
     assert run.predictions.classes == ("cat", "dog", "eel")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import resight
 from helpers import make_data
 from resight.cli.app import app
+from resight.comparison.rows import RunNumbers
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.engine import job
@@ -279,9 +280,11 @@ def test_a_seed_whose_curve_shows_nothing_gets_the_usual_lr(
     assert usual == {"lr_max": 0.003, "lr_min": pytest.approx(0.003 / 25)}
     assert found["lr_max"] != 0.003
     assert [line for line in listener.lines if line.startswith("no LR found")] == [
-        "no LR found: the LR test's loss never falls below 1.1, the chance level: no LR can be "
-        "suggested; using what is usual for adam: lr_max 0.003 · lr_min 0.00012"
+        "no LR found (the LR test's loss never falls below 1.1, the chance level): using what is "
+        "usual for adam: lr_max 0.003 · lr_min 0.00012"
     ]
+    assert [RunNumbers.of(run, "").lr_usual for run in result.runs] == [True, False]
+    assert [RunNumbers.of(run, "").lr_found for run in result.runs] == [False, True]
 
 
 def test_what_the_user_can_mend_ends_all_and_says_how_to_go_on(

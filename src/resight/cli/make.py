@@ -196,7 +196,7 @@ def find_lr(
     try:
         suggestions, refused = test.suggestions(), ""
     except ResightError as error:
-        if test.recipe_lr is None:
+        if test.recipe_lr is None and test.usual_lr is None:
             raise
         suggestions, refused = {}, without_advice(error)
     if as_json:
@@ -206,12 +206,18 @@ def find_lr(
     if refused:
         print(refused)
     for method, value in suggestions.items():
-        mark = "   read by --lr find" if method == test.method else ""
+        used = method == test.method and test.usual_lr is None
+        mark = "   used by --lr find" if used else ""
         print(f"  {method:<11} {value:.3g}{mark}")
-    if test.recipe_lr is None:
+    words = []
+    if test.recipe_lr is None and test.usual_lr is None:
         words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    elif test.recipe_lr is None:
+        print(
+            f"with so few images the curve is not to be trusted: keep LR max {test.usual_lr:.3g}, "
+            "which a training uses then"
+        )
     else:
-        words = []
         print(
             f"the recipe sets LR max {test.recipe_lr:.3g} itself: keep it, since a recipe's own LR "
             "was chosen by whole trainings; the curve is for recipes that set none"

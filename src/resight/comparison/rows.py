@@ -17,7 +17,8 @@ from resight.runs.run import Run
 class RunNumbers:
     """A run in numbers, None for those not (yet) known. Accuracies in [0, 1].
 
-    lr_found: whether an LR test found `lr_max`. *_last and *_best: of the measurements after each
+    lr_found: whether an LR test found `lr_max`; lr_usual: whether it is the optimizer's usual one,
+    since no test could. *_last and *_best: of the measurements after each
     epoch; *_best_epoch: the first with the best. test_accuracy: of the weights that were kept.
     """
 
@@ -31,6 +32,7 @@ class RunNumbers:
     epochs_done: int
     lr_max: float | None
     lr_found: bool
+    lr_usual: bool
     weights: str | None
     test_accuracy: float | None
     test_accuracy_95: tuple[float, float] | None
@@ -69,7 +71,8 @@ class RunNumbers:
             epochs=recipe.schedule.epochs,
             epochs_done=int(last.get("epoch", 0)),
             lr_max=None if lr_max == "find" else lr_max,
-            lr_found=recipe.schedule.lr_max == "find",
+            lr_found=recipe.schedule.lr_max == "find" and not resolved.get("usual", False),
+            lr_usual=recipe.schedule.lr_max == "find" and resolved.get("usual", False),
             weights=result.get("weights"),
             test_accuracy=result.get("test_accuracy"),
             test_accuracy_95=(interval[0], interval[1]) if interval else None,

@@ -74,7 +74,8 @@ def _test(row: RunNumbers) -> str:
 def _lr(row: RunNumbers) -> str:
     if row.lr_max is None:
         return NONE
-    return f"{row.lr_max:.3g} {'found' if row.lr_found else 'given'}"
+    how = "found" if row.lr_found else "usual" if row.lr_usual else "given"
+    return f"{row.lr_max:.3g} {how}"
 
 
 def _seconds(value: float | None) -> str:

@@ -41,7 +41,8 @@ class LrTest:
 
     batch: images per step, 0 if not recorded. With fewer than the recipe's batch the steps' own LRs
     were lower by `lr_scale`; `lrs` are those for the recipe's batch. recipe_lr: the `lr_max` that
-    the named recipe sets itself; None if it has none or the test was of another one.
+    the named recipe sets itself; None if it has none or the test was of another one. usual_lr: what
+    a training would use instead, where there are too few images for an LR test.
     """
 
     lrs: npt.NDArray[np.float64]
@@ -52,6 +53,7 @@ class LrTest:
     batch: int = 0
     lr_scale: float = 1.0
     recipe_lr: float | None = None
+    usual_lr: float | None = None
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
@@ -102,6 +104,7 @@ class LrTest:
             "batch": self.batch,
             "lr_scale": self.lr_scale,
             "recipe_lr": self.recipe_lr,
+            "usual_lr": self.usual_lr,
         }
 
     @classmethod
@@ -117,6 +120,7 @@ class LrTest:
             batch=values.get("batch", 0),  # an older version did not record these three
             lr_scale=values.get("lr_scale", 1.0),
             recipe_lr=values.get("recipe_lr"),
+            usual_lr=values.get("usual_lr"),
         )
 
     def plot(self) -> Figure:
@@ -173,7 +177,7 @@ class LrTest:
     def _check(self) -> None:
         """Reject a curve that no LR can be read off."""
         smoothed, start = self.smoothed, self._start()
-        advice = "set the LR yourself: --lr VALUE"
+        advice = "set the LR yourself: `resight train --lr VALUE`"
         if len(self.lrs) - self._settled() < MIN_STEPS:
             raise ResightError(
                 f"the LR test stopped after only {len(self.lrs)} steps ({self.stop}): too short to "
@@ -181,8 +185,8 @@ class LrTest:
             )
         if smoothed.min() >= self.chance:
             raise ResightError(
-                f"the LR test's loss never falls below {self.chance:.3g}, the chance level: no LR "
-                f"can be suggested; check the labels or {advice}"
+                f"the LR test's loss never falls below {self.chance:.3g}, the chance level; check "
+                f"the labels or {advice}"
             )
         if len(self.lrs) - start < MIN_STEPS:
             raise ResightError(
@@ -195,13 +199,13 @@ class LrTest:
         if fall < MIN_FALL * smoothed[start]:
             raise ResightError(
                 f"the LR test's curve is flat: its loss falls only from {smoothed[start]:.3g} to "
-                f"{smoothed[low]:.3g}, so no LR can be suggested; check the labels or {advice}"
+                f"{smoothed[low]:.3g}; check the labels or {advice}"
             )
         noise = float(np.std((self.losses - smoothed)[start : low + 1]))
         if low - start < MIN_FALL_STEPS or noise > MAX_NOISE * fall:
             raise ResightError(
                 f"the LR test's curve is too noisy: the loss scatters by {noise:.2g} around a fall "
-                f"of {fall:.2g}, so no LR can be suggested; use a larger --batch-size, or {advice}"
+                f"of {fall:.2g}; use a larger --batch-size, or {advice}"
             )
 
 

@@ -5,6 +5,7 @@ Smith, "Cyclical learning rates for training neural networks" (arXiv:1506.01186)
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -53,15 +54,17 @@ def find_lr(
         runtime = Runtime.choose(device, precision, executor=executor)
         decoding = reporter.counting("decoding images")
         job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
-        plan, optimizer = plan_lr_test(job), job.recipe.optimizer
+        plan, optimizer, usual = plan_lr_test(job), job.recipe.optimizer, None
         if plan is None and job.recipe.schedule.needs_lr_test:
+            usual = optimizer.usual_lr(job.batch_images(0))
             reporter.say(
-                f"note: {too_few(job)}: `resight train` would use LR max "
-                f"{optimizer.usual_lr(job.batch_images(0)):g}, usual for {optimizer.name}"
+                f"note: {too_few(job)}; `resight train` would use LR max {usual:g}, usual for "
+                f"{optimizer.name}"
             )
         plan = plan or smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
-        return run_range_test(job, plan, progress=reporter.counting("LR test"))
+        test = run_range_test(job, plan, progress=reporter.counting("LR test"))
+        return dataclasses.replace(test, usual_lr=usual)
     finally:
         reporter.close()
 

@@ -54,7 +54,8 @@ class Forecast:
             return None
         before = max(self.told - total + left, 0.0)
         self.told, self.due = total, 2 * self._spent()
-        return f"corrected: about {duration(left)} left, instead of {duration(before)}"
+        expected = f"instead of {duration(before)}" if before >= 1 else "longer than estimated"
+        return f"corrected: about {duration(left)} left, {expected}"
 
     def _spent(self) -> float:
         state = self.job.state

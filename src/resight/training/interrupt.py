@@ -67,7 +67,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._put_back()
-        os.write(2, b"stopping after this step; press Ctrl-C again to stop immediately\n")
+        os.write(2, b"stopping; press Ctrl-C again to stop immediately\n")
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

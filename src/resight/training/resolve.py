@@ -21,34 +21,34 @@ def resolve(job: Job, run: Run, session: Session) -> Schedule:
     written there."""
     resolved = run.resolved
     if "found" not in resolved:
-        found = {}
+        found, usual = dict[str, float](), False
         if job.recipe.schedule.needs_lr_test:
             with count_recording(job, session.timings, "lr_test"):
-                found = _find(job, run, session)
+                found, usual = _find(job, run, session)
         schedule = _in_numbers(job.recipe, found)
-        resolved |= {"found": found, "schedule": schedule.model_dump(mode="json")}
+        resolved |= {"found": found, "usual": usual, "schedule": schedule.model_dump(mode="json")}
         run.write("resolved.json", resolved)
     return _in_numbers(job.recipe, resolved["found"])
 
 
-def _find(job: Job, run: Run, session: Session) -> dict[str, float]:
-    """The LRs that the recipe leaves to the LR test, by setting; the test's curve is kept.
+def _find(job: Job, run: Run, session: Session) -> tuple[dict[str, float], bool]:
+    """The LRs that the recipe leaves to the LR test, by setting, and whether they are the
+    optimizer's usual ones; the test's curve is kept.
 
-    Where no test is worth its time, or its curve shows nothing, they are the optimizer's usual
-    ones, and that is said.
+    They are that where no test is worth its time, or its curve shows nothing, and it is said.
     """
     plan = plan_lr_test(job)
     if plan is None:
-        return _usual(job, session, too_few(job))
+        return _usual(job, session, too_few(job)), True
     test = run_range_test(job, plan, progress=session.counting("LR test"))
     run.write("lr_test.json", test.to_dict())
     try:
         found = _read_off(test, job.recipe.schedule)
     except ResightError as error:
-        return _usual(job, session, without_advice(error))
+        return _usual(job, session, without_advice(error)), True
     scaled = f" of {plan.batch} images, LRs scaled" if plan.lr_scale != 1.0 else ""
     session.say(f"LR found: {_listed(found)} ({len(test.lrs)} steps{scaled}, {test.stop})")
-    return found
+    return found, False
 
 
 def _read_off(test: LrTest, schedule: Schedule) -> dict[str, float]:
@@ -68,7 +68,9 @@ def _usual(job: Job, session: Session, why: str) -> dict[str, float]:
         lr_max = found["lr_max"] = optimizer.usual_lr(job.batch_images(0))
     if getattr(schedule, "lr_min", None) == "find":
         found["lr_min"] = lr_max / USUAL_RISE
-    session.say(f"no LR found: {why}; using what is usual for {optimizer.name}: {_listed(found)}")
+    what = "LR" if "lr_max" in found else "LR min"
+    usual = f"using what is usual for {optimizer.name}: {_listed(found)}"
+    session.say(f"no {what} found ({why}): {usual}")
     return found
 
 
