@@ -21,6 +21,8 @@ EPOCHS_POWER = 0.4  # fewer images are seen more often, but not as many times in
 MAX_EPOCHS = 60
 STEPS_PER_EPOCH = 9  # about, of small data: batches as large as that allows
 BATCHES = (16, 32, 64, 125, 250, 500, 1000)
+PHOTO_PX = 48  # images whose shorter side is as long are photos rather than icons
+ROTATE_DEG, SCALE = 15.0, 0.25
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -50,7 +52,7 @@ def choose(
     """The recipe for `images`. image_size, batch_size: given instead of chosen."""
     side = image_size or _side(images)
     batch, epochs = batch_size or _batch(images.train), _epochs(images.train)
-    symbols = of_symbols(images.classes)
+    symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
     base = fast() if side >= 2 * NETS["fastnet"].smallest_px else digits()
     base = base.with_epochs(epochs)
     changes = {
@@ -59,9 +61,11 @@ def choose(
         "data.image_size": side,
         "train.batch_size": batch,
         "train.last_batch": "keep" if batch >= images.train else "drop",
-        "augment.crop_pad_px": max(1, side // 8),
+        "augment.crop_pad_px": max(1, side // (8 if photos else 16)),
         "augment.flip": "none" if symbols else base.augment.flip,
     }
+    if photos:  # that were scaled down: what they show has any size and is seldom level
+        changes |= {"augment.rotate_deg": ROTATE_DEG, "augment.scale": SCALE}
     if isinstance(base.optimizer, Muon):
         changes |= {
             "schedule.lr_max": base.optimizer.usual_lr(batch),
@@ -69,15 +73,15 @@ def choose(
             "train.norm_batch": 0 if batch <= 250 else base.train.norm_batch,
         }
     recipe = base.with_changes(changes)
-    per_epoch = max(1, images.train // batch)
-    size = "as they are" if side == images.side_px else f"photos of about {images.side_px} px"
+    turned = f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
+    flipped = "" if symbols else ", mirrored"
+    what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
     return Choice(
         recipe,
         (
-            f"auto: {recipe.model.net}, {side} px ({size}), {epochs} epochs of {per_epoch} steps "
-            f"of {batch} images",
-            f"because: {images.train:,} training images of {len(images.classes)} classes"
-            + ("; classes are letters or digits: no mirror images" if symbols else ""),
+            f"auto: {recipe.model.net} at {side} px, batches of {batch}, {epochs} epochs; images "
+            f"cropped{flipped}{turned}",
+            f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
         ),
     )
 
