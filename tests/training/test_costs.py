@@ -18,12 +18,14 @@ from jobs import job_of, recipe_of, runtime
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job
 from resight.errors import ResightError
+from resight.progress import duration
+from resight.recipe.auto import Choice
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at
 from resight.recipe.settings import Constant, Data, Evaluate, Model, Train
 from resight.training import costs, lr_test_plan
-from trainings import fit, tiny
+from trainings import Listener, fit, tiny
 
 COST = costs.Cost(update=0.5, image={0: 0.1, 9: 0.04, 12: 0.06}, test_image=0.01)
 ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1, 28: 0.1}, test_image=0.01)
@@ -293,6 +295,41 @@ def test_minutes_shorten_the_recipe_that_is_kept(
     assert run.recipe.schedule.epochs == 2
     assert run.recipe.schedule.peak_epoch == pytest.approx(0.5)
     assert len(run.metrics) == 2
+
+
+@pytest.mark.parametrize(
+    ("most", "epochs"),
+    [(None, 24), (60.0, 24), (7.5, 9), (0.1, 3)],  # 70 images an epoch: 49 s; 3 steps
+)
+def test_a_choice_may_limit_the_epochs_but_not_below_some_steps(
+    data: ImageData, monkeypatch: pytest.MonkeyPatch, most: float | None, epochs: int
+) -> None:
+    monkeypatch.setattr(costs, "measure", lambda job: costs.Cost(0.0, {0: 0.7}, 0.0))
+    monkeypatch.setattr(costs, "FEW_STEPS", 9)
+    job = build_job(tiny("digits").with_epochs(24), data, runtime())
+    listener = Listener()
+    choice = Choice(job.recipe, ("chosen: because",), (4, 16), most)
+    shortened, _ = costs.say(job, None, choice, listener)
+    assert shortened.recipe.schedule.epochs == epochs
+    assert "chosen: because" in listener.lines
+    seconds = 49 * epochs
+    assert listener.lines[-1] == (
+        f"with --image-size 4 about {duration(seconds / 4)}; "
+        f"with --image-size 16 about {duration(4 * seconds)}"
+    )
+
+
+def test_few_steps_are_warned_of_unless_they_were_chosen() -> None:
+    job = job_of(recipe_of())
+    few = dataclasses.replace(job, recipe=recipe_of().with_epochs(2))
+    said = "\n".join(costs.announcement(few, ROUND, None))
+    assert f"only {few.total_steps} steps in all" in said
+    assert "--recipe auto chooses" in said
+    auto = dataclasses.replace(few, recipe=few.recipe.with_changes({"name": "auto"}))
+    assert "steps in all" not in "\n".join(costs.announcement(auto, ROUND, None))
+    enough = dataclasses.replace(job, recipe=recipe_of().with_epochs(50))
+    assert enough.total_steps >= 100
+    assert "steps in all" not in "\n".join(costs.announcement(enough, ROUND, None))
 
 
 def test_a_measured_cost_leaves_the_state_as_it_was(data: ImageData) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def recipe_for(
     chosen = choose(survey(data, val=changes.get("val") or 0.0), **given)
     given_epochs = any(changes.get(key) is not None for key in ("epochs", SHORT["epochs"]))
     most = None if given_epochs else MOST_MINUTES
-    return Choice(changed(chosen.recipe, changes), chosen.why, most)
+    return replace(chosen, recipe=changed(chosen.recipe, changes), most_minutes=most)
 
 
 def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:

@@ -13,6 +13,7 @@ from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Muon
 
+SMALLEST_PX = 16  # that is worth a word
 LARGE_PX = 64  # the largest side that is chosen
 FEW_IMAGES = 20_000  # up to which images are that large
 MANY_IMAGES_PX = 32  # beyond
@@ -38,11 +39,13 @@ class Images:
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe. why: it is that, in one or two lines, if it was chosen. most_minutes: what its
-    training may take at most, if it may be shortened to that."""
+    """A recipe. why: it is that, in one or two lines, if it was chosen. other_px: sizes of the
+    images that might have been chosen. most_minutes: what its training may take at most, if it may
+    be shortened to that."""
 
     recipe: Recipe
     why: tuple[str, ...] = ()
+    other_px: tuple[int, ...] = ()
     most_minutes: float | None = None
 
 
@@ -83,6 +86,7 @@ def choose(
             f"cropped{flipped}{turned}",
             f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
         ),
+        tuple(px for px in (side // 2, side * 2) if SMALLEST_PX <= px <= images.side_px),
     )
 
 

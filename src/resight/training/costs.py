@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -315,7 +315,16 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
         job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in announcement(job, cost, minutes):
         reporter.say(line)
+    if choice.other_px:
+        reporter.say(other_sizes(job, cost, choice.other_px))
     return job, cost
+
+
+def other_sizes(job: Job, cost: Cost, sizes: Sequence[int]) -> str:
+    """What the training would take with images of other sizes (px): in proportion to the pixels."""
+    here = job.recipe.data.image_size
+    seconds = {px: cost.training(job) * (px / here) ** 2 for px in sizes}
+    return "; ".join(f"with --image-size {px} about {duration(s)}" for px, s in seconds.items())
 
 
 def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
