@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resight.recipe.catalog import AUTO, digits, fast
+from resight.recipe.catalog import AUTO, AUTO_LR, digits, fast
 from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Muon
@@ -71,7 +71,7 @@ def choose(
         changes |= {"augment.rotate_deg": ROTATE_DEG, "augment.scale": SCALE}
     if isinstance(base.optimizer, Muon):
         changes |= {
-            "schedule.lr_max": base.optimizer.usual_lr(batch),
+            "schedule.lr_max": AUTO_LR,
             "schedule.small_px": round(side * 3 / 4),
             "train.norm_batch": 0 if batch <= 250 else base.train.norm_batch,
         }

@@ -28,6 +28,7 @@ from resight.recipe.settings import (
 )
 
 AUTO = "auto"  # the recipe that is chosen for the images: see `auto.py`
+AUTO_LR = 0.25  # its LR max with Muon, whatever the batch
 
 
 def custom_resnet() -> Recipe:
@@ -247,11 +248,11 @@ def promise(name: str) -> str:
 def own_lr(recipe: Recipe) -> float | None:
     """The LR max that the named recipe of `recipe`'s name sets itself, for `recipe`'s batch.
 
-    None if there is none, or if another net or optimizer makes it meaningless. What `auto` sets for
-    Muon is Muon's usual one.
+    None if there is none, or if another net or optimizer makes it meaningless. `auto` is such a
+    name, for nets that learn with Muon.
     """
     if recipe.name == AUTO and isinstance(recipe.optimizer, Muon):
-        return recipe.optimizer.usual_lr(recipe.train.batch_size)
+        return AUTO_LR
     named = RECIPES[recipe.name]() if recipe.name in RECIPES else None
     if named is None or not isinstance(named.schedule.lr_max, float):
         return None
