@@ -153,6 +153,13 @@ EXACT: dict[str, tuple[dict[str, Any], int]] = {  # sections, and the graphs the
         },
         4,  # the last batch is small in the first epoch and of full size in the second
     ),
+    "turned, tinted, classes balanced": (
+        {
+            "augment": Augment(crop_pad_px=1, rotate_deg=15, scale=0.2, contrast=0.3, cutout_px=3),
+            "loss": Loss(class_weights="balanced"),
+        },
+        2,
+    ),
     "no augmentation": ({"augment": Augment(crop_pad_px=0, flip="none", cutout_px=0)}, 2),
 }
 # where the table's float32 rates, or the average's arithmetic, round otherwise than Python's

@@ -47,6 +47,18 @@ def test_every_recipe_goes_on_bit_for_bit_after_ctrl_c(name: str, tmp_path: Path
     assert_same_run(whole, tmp_path / "cut")
 
 
+def test_rotation_colour_and_balanced_classes_go_on_bit_for_bit(tmp_path: Path) -> None:
+    settings = {"rotate_deg": 15.0, "scale": 0.25, "brightness": 0.2, "saturation": 0.3}
+    changes = {f"augment.{key}": value for key, value in settings.items()}
+    recipe = tiny("custom-resnet", **changes, **{"loss.class_weights": "balanced"})
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
 @pytest.mark.parametrize("step", range(1, 10))
 def test_a_stop_at_any_step_loses_nothing(step: int, tmp_path: Path) -> None:
     recipe = tiny("digits", **{"train.ema": 0.9, "augment.flip": "alternating"})

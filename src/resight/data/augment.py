@@ -93,23 +93,23 @@ def tint(
     each setting by which its factor differs from 1. A factor of 0 is black, the mean grey of the
     image, or its grey version. Returns the same shape, clamped to [0, 1] after each.
     """
-    strengths = images.new_tensor((brightness, contrast, saturation))
-    factors = (1 + tints * strengths)[:, :, None, None, None]
-    images = (images * factors[:, 0]).clamp(0, 1)
+    # no tensor is made of Python's numbers: a CUDA graph could not record that
+    light, contrasts, colours = tints[:, :, None, None, None].unbind(1)
+    images = (images * (1 + light * brightness)).clamp(0, 1)
     mean = _grey(images).mean((1, 2, 3), keepdim=True)
-    images = (mean + (images - mean) * factors[:, 1]).clamp(0, 1)
+    images = (mean + (images - mean) * (1 + contrasts * contrast)).clamp(0, 1)
     if images.shape[1] != 3:
         return images
     grey = _grey(images)
-    return (grey + (images - grey) * factors[:, 2]).clamp(0, 1)
+    return (grey + (images - grey) * (1 + colours * saturation)).clamp(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
     """(B, 1, H, W)"""
     if images.shape[1] != 3:
         return images
-    weights = images.new_tensor(GREY)[:, None, None]
-    return (images * weights).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return red * GREY[0] + green * GREY[1] + blue * GREY[2]
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
