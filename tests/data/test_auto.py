@@ -82,6 +82,13 @@ def test_changes_are_made_to_what_is_chosen(tmp_path: Path) -> None:
     assert (changed.train.seed, changed.schedule.epochs) == (3, 5)
 
 
+@pytest.mark.parametrize("size", [0, -3, "64", 2.5])
+def test_a_size_that_is_none_is_refused_in_a_line(tmp_path: Path, size: object) -> None:
+    root = photos(tmp_path / "photos", {"cat": 30, "dog": 30})
+    with pytest.raises(ResightError, match=r"data\.image_size"):
+        recipe_for("auto", root, {"image_size": size})
+
+
 def test_auto_needs_images() -> None:
     with pytest.raises(ResightError, match="'auto' is chosen for images: give them with --data"):
         recipe_for("auto", None, {})

@@ -52,6 +52,13 @@ def test_what_is_given_is_taken_and_the_rest_fits_it() -> None:
     assert recipe.train.batch_size == 64
 
 
+@given(st.integers(1, 3000))
+def test_any_batch_may_be_given(batch: int) -> None:
+    recipe = choose(PHOTOS, batch_size=batch).recipe
+    assert recipe.train.batch_size == batch
+    assert recipe.train.norm_batch in (0, 250)
+
+
 def test_its_own_lr_is_kept() -> None:
     recipe = choose(PHOTOS).recipe
     assert own_lr(recipe) == recipe.schedule.lr_max == 0.25

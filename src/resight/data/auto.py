@@ -44,7 +44,9 @@ def recipe_for(
             "recipe 'auto' is chosen for images: give them with --data; `resight recipes` lists "
             "recipes with data of their own"
         )
-    given = {key: changes.get(key) or changes.get(SHORT[key]) for key in GIVEN}
+    asked = {key: changes.get(key, changes.get(SHORT[key])) for key in GIVEN}
+    # what is no positive integer is refused by `changed`, in its own words
+    given = {key: n if isinstance(n, int) and n > 0 else None for key, n in asked.items()}
     chosen = choose(survey(data, val=changes.get("val") or 0.0), **given)
     given_epochs = any(changes.get(key) is not None for key in ("epochs", SHORT["epochs"]))
     most = None if given_epochs else MOST_MINUTES

@@ -1,6 +1,6 @@
 """`auto`: a recipe chosen for the images at hand, by how many there are, how large, and what of.
 
-The numbers were chosen by trials (`docs/log.md`) and are measured in `docs/recipes.md`.
+The numbers were chosen by trials (`docs/log.md`) and are measured in `docs/small-sets.md`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def choose(
     batch, epochs = batch_size or _batch(images.train), _epochs(images.train)
     symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
     base = fast() if side >= 2 * NETS["fastnet"].smallest_px else digits()
-    base = base.with_epochs(epochs)
+    base, piece = base.with_epochs(epochs), base.train.norm_batch
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
@@ -73,7 +73,7 @@ def choose(
         changes |= {
             "schedule.lr_max": AUTO_LR,
             "schedule.small_px": round(side * 3 / 4),
-            "train.norm_batch": 0 if batch <= 250 else base.train.norm_batch,
+            "train.norm_batch": 0 if batch == piece or batch % piece else piece,
         }
     recipe = base.with_changes(changes)
     turned = f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
