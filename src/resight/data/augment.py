@@ -108,7 +108,7 @@ def _grey(images: Tensor) -> Tensor:
     """(B, 1, H, W)"""
     if images.shape[1] != 3:
         return images
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = torch.split(images, 1, dim=1)
     return red * GREY[0] + green * GREY[1] + blue * GREY[2]
 
 
