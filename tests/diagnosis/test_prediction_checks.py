@@ -85,6 +85,11 @@ def test_a_net_that_knows_the_rare_class_knows_something() -> None:
     assert "recall per class" in finding.advice
 
 
+def test_of_one_class_there_is_nothing_to_guess() -> None:
+    one = predictions(np.eye(2)[[0, 0, 1]], [0, 0, 0])
+    assert not list(prediction_checks.barely_above_guessing(evidence(predictions=one)))
+
+
 def test_probabilities_that_are_worse_than_none_are_named() -> None:
     sure = predictions(30.0 * np.eye(3)[[0, 1, 2, 0, 1, 2]], [0, 1, 2, 0, 1, 0])
     assert sure.loss == pytest.approx(5.0, abs=1e-3)

@@ -138,14 +138,13 @@ def compare(
     from resight.runs.run import SEEDS
 
     comparison = set_beside([run for run in runs if run.name != SEEDS])  # FOLDER/* matches it too
-    several = isinstance(comparison, SeedsComparison)
-    if page is not None:
-        if isinstance(comparison, SeedsComparison):
-            first = comparison.results[0]
+    if isinstance(comparison, SeedsComparison):
+        if page is not None:
             raise ResightError(
                 "page: --page shows runs, not folders of seeds; name runs, such as "
-                f"{first.path}/seed-{first.seeds[0]}"
+                f"{comparison.results[0].path}/seed-N"
             )
+    elif page is not None:
         write_page(comparison, page)
     if as_json:
         print(json.dumps(comparison.to_dict()))
@@ -153,7 +152,7 @@ def compare(
         print(comparison.to_markdown() if markdown else comparison)
     if page is not None and not as_json:
         print(f"page {page}")
-    elif not as_json and not markdown and not several:
+    elif not (as_json or markdown or isinstance(comparison, SeedsComparison)):
         words = shlex.join(["resight", "compare", *map(str, runs), "--page", "compare.html"])
         print(f"next: {words}    (curves, and the images on which the runs disagree)")
 

@@ -289,12 +289,12 @@ def data(
     skip_bad: SkipBadOption = False,
 ) -> None:
     """Download CIFAR, or show what Resight finds in a folder: splits, classes, statistics."""
+    from resight.data.auto import recipe_for
     from resight.data.cifar import VARIANTS
     from resight.data.download import download
     from resight.data.sources import load_data
-    from resight.recipe.settings import Data
 
-    reporter = reporter_for(as_json=False)
+    reporter, recipe = reporter_for(as_json=False), "digits" if name == "digits" else None
     try:
         if name in VARIANTS:
             show = reporter.counting(f"downloading {name}, MB")
@@ -306,7 +306,7 @@ def data(
             reporter.say(f"{name} is at {path}")
         loaded = load_data(
             name,
-            image_size=8 if name == "digits" else image_size or Data().image_size,
+            image_size=image_size or recipe_for(recipe, name, {}).recipe.data.image_size,
             skip_bad=skip_bad,
             progress=reporter.counting("decoding images"),
         )
@@ -323,7 +323,7 @@ def data(
     for note in loaded.notes:
         print(f"note: {note}")
     words = ["--data", name]
-    words += ["--recipe", "digits"] if name == "digits" else []
+    words += ["--recipe", recipe] if recipe else []
     words += ["--skip-bad"] if skip_bad else []
     if image_size is not None and name != "digits":
         words += ["--image-size", str(image_size)]

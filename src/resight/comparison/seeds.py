@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,15 @@ class SeedsTest:
             return None
         return self.a if self.difference > 0 else self.b
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "better": self.better,
+            "said": self.said(self.a, self.b),
+        }
+
     def said(self, a: str, b: str) -> str:
         """The verdict in a sentence that calls the folders `a` and `b`."""
         basis = f" over {len(self.seeds)} seeds, paired"
@@ -84,20 +93,7 @@ class SeedsComparison:
                 for name, result in zip(self.names, self.results, strict=True)
             ],
             "differences": {field: list(values) for field, values in self.differences.items()},
-            "tests": [
-                {
-                    "a": test.a,
-                    "b": test.b,
-                    "seeds": list(test.seeds),
-                    "difference": test.difference,
-                    "interval": list(test.interval),
-                    "p": test.p,
-                    "p_holm": test.p_holm,
-                    "better": test.better,
-                    "said": test.said(test.a, test.b),
-                }
-                for test in self.tests
-            ],
+            "tests": [test.to_dict() for test in self.tests],
             "notes": list(self.notes),
         }
 

@@ -98,5 +98,5 @@ def _shorter_side(path: str) -> int:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return min(image.size)
-    except Exception:
+    except Exception:  # Pillow's readers raise anything on a damaged file
         return 0

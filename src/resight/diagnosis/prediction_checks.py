@@ -51,10 +51,10 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
     if predictions is None:
         return
     guess, (low, high) = predictions.guess_accuracy, predictions.accuracy_interval
-    if low > guess:
+    if low > guess or predictions.classes_measured < 2:
         return
     largest = predictions.classes[int(np.bincount(predictions.labels).argmax())]
-    balanced, even = predictions.balanced_accuracy, 1 / len(set(predictions.labels.tolist()))
+    balanced, even = predictions.balanced_accuracy, 1 / predictions.classes_measured
     knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
     advice = (
         f"train for more than these {evidence.step:,} steps (more epochs, or smaller batches) or "

@@ -39,9 +39,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe. why: it is that, in one or two lines, if it was chosen. other_px: sizes of the
-    images that might have been chosen. most_minutes: what its training may take at most, if it may
-    be shortened to that."""
+    """A recipe. why: what was chosen and for what, a line each; () if it was given. other_px: sizes
+    of the images that might have been chosen. most_minutes: what its training may take at most, if
+    it may be shortened to that."""
 
     recipe: Recipe
     why: tuple[str, ...] = ()
