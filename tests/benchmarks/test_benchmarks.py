@@ -115,6 +115,7 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
         "lr_readings",
         "report",
         "scaling",
+        "small_sets",
         "start_up",
         "time_to_accuracy",
     ],
