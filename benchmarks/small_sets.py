@@ -85,6 +85,7 @@ def options(recipe: str, of: Set, train: int) -> list[str]:
     size = ["--image-size", "64", "--set", "model.width=32"] if of.photos else []
     batch = "32" if train < FEW else "64"
     words = ["--recipe", "custom-resnet", "--lr", "0.003", "--batch-size", batch, "--epochs", "40"]
+    words += ["--set", "evaluate.when=end"]
     return [*words, *size]
 
 
