@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
-from resight.data.augment import crop_flip, cutout, normalize, shrink, tint, turn, unit
+from resight.data.augment import crop_flip, cutout, mix, normalize, shrink, tint, turn, unit
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
@@ -355,6 +355,76 @@ def test_a_batch_is_turned_and_tinted_before_it_is_cut(resident: bool) -> None:
     np.testing.assert_allclose(
         images.permute(0, 2, 3, 1).numpy()[~cut], expected[~cut], rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_mixup_is_the_formula(share: float) -> None:
+    images, partners = torch.randn(2, 3, 3, 5, 5).unbind()
+    shares = torch.tensor([share, 0.5, 1.0])
+    result = mix(images, partners, shares, None)
+    for b in range(3):
+        expected = shares[b] * images[b] + (1 - shares[b]) * partners[b]
+        torch.testing.assert_close(result[b], expected)
+    assert torch.equal(result[2], images[2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 9), extra=st.integers(0, 3), data=st.data())
+def test_cutmix_is_a_square_of_the_partner(height: int, extra: int, data: st.DataObject) -> None:
+    width = height + extra
+    side = data.draw(st.integers(1, height))
+    top = data.draw(st.integers(0, height - side))
+    left = data.draw(st.integers(0, width - side))
+    drawn = torch.randn(2, 3, 3, height, width)
+    images, partners = (part.contiguous(memory_format=torch.channels_last) for part in drawn)
+    patches = torch.tensor([[top, left, side], [0, 0, 0], [0, 0, 0]])
+    shares = torch.tensor([1 - side**2 / (height * width), 1.0, 0.25])
+    result = mix(images, partners, shares, patches)
+
+    expected = images.clone()
+    expected[0, :, top : top + side, left : left + side] = partners[
+        0, :, top : top + side, left : left + side
+    ]
+    expected[2] = 0.25 * images[2] + 0.75 * partners[2]
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("mixed", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
+def test_what_an_image_is_mixed_with_is_augmented_by_its_own_numbers(
+    mixed: dict[str, float], resident: bool
+) -> None:
+    placed, _ = device_split(make_images(12, 8, 8, 3), resident=resident)
+    settings_ = Augment(crop_pad_px=2, flip="random", cutout_px=3, **mixed)
+    plan = EpochPlan.draw(12, 8, settings_, seed=3, epoch=1)
+    index = plan.order[3:9]
+    images, labels = placed.augmented(index, plan, settings_)
+    assert plan.partners is not None
+    assert plan.shares is not None
+    assert labels.tolist() == index.tolist()
+    alone, _ = placed.augmented(torch.arange(12), plan.unmixed(), settings_)
+    for image, own in zip(images, index.tolist(), strict=True):
+        first, second = alone[own], alone[plan.partners[own]]
+        if plan.patches is None or plan.patches[own, 2] == 0:
+            expected = plan.shares[own] * first + (1 - plan.shares[own]) * second
+            torch.testing.assert_close(image, expected)
+        else:
+            top, left, side = plan.patches[own].tolist()
+            first[:, top : top + side, left : left + side] = second[
+                :, top : top + side, left : left + side
+            ]
+            assert torch.equal(image, first)
+            alone, _ = placed.augmented(torch.arange(12), plan.unmixed(), settings_)
+
+
+def test_a_mixed_image_is_the_same_in_any_batch() -> None:
+    placed, _ = device_split(make_images(20, 8, 8, 3))
+    settings_ = Augment(crop_pad_px=2, flip="random", cutout_px=3, mixup=0.5, cutmix=1.0)
+    plan = EpochPlan.draw(20, 8, settings_, seed=0, epoch=0)
+    together, _ = placed.augmented(plan.order, plan, settings_)
+    alone = [placed.augmented(plan.order[i : i + 1], plan, settings_)[0] for i in range(20)]
+
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_switched_off_augmentation_is_the_plain_image() -> None:

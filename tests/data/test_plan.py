@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from resight.data.plan import EpochPlan, generator
+from resight.data.plan import EpochPlan, beta, generator
 from resight.recipe.settings import Augment
 
 FULL = Augment(crop_pad_px=4, flip="random", cutout_px=8)
@@ -122,13 +122,84 @@ def test_turns_and_tints_are_uniform_and_leave_the_others_as_they_were() -> None
     assert plain.turns is plain.tints is None
 
 
-def test_a_plan_of_some_images_is_theirs() -> None:
-    plan, rows = draw(20, augment=TURNED), torch.tensor([7, 2, 19])
-    some = plan.of(rows)
-    assert some.order.tolist() == [0, 1, 2]
-    for name in ("shifts", "flips", "turns", "tints", "boxes"):
-        assert torch.equal(getattr(some, name), getattr(plan, name)[rows]), name
-    assert draw(20).of(rows).turns is None
+@pytest.mark.parametrize("mixed", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
+def test_mixing_leaves_the_others_as_they_were(mixed: dict[str, float]) -> None:
+    plan, plain = draw(augment=FULL.model_copy(update=mixed)), draw()
+    assert plan.partners is not None
+    assert (plan.patches is None) == ("cutmix" not in mixed)
+    unmixed = plan.unmixed()
+    assert same(unmixed, plain) == [True] * 4
+    assert unmixed.partners is unmixed.shares is unmixed.patches is None
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.4, 1.0, 7.0])
+def test_beta_is_scipys(alpha: float) -> None:
+    uniform = torch.from_numpy(np.random.default_rng(1).random((20_000, 2)))
+    drawn = beta(uniform, alpha)
+    assert drawn.dtype == torch.float64
+    assert stats.kstest(drawn.numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])  # of smaller ones float32 rounds many to 1
+def test_mixups_shares_are_betas(alpha: float) -> None:
+    plan = draw(20_000, augment=Augment(mixup=alpha), seed=2)
+    assert plan.shares is not None
+    assert plan.shares.dtype == torch.float32
+    assert stats.kstest(plan.shares.numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.05, 50.0, 1e4])
+def test_beta_of_any_number_and_alpha_is_a_share(alpha: float) -> None:
+    corners = [(a, b) for a in (0.0, 0.5, 1 - 2**-53) for b in (0.0, 0.25, 0.5, 1 - 2**-53)]
+    some = np.random.default_rng(0).random((1000, 2))
+    drawn = beta(torch.from_numpy(np.concatenate([corners, some])), alpha)
+    assert bool(((drawn >= 0) & (drawn <= 1)).all())
+
+
+def test_cutmixs_shares_are_what_the_patches_leave_and_betas_but_for_whole_pixels() -> None:
+    n, size = 20_000, 200
+    plan = draw(n, size=size, augment=Augment(cutmix=0.7), seed=2)
+    assert plan.shares is not None
+    assert plan.patches is not None
+    top, left, side = plan.patches.numpy().T
+    assert plan.shares.tolist() == (1 - (side / size) ** 2).astype(np.float32).tolist()
+    assert min(top.min(), left.min()) >= 0
+    assert max((top + side).max(), (left + side).max()) <= size
+    # the side of a patch is that of Beta's rest, rounded
+    below = stats.beta(0.7, 0.7).cdf(1 - np.clip((np.arange(size + 1) - 0.5) / size, 0, None) ** 2)
+    expected = n * (below - np.append(below[1:], 0))
+    found = np.bincount(side, minlength=size + 1)
+    assert expected.min() > 3
+    assert stats.chisquare(found, expected).pvalue > 0.001
+    small = side == 50
+    assert stats.kstest(top[small] / 151, "uniform").pvalue > 0.001
+    assert stats.kstest(left[small] / 151, "uniform").pvalue > 0.001
+
+
+def test_with_both_each_image_takes_mixup_or_cutmix() -> None:
+    augment = Augment(mixup=0.4, cutmix=1.0)
+    n = 20_000
+    both, mixup, cutmix = (
+        draw(n, augment=augment.model_copy(update=off), seed=3)
+        for off in ({}, {"cutmix": 0.0}, {"mixup": 0.0})
+    )
+    cut = both.patches[:, 2] > 0
+    whole = cutmix.patches[:, 2] == 0  # of Beta's rest not half a pixel is left
+    assert stats.binomtest(int(cut.sum()), n - int(whole.sum())).pvalue > 0.001
+    assert torch.equal(both.patches[cut], cutmix.patches[cut])
+    assert torch.equal(both.shares[cut], cutmix.shares[cut])
+    blended = ~cut & ~whole
+    assert torch.equal(both.shares[blended], mixup.shares[blended])
+    assert torch.equal(both.partners, mixup.partners)
+
+
+def test_partners_are_any_images_as_often_as_the_epoch_has_them() -> None:
+    partners = torch.stack(
+        [draw(50, augment=Augment(mixup=1), epoch=e).partners for e in range(99)]
+    )
+    assert p_uniform(np.bincount(partners.flatten().numpy(), minlength=50)) > 0.001
+    own = (partners == torch.arange(50)).float().mean()
+    assert 0.01 < float(own) < 0.03
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,28 @@ def test_a_gap_before_the_training_has_warmed_up_is_none() -> None:
     assert list(record_checks.gap(dataclasses.replace(early, finished=True)))
 
 
+def test_of_a_mixed_training_the_accuracy_on_unmixed_images_is_compared() -> None:
+    mixed = evidence(recipe=recipe(**{"augment.mixup": 0.2}), metrics=rows((1.0, 0.5, 0.6)))
+    assert mixed.train_accuracy is None
+    assert not list(record_checks.gap(mixed))
+    known = dataclasses.replace(mixed, unmixed_accuracy=0.95)
+    assert "train 95.0%, test 60.0%" in next(record_checks.gap(known)).evidence
+
+    rising = rows((1.0, 0.4, 0.5), (0.8, 0.45, 0.6), (0.7, 0.5, 0.7))
+    mixed = dataclasses.replace(mixed, metrics=rising)
+    assert not list(record_checks.improving(mixed))
+    assert not list(record_checks.improving(dataclasses.replace(mixed, unmixed_accuracy=0.8)))
+    behind = dataclasses.replace(mixed, unmixed_accuracy=0.72)
+    assert "train accuracy is 72.0%" in next(record_checks.improving(behind)).evidence
+
+    fast = {"train.batch_size": 1000, "schedule.lr_max": 0.0256, "augment.cutmix": 1.0}
+    low = dataclasses.replace(mixed, recipe=find_recipe("fast").with_changes(fast), lr_max=0.0256)
+    assert not list(record_checks.lr_against_recipe(low))
+    learnt = dataclasses.replace(low, unmixed_accuracy=0.95)
+    assert not list(record_checks.lr_against_recipe(learnt))
+    assert list(record_checks.lr_against_recipe(dataclasses.replace(low, unmixed_accuracy=0.6)))
+
+
 def test_too_few_steps_are_not_called_not_learning() -> None:
     short = rows((1.1, 0.34, 0.33))
     short[0]["step"] = 99

@@ -160,6 +160,13 @@ EXACT: dict[str, tuple[dict[str, Any], int]] = {  # sections, and the graphs the
         },
         2,
     ),
+    "mixed, classes balanced": (
+        {
+            "augment": Augment(crop_pad_px=1, cutout_px=3, mixup=0.4, cutmix=1.0),
+            "loss": Loss(class_weights="balanced", label_smoothing=0.1),
+        },
+        2,
+    ),
     "no augmentation": ({"augment": Augment(crop_pad_px=0, flip="none", cutout_px=0)}, 2),
 }
 # where the table's float32 rates, or the average's arithmetic, round otherwise than Python's

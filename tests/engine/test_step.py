@@ -39,7 +39,7 @@ from states import changes_between
 from trainings import tiny
 
 
-def weights(model: nn.Module) -> list[Tensor]:
+def weights_of(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
 
@@ -52,9 +52,9 @@ def step_of(
         job.executor = Eager(dataclasses.replace(job.context, runtime=chosen))
     for group in job.state.optimizer.param_groups:
         group["lr"] = lr
-    before, plan = weights(job.state.model), job.plan(0)
+    before, plan = weights_of(job.state.model), job.plan(0)
     loss, correct = job.executor.train_on(plan.order[:images], plan)
-    pairs = zip(before, weights(job.state.model), strict=True)
+    pairs = zip(before, weights_of(job.state.model), strict=True)
     return float(loss), int(correct), [old - new for old, new in pairs], job
 
 
@@ -304,6 +304,48 @@ def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
     expected = cross_entropy(logits, labels, label_smoothing=0.2)
     loss, _ = job.executor.train_on(index, plan)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("mixed", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
+@pytest.mark.parametrize("pieces", [0, 8])
+def test_of_a_mixed_image_both_labels_count_by_their_shares(
+    mixed: dict[str, float], weights: Any, pieces: int
+) -> None:
+    """Loss, hits and gradient, by a loop over images with targets that are probabilities."""
+    recipe = recipe_of(
+        loss=Loss(class_weights=weights, label_smoothing=0.1),
+        augment=Augment(crop_pad_px=1, cutout_px=3, **mixed),
+        train=Train(batch_size=32, norm_batch=pieces),
+    )
+    job = job_of(recipe)
+    reference, before = copy.deepcopy(job.state.model).train(), weights_of(job.state.model)
+    plan, split = job.plan(0), job.train
+    assert plan.partners is not None
+    assert plan.shares is not None
+    loss, hits = torch.zeros(()), 0
+    for piece in torch.split(plan.order[:32], pieces or 32):
+        images, _ = split.augmented(piece, plan, recipe.augment)
+        for logits, own in zip(reference(images), piece.tolist(), strict=True):
+            share, other = float(plan.shares[own]), int(plan.partners[own])
+            for part, image in ((share, own), (1 - share, other)):
+                target = torch.full((3,), 0.1 / 3)
+                target[split.labels[image]] += 0.9
+                weight = float(split.weights[image]) if weights == "balanced" else 1.0
+                loss = loss - part * weight * (target * logits.log_softmax(0)).sum() / 32
+            larger = own if share >= 0.5 else other
+            hits += int(logits.argmax()) == int(split.labels[larger])
+    parameters = [p for p in reference.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters)
+
+    for group in job.state.optimizer.param_groups:
+        group["lr"] = 1.0
+    got, correct = job.executor.train_on(plan.order[:32], plan)
+    assert float(got) == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert int(correct) == hits
+    moved = zip(before, weights_of(job.state.model), gradients, strict=True)
+    for old, new, gradient in moved:
+        torch.testing.assert_close(old - new, gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

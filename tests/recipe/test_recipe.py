@@ -172,6 +172,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
             crop_fill=draw(st.sampled_from(["zero", "reflect"])),
             flip=draw(st.sampled_from(["none", "random", "alternating"])),
             cutout_px=draw(st.integers(0, size)),
+            mixup=draw(st.floats(0, 10)),
+            cutmix=draw(st.floats(0, 10)),
         ),
         optimizer=draw(optimizers(cycling=isinstance(schedule, OneCycle))),
         schedule=schedule,
@@ -267,6 +269,8 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "contrast": 0.0,
             "saturation": 0.0,
             "cutout_px": 8,
+            "mixup": 0.0,
+            "cutmix": 0.0,
         },
         "optimizer": {
             "weight_decay": 1e-4,

@@ -231,7 +231,7 @@ def make_facts() -> dict[str, Any]:
             "params_mb": 0.013,
             "total_mb": 4.02,
         },
-        "augmented": {"sheet": sheet(4, columns=2), "label": [0, 2, 3, 5]},
+        "augmented": {"sheet": sheet(4, columns=2), "label": [0, 2, 3, 5], "mixed": None},
         "gallery": make_gallery(),
         "duplicates": [
             {
@@ -752,6 +752,18 @@ def test_the_rest_is_there_in_words(opened: Opener) -> None:
     assert page.locator("#augmented canvas").count() == 4
     assert "no validation split" in page.locator("#notes").inner_text()
     assert page.locator("#contents a").all_inner_texts()[:3] == ["Findings", "Confusion", "Images"]
+
+
+def test_a_mixed_sample_names_both_classes_with_their_shares(opened: Opener) -> None:
+    facts = make_facts()
+    mixed = [{"share": share, "other": 1} for share in (0.75, 0.5, 0.25, 1.0)]
+    facts["augmented"]["mixed"] = mixed
+    names = opened(facts).locator("#augmented .verdict").all_inner_texts()
+    shares = [("75", "25"), ("50", "50"), ("25", "75"), ("100", "0")]
+    assert [name.replace("\u00a0", " ") for name in names] == [
+        f"{CLASSES[label]} {own} %, {CLASSES[1]} {other} %"
+        for label, (own, other) in zip([0, 2, 3, 5], shares, strict=True)
+    ]
 
 
 def test_the_theme_is_the_systems_until_one_is_chosen(opened: Opener) -> None:

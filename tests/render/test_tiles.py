@@ -25,6 +25,11 @@ def test_images_are_enlarged_pixel_by_pixel_and_land_so_in_the_picture() -> None
         assert np.array_equal(picture[top : top + 128, left : left + 128], image), i
 
 
+def test_a_mixed_image_has_both_names_with_their_shares() -> None:
+    figure = tiles.samples(noise(2), ["cat", "dog"], [(0.7, "owl"), (1.0, "cat")])
+    assert {"cat 70%\nowl 30%", "dog 100%\ncat 0%"} <= set(words(figure))
+
+
 def test_enlarged_once_more_on_a_fine_screen_they_stay_sharp() -> None:
     given_images = noise(1, px=32)
     buffer = io.BytesIO()

@@ -141,7 +141,7 @@ def make_facts(classes: list[str] | None = None, mistakes: int = 3, px: int = 8)
             "temperature_reason": None,
         },
         "summary": {**summary.to_dict(), "text": str(summary)},
-        "augmented": {"sheet": sheet(images), "label": [0, 1, 2, 0][:n]},
+        "augmented": {"sheet": sheet(images), "label": [0, 1, 2, 0][:n], "mixed": None},
         "gallery": {
             "sheet": sheet(images),
             "total_mistakes": 1935,

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import resight
 from helpers import make_data
+from resight.diagnosis.diagnose import evidence_of
 from resight.engine.job import prepare
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
@@ -201,6 +202,33 @@ def test_augmented_samples_are_what_the_first_step_trained_on(run: resight.Run) 
     images, shown = opened(run).augmented(10)
     assert torch.equal(images, expected)
     assert torch.equal(shown, labels)
+
+
+def test_mixed_samples_name_both_labels(out: Path) -> None:
+    recipe = RECIPE.with_changes({"augment.mixup": 1.0, "augment.cutmix": 1.0})
+    made = opened(resight.train(recipe, DATA, out=out, reporter=Quiet(), precision="fp32"))
+    job = prepare(recipe, DATA, Runtime.choose("cpu", "fp32"), changes={})
+    plan = job.plan(0)
+    expected, labels = job.train.augmented(plan.order[:40], plan, recipe.augment)
+    images, shown = made.augmented(40)
+    assert torch.equal(images, expected)
+    plain, _ = made.augmented(40, mixed=False)
+    assert torch.equal(
+        plain, job.train.augmented(plan.order[:40], plan.unmixed(), recipe.augment)[0]
+    )
+
+    facts = embedded((made.run.path / "report" / "index.html").read_text("utf-8"))
+    told = facts["augmented"]
+    assert plan.partners is not None
+    assert plan.shares is not None
+    assert told["label"] == shown.tolist() == labels.tolist()
+    others = job.train.labels[plan.partners[plan.order[:40]]]
+    assert [part["other"] for part in told["mixed"]] == others.tolist()
+    shares = [part["share"] for part in told["mixed"]]
+    assert shares == pytest.approx(plan.shares[plan.order[:40]].tolist(), abs=1e-4)
+    assert any("mixed with others" in note for note in facts["notes"])
+    evidence = evidence_of(made)
+    assert evidence.train_accuracy == evidence.unmixed_accuracy > 0.5
 
 
 def test_a_page_of_2000_mistakes_stays_below_5_mb(out: Path) -> None:

@@ -47,8 +47,18 @@ def test_every_recipe_goes_on_bit_for_bit_after_ctrl_c(name: str, tmp_path: Path
     assert_same_run(whole, tmp_path / "cut")
 
 
-def test_rotation_colour_and_balanced_classes_go_on_bit_for_bit(tmp_path: Path) -> None:
-    settings = {"rotate_deg": 15.0, "scale": 0.25, "brightness": 0.2, "saturation": 0.3}
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "turned, tinted": {"rotate_deg": 15.0, "scale": 0.25, "brightness": 0.2, "saturation": 0.3},
+    "mixup": {"mixup": 0.3},
+    "cutmix": {"cutmix": 1.0},
+    "mixup or cutmix": {"mixup": 0.3, "cutmix": 1.0},
+}
+
+
+@pytest.mark.parametrize("settings", AUGMENTED.values(), ids=AUGMENTED)
+def test_augmentation_and_balanced_classes_go_on_bit_for_bit(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
     changes = {f"augment.{key}": value for key, value in settings.items()}
     recipe = tiny("custom-resnet", **changes, **{"loss.class_weights": "balanced"})
     data = images_for(recipe)

@@ -1,4 +1,4 @@
-"""Crop, flip, turn, tint and cut a batch: pure functions of the images and of drawn numbers.
+"""Crop, flip, turn, tint, cut and mix a batch: pure functions of the images and of drawn numbers.
 
 No generator runs here and no shape depends on the data, so the same numbers give the same images on
 any device, and nothing waits for the device.
@@ -62,6 +62,25 @@ def cutout(images: Tensor, boxes: Tensor, *, size_px: int) -> Tensor:
     cut_rows, cut_cols = (rows >= 0) & (rows < size_px), (cols >= 0) & (cols < size_px)
     cut = cut_rows[:, None, :, None] & cut_cols[:, None, None, :]
     return images * ~cut  # masked_fill would leave channels-last memory
+
+
+def mix(images: Tensor, partners: Tensor, shares: Tensor, patches: Tensor | None) -> Tensor:
+    """`images` with a square of `partners` in each (CutMix), or blended with them (Mixup).
+
+    images, partners: float (B, C, H, W); shares: float32 (B,), the image's part of a blend;
+    patches: int64 (B, 3), upper left corner and side of the square; 0 for a blend.
+    """
+    if patches is None:
+        own = shares[:, None, None, None]
+        return images * own + partners * (1 - own)
+    sides = patches[:, 2:]
+    rows = torch.arange(images.shape[2], device=images.device) - patches[:, :1]
+    cols = torch.arange(images.shape[3], device=images.device) - patches[:, 1:2]
+    inside_rows, inside_cols = (rows >= 0) & (rows < sides), (cols >= 0) & (cols < sides)
+    inside = (inside_rows[:, :, None] & inside_cols[:, None, :])[:, None]
+    blended = torch.maximum(shares, (sides[:, 0] > 0).to(shares.dtype))
+    own = blended[:, None, None, None] * ~inside
+    return images * own + partners * (1 - own)
 
 
 def turn(images: Tensor, turns: Tensor, *, rotate_deg: float, scale: float) -> Tensor:

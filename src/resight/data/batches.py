@@ -67,7 +67,21 @@ class DeviceSplit:
         return augment.normalize(images, self.mean, self.std)
 
     def augmented(self, index: Tensor, plan: EpochPlan, settings: Augment) -> tuple[Tensor, Tensor]:
-        """Images and labels at `index` (int64 (B,), on the device) as `plan` drew them."""
+        """Images and labels at `index` (int64 (B,), on the device) as `plan` drew them.
+
+        What an image is mixed with is augmented by its own numbers; its label is at
+        `plan.partners[index]`.
+        """
+        images = self._seen(index, plan, settings)
+        if plan.partners is not None:
+            partners = self._seen(plan.partners[index], plan, settings)
+            patches = None if plan.patches is None else plan.patches[index]
+            assert plan.shares is not None
+            images = augment.mix(images, partners, plan.shares[index], patches)
+        return images, self.labels[index]
+
+    def _seen(self, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
+        """The images at `index`, not mixed: float32 (B, C, H, W), normalised."""
         shifts = None if plan.shifts is None else plan.shifts[index]
         flips = None if plan.flips is None else plan.flips[index]
         if self.resident:
@@ -86,7 +100,7 @@ class DeviceSplit:
             normalized = (values - mean) / std
         if plan.boxes is not None:
             normalized = augment.cutout(normalized, plan.boxes[index], size_px=settings.cutout_px)
-        return normalized, self.labels[index]
+        return normalized
 
 
 def balanced_weights(labels: Tensor) -> Tensor:

@@ -29,7 +29,10 @@ class EpochPlan:
     """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
     (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), turns float32 (N, 2) in [-1, 1], of
     rotation and scale, tints float32 (N, 3) in [-1, 1], of brightness, contrast and saturation,
-    boxes int64 (N, 2), the cutout's upper left corner. What the recipe does not use is None."""
+    boxes int64 (N, 2), the cutout's upper left corner. For Mixup and CutMix: partners int64 (N,),
+    the image that each is mixed with, shares float32 (N,) in [0, 1], of its own label, patches
+    int64 (N, 3), upper left corner and side of the square that the partner covers, 0 where the
+    image takes Mixup. What the recipe does not use is None."""
 
     order: Tensor
     shifts: Tensor | None
@@ -37,6 +40,9 @@ class EpochPlan:
     turns: Tensor | None
     tints: Tensor | None
     boxes: Tensor | None
+    partners: Tensor | None
+    shares: Tensor | None
+    patches: Tensor | None
 
     @classmethod
     def draw(cls, n: int, image_size: int, augment: Augment, *, seed: int, epoch: int) -> EpochPlan:
@@ -52,31 +58,40 @@ class EpochPlan:
         pad, cutout = augment.crop_pad_px, augment.cutout_px
         turned = augment.rotate_deg or augment.scale
         tinted = augment.brightness or augment.contrast or augment.saturation
+        order = torch.randperm(n, generator=generator(seed, epoch, "order"))
+        partners = shares = patches = None
+        if augment.mixes:
+            # of the images that the epoch trains on, as often as it does
+            chosen = torch.randint(len(order), (n,), generator=generator(seed, epoch, "partner"))
+            partners = order[chosen]
+            shares, patches = _mixtures(n, image_size, augment, seed=seed, epoch=epoch)
         return cls(
-            order=torch.randperm(n, generator=generator(seed, epoch, "order")),
+            order=order,
             shifts=integers("crop", 2 * pad + 1) if pad else None,
             flips=_flips(n, augment, seed=seed, epoch=epoch),
             turns=signed("turn", 2) if turned else None,
             tints=signed("tint", 3) if tinted else None,
             boxes=integers("cutout", image_size - cutout + 1) if cutout else None,
+            partners=partners,
+            shares=shares,
+            patches=patches,
         )
 
     def batch(self, position: int, size: int) -> Tensor:
         """The images of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
         return self.order[position * size : (position + 1) * size]
 
-    def of(self, rows: Tensor) -> EpochPlan:
-        """The plan of the images at `rows` (int64 (n,)) alone, in that order."""
-        return self.each(lambda part: part[rows], order=torch.arange(len(rows)))
+    def unmixed(self) -> EpochPlan:
+        """The same without Mixup and CutMix."""
+        return replace(self, partners=None, shares=None, patches=None)
 
     def to(self, device: torch.device) -> EpochPlan:
         return self.each(lambda part: part.to(device, non_blocking=True))
 
-    def each(self, change: Callable[[Tensor], Tensor], **instead: Tensor) -> EpochPlan:
-        """A plan whose tensors are changed by `change`, or are those given `instead`."""
+    def each(self, change: Callable[[Tensor], Tensor]) -> EpochPlan:
+        """A plan whose tensors are changed by `change`."""
         parts = {name: part for name, part in vars(self).items() if part is not None}
-        changed = {name: change(part) for name, part in parts.items() if name not in instead}
-        return replace(self, **changed, **instead)
+        return replace(self, **{name: change(part) for name, part in parts.items()})
 
 
 def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
@@ -88,3 +103,36 @@ def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
     # (airbench's derandomised flip: every image is seen both ways in any two epochs)
     first = torch.rand(n, generator=generator(seed, 0, "flip")) < 0.5
     return first ^ bool(epoch % 2)
+
+
+def _mixtures(
+    n: int, image_size: int, augment: Augment, *, seed: int, epoch: int
+) -> tuple[Tensor, Tensor | None]:
+    """`shares` and `patches` of a plan. A patch is whole and of whole pixels, and the share of the
+    image's own label is what it leaves of the image."""
+
+    def uniform(purpose: str, columns: int) -> Tensor:
+        drawn = generator(seed, epoch, purpose)
+        return torch.rand((n, columns), generator=drawn, dtype=torch.float64)
+
+    if not augment.cutmix:
+        return beta(uniform("mixup", 2), augment.mixup).float(), None
+    sides = (image_size * (1 - beta(uniform("cutmix", 2), augment.cutmix)).sqrt()).round()
+    shares = 1 - (sides / image_size).square()
+    if augment.mixup:
+        blended = uniform("mixup or cutmix", 1)[:, 0] < 0.5
+        shares = torch.where(blended, beta(uniform("mixup", 2), augment.mixup), shares)
+        sides *= ~blended
+    corners = (uniform("patch", 2) * (image_size - sides + 1)[:, None]).floor()
+    return shares.float(), torch.cat([corners, sides[:, None]], dim=1).long()
+
+
+def beta(uniform: Tensor, alpha: float) -> Tensor:
+    """Numbers of Beta(α, α) from `uniform`, float64 (n, 2) in [0, 1): a fixed number of draws each.
+
+    w is the square of a Student's t of 2α degrees of freedom over 2α, by Bailey's polar method
+    (L. Devroye, "Random variate generation in one line of code", 1996).
+    """
+    angles = (2 * torch.pi * uniform[:, 1]).cos()
+    w = (uniform[:, 0] ** (-1 / alpha) - 1) * angles.square()
+    return (1 + angles.sign() / (1 + 1 / w).sqrt()) / 2

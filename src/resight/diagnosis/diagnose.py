@@ -103,6 +103,7 @@ def evidence_of(opened: OpenRun) -> Evidence:
         lr_max=resolved.get("schedule", {}).get("lr_max"),
         lr_test=run.lr_test,
         predictions=opened.predictions,
+        unmixed_accuracy=_unmixed_accuracy(opened),
         failure=run.failure or None,
         finished=run.finished,
     )
@@ -112,9 +113,19 @@ def _judged_from(run: Run) -> int:
     return judged_from(run.recipe.schedule, run.resolved["steps_per_epoch"])
 
 
+def _unmixed_accuracy(opened: OpenRun) -> float | None:
+    """On training images, of a net that was trained on mixed ones; None if it is not needed or the
+    run lacks images or net."""
+    if not opened.run.recipe.augment.mixes or opened.data is None or opened.model is None:
+        return None
+    images, labels = opened.augmented(net_checks.PROBE_IMAGES, mixed=False)
+    with torch.no_grad(), opened.runtime.autocast():
+        return net_checks.accuracy(opened.model, images, labels)
+
+
 def _probe(opened: OpenRun) -> list[Finding]:
     assert opened.model is not None
-    images, labels = opened.augmented(net_checks.PROBE_IMAGES)
+    images, labels = opened.augmented(net_checks.PROBE_IMAGES, mixed=False)
     with torch.no_grad(), opened.runtime.autocast():
         return [
             *net_checks.batch_norm(opened.model, images, labels),

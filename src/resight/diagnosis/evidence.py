@@ -19,7 +19,8 @@ from resight.runs.predictions import Predictions
 class Evidence:
     """What a run has recorded. class_counts: int64 (K,), of train; find_lr: the command;
     watched_images: number in the split measured each epoch; judged_from: the step from which an
-    unfinished training is judged."""
+    unfinished training is judged; unmixed_accuracy: on training images without Mixup and CutMix,
+    if the recipe has them and the net could be asked."""
 
     recipe: Recipe
     classes: tuple[str, ...]
@@ -33,6 +34,15 @@ class Evidence:
     predictions: Predictions | None = None
     failure: dict[str, Any] | None = None
     finished: bool = True
+    unmixed_accuracy: float | None = None
+
+    @property
+    def train_accuracy(self) -> float | None:
+        """Of the last epoch, comparable to that of other splits; None if not known. Of mixed images
+        it is low by construction, so that one that was measured afterwards stands for it."""
+        if self.recipe.augment.mixes:
+            return self.unmixed_accuracy
+        return float(self.metrics[-1]["train_accuracy"]) if self.metrics else None
 
     @property
     def chance_loss(self) -> float:

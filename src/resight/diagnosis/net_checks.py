@@ -28,12 +28,12 @@ def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Fin
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms or len(images) < 2:
         return
-    running = _accuracy(model, images, labels)
+    running = accuracy(model, images, labels)
     trial = copy.deepcopy(model)
     for module in trial.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    batch = _accuracy(trial, images, labels)
+    batch = accuracy(trial, images, labels)
     drop = batch - running
     if drop <= THRESHOLDS.batch_norm_drop:
         return
@@ -75,7 +75,7 @@ def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
     )
 
 
-def _accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((model(images).argmax(1) == labels).float().mean())
 
 

@@ -111,7 +111,9 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
     split = watched_split(last)
     if f"{split}_accuracy" not in last:  # measured only at the end
         return
-    train, other = last["train_accuracy"], last[f"{split}_accuracy"]
+    train, other = evidence.train_accuracy, last[f"{split}_accuracy"]
+    if train is None:
+        return
     error = standard_error(other, evidence.watched_images)
     difference = train - other
     if difference <= max(THRESHOLDS.gap_note, THRESHOLDS.gap_standard_errors * error):
@@ -168,10 +170,10 @@ def improving(evidence: Evidence) -> Iterator[Finding]:
         return
     late = max(1, round(len(rows) / 10))
     before = max(row[f"{split}_accuracy"] for row in rows[:-late])
-    now, train = rows[-1][f"{split}_accuracy"], rows[-1]["train_accuracy"]
+    now, train = rows[-1][f"{split}_accuracy"], evidence.train_accuracy
     error = math.hypot(*(standard_error(p, evidence.watched_images) for p in (before, now)))
     gain = max(THRESHOLDS.improving_gain, THRESHOLDS.improving_standard_errors * error)
-    if now - before <= gain or train - now > THRESHOLDS.improving_gap:
+    if train is None or now - before <= gain or train - now > THRESHOLDS.improving_gap:
         return
     epochs = evidence.recipe.schedule.epochs
     yield Finding(
@@ -227,8 +229,10 @@ def lr_against_recipe(evidence: Evidence) -> Iterator[Finding]:
     own, lr = own_lr(evidence.recipe), evidence.lr_max
     if own is None or lr is None or not evidence.metrics or not evidence.finished:
         return
-    ratio, train = lr / own, evidence.metrics[-1]["train_accuracy"]
-    if max(ratio, 1 / ratio) < THRESHOLDS.own_lr_ratio or train >= THRESHOLDS.own_lr_learnt:
+    ratio, train = lr / own, evidence.train_accuracy
+    if max(ratio, 1 / ratio) < THRESHOLDS.own_lr_ratio:
+        return
+    if train is None or train >= THRESHOLDS.own_lr_learnt:
         return
     high = ratio > 1
     yield Finding(

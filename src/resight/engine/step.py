@@ -129,12 +129,12 @@ def learn(
             images = augment.shrink(images, kind.px)
         with runtime.autocast():
             logits = model(images)
-        loss = _loss(logits.float(), labels, recipe.loss, context.split.weights[piece])
+        loss, right = _measured(context, logits.float(), labels, piece, plan)
         share = len(piece) / len(index)
         weight = share * scale
         (loss * weight if weight != 1.0 else loss).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach() * share if share != 1.0 else loss.detach())
-        corrects.append((logits.detach().argmax(1) == labels).sum())
+        corrects.append(right)
     if scale != 1.0:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, 1.0 / scale)
@@ -147,11 +147,38 @@ def learn(
     return torch.stack(losses).sum(), torch.stack(corrects).sum()
 
 
+def _measured(
+    context: StepContext, logits: Tensor, labels: Tensor, piece: Tensor, plan: EpochPlan
+) -> tuple[Tensor, Tensor]:
+    """Loss and correct predictions of the images at `piece`, whose `labels` are given.
+
+    Of a mixed image the loss is the mean of both labels' losses by their shares, and the label with
+    the larger share is the right one.
+    """
+    split, settings = context.split, context.recipe.loss
+    guessed = logits.detach().argmax(1)
+    if plan.partners is None:
+        loss = _loss(logits, labels, settings, split.weights[piece])
+        return loss, (guessed == labels).sum()
+    assert plan.shares is not None
+    partners, shares = plan.partners[piece], plan.shares[piece]
+    others = split.labels[partners]
+    own = _losses(logits, labels, settings, split.weights[piece])
+    other = _losses(logits, others, settings, split.weights[partners])
+    right = guessed == torch.where(shares >= 0.5, labels, others)
+    return (own * shares + other * (1 - shares)).mean(), right.sum()
+
+
 def _loss(logits: Tensor, labels: Tensor, settings: Loss, weights: Tensor) -> Tensor:
     """The mean over images; weights: float32 (B,), for balanced classes. Not divided by the batch's
     own weights, so that a batch counts as much as there are rare classes in it."""
-    smoothing = settings.label_smoothing
     if settings.class_weights == "none":
-        return cross_entropy(logits, labels, label_smoothing=smoothing)
+        return cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+    return _losses(logits, labels, settings, weights).mean()
+
+
+def _losses(logits: Tensor, labels: Tensor, settings: Loss, weights: Tensor) -> Tensor:
+    """Of each image: float32 (B,)."""
+    smoothing = settings.label_smoothing
     each = cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    return (each * weights).mean()
+    return each if settings.class_weights == "none" else each * weights

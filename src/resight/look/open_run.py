@@ -76,22 +76,38 @@ class OpenRun:
             return np.bincount(self.data.train.labels, minlength=len(self.data.classes))
         return np.array(facts.get("class_counts", [1] * len(facts["classes"])), dtype=np.int64)
 
-    def augmented(self, count: int) -> tuple[Tensor, Tensor]:
+    def augmented(self, count: int, *, mixed: bool = True) -> tuple[Tensor, Tensor]:
         """The first `count` training images of the first epoch as the net saw them: float32 (n, C,
-        H, W), normalised, and their labels int64 (n,). Needs `data`."""
+        H, W), normalised, and their labels int64 (n,). Needs `data`.
+
+        mixed: with Mixup and CutMix, if the recipe has them.
+        """
+        assert self.data is not None
+        plan = self._first_plan if mixed else self._first_plan.unmixed()
+        split = self._place(self.data.train, resident=False)  # only what is shown is loaded
+        return split.augmented(plan.order[:count], plan, self.run.recipe.augment)
+
+    def mixture(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """What each of `augmented(count)` was mixed with: the other label int64 (n,), and the share
+        of its own, float32 (n,). None without Mixup and CutMix. Needs `data`."""
+        assert self.data is not None
+        plan = self._first_plan
+        if plan.partners is None or plan.shares is None:
+            return None
+        rows = plan.order[:count]
+        return torch.from_numpy(self.data.train.labels)[plan.partners[rows].cpu()], plan.shares[
+            rows
+        ]
+
+    @cached_property
+    def _first_plan(self) -> EpochPlan:
+        """Of the first epoch, on the device. Needs `data`."""
         assert self.data is not None
         recipe, data = self.run.recipe, self.data
         plan = EpochPlan.draw(
             len(data.train), data.image_size, recipe.augment, seed=recipe.train.seed, epoch=0
         )
-        rows = plan.order[:count]
-        chosen = Split(
-            np.ascontiguousarray(data.train.images[rows.numpy()]),
-            data.train.labels[rows.numpy()],
-            data.train.ids[rows.numpy()],
-        )
-        cut = plan.of(rows).to(self.runtime.device)
-        return self._place(chosen).augmented(cut.order, cut, recipe.augment)
+        return plan.to(self.runtime.device)
 
     def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 (n, H, W, C) → float32 (n, C, H, W) on the device, with the run's statistics."""
@@ -99,10 +115,10 @@ class OpenRun:
         split = Split(np.ascontiguousarray(images), zeros, zeros.astype(np.str_))
         return self._place(split).plain(0, len(images))
 
-    def _place(self, split: Split) -> DeviceSplit:
+    def _place(self, split: Split, *, resident: bool = True) -> DeviceSplit:
         facts = self.run.resolved["data"]
         mean, std = (torch.tensor(facts[key], dtype=torch.float32) for key in ("mean", "std"))
-        return DeviceSplit.place(split, mean, std, self.runtime.device, resident=True)
+        return DeviceSplit.place(split, mean, std, self.runtime.device, resident=resident)
 
 
 def open_run(

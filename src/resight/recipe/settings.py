@@ -95,11 +95,12 @@ class Data(Settings):
 
 class Augment(Settings):
     """Drawn per image and epoch, applied in this order: crop, flip, rotation and scale, colour,
-    cutout.
+    cutout, Mixup or CutMix.
 
     Rotation is by up to `rotate_deg` either way; sides are scaled by a factor between 1 - `scale`
     and its inverse; brightness, contrast and saturation by one between 1 minus and 1 plus their
-    setting. 0 switches each off.
+    setting. `mixup` and `cutmix` are the α of Beta(α, α), from which an image's own share is drawn;
+    with both each image takes one of them, with equal probability. 0 switches each off.
     """
 
     crop_pad_px: Annotated[int, Field(ge=0)] = 4
@@ -111,6 +112,13 @@ class Augment(Settings):
     contrast: Part = 0.0
     saturation: Part = 0.0
     cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square inside the image; 0 for none
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is trained on together with another one, and with both labels."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 class _Optimizer(Settings):

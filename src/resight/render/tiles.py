@@ -30,9 +30,20 @@ LANCZOS, BILINEAR = Image.Resampling.LANCZOS, Image.Resampling.BILINEAR
 Images = npt.NDArray[np.uint8]
 
 
-def samples(images: Images, labels: Sequence[str]) -> Figure:
-    """A grid of uint8 (n, H, W, C) images, n ≥ 1, each with its label."""
-    return _grid([enlarged(images)], [[("", label, "")] for label in labels])
+def samples(
+    images: Images, labels: Sequence[str], mixed: Sequence[tuple[float, str]] | None = None
+) -> Figure:
+    """A grid of uint8 (n, H, W, C) images, n ≥ 1, each with its label.
+
+    mixed: the share of each label, and the label of the rest.
+    """
+    if mixed is None:
+        return _grid([enlarged(images)], [[("", label, "")] for label in labels])
+    lines = [
+        [("", label, f" {share:.0%}"), ("", other, f" {1 - share:.0%}")]
+        for label, (share, other) in zip(labels, mixed, strict=True)
+    ]
+    return _grid([enlarged(images)], lines)
 
 
 def mistakes(

@@ -33,6 +33,10 @@ MAX_CONFUSED_PAIRS = 20
 MAX_DUPLICATES = 100
 TOP = 5  # classes shown per image
 AUGMENTED = 40
+MIXED = (
+    "train loss and train accuracy are of images mixed with others (Mixup, CutMix), which no net "
+    "gets all right: they are not comparable to those of other splits"
+)
 
 
 class Headline(TypedDict):
@@ -99,11 +103,20 @@ class CalibrationFacts(TypedDict):
     temperature_reason: str | None
 
 
+class Mixture(TypedDict):
+    """share: of an image's own label; other: class index of what it is mixed with."""
+
+    share: float
+    other: int
+
+
 class Augmented(TypedDict):
-    """sheet: a sprite sheet of training images; label: class index of each."""
+    """sheet: a sprite sheet of training images; label: class index of each; mixed: by Mixup and
+    CutMix, None without them."""
 
     sheet: dict[str, Any]
     label: list[int]
+    mixed: list[Mixture] | None
 
 
 class Maps(TypedDict):
@@ -229,7 +242,7 @@ def base_facts(run: Run) -> Facts:
         "headline": _headline(run, recipe, data),
         "findings": [],
         "diagnosed": False,
-        "notes": list(data.get("notes", [])),
+        "notes": [*data.get("notes", []), *([MIXED] if recipe.augment.mixes else [])],
         "classes": list(data.get("classes", [])),
         "confusion": None,
         "most_confused": [],
@@ -353,7 +366,16 @@ def _augmented(opened: OpenRun) -> Augmented:
     pixels = images.cpu().permute(0, 2, 3, 1).double().numpy() * std + mean
     made = sheet((pixels * 255).round().clip(0, 255).astype(np.uint8))
     assert made is not None  # a run has training images
-    return {"sheet": made, "label": labels.tolist()}
+    return {"sheet": made, "label": labels.tolist(), "mixed": _mixed(opened)}
+
+
+def _mixed(opened: OpenRun) -> list[Mixture] | None:
+    mixture = opened.mixture(AUGMENTED)
+    if mixture is None:
+        return None
+    others, shares = (part.tolist() for part in mixture)
+    pairs = zip(shares, others, strict=True)
+    return [{"share": round(share, 4), "other": other} for share, other in pairs]
 
 
 def _gallery(gallery: Gallery) -> GalleryFacts:

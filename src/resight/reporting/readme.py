@@ -62,7 +62,11 @@ def figures(facts: Facts, gallery: Gallery | None) -> dict[str, Figure]:
     if facts["augmented"]:
         some = sprites.cells(facts["augmented"]["sheet"])[:MAX_AUGMENTED_SHOWN]
         labels = facts["augmented"]["label"][:MAX_AUGMENTED_SHOWN]
-        drawn["augmented"] = tiles.samples(some, [classes[label] for label in labels])
+        mixed = None
+        if facts["augmented"]["mixed"]:
+            parts = facts["augmented"]["mixed"][:MAX_AUGMENTED_SHOWN]
+            mixed = [(part["share"], classes[part["other"]]) for part in parts]
+        drawn["augmented"] = tiles.samples(some, [classes[label] for label in labels], mixed)
     if facts["lr_test"]:
         drawn["lr-test"] = charts.lr_test(facts["lr_test"])
     if facts["schedule"]:

@@ -39,6 +39,13 @@ function drawPerClass(body, rows) {
 
 function drawAugmented(body, { classes, augmented }) {
   const sheet = openSheet(augmented.sheet);
+  const share = (value) => percent(value, 0);
+  const names = augmented.label.map((label, i) => {
+    if (!known(augmented.mixed)) return classes[label];
+    const mixture = augmented.mixed[i];
+    const own = `${classes[label]} ${share(mixture.share)}`;
+    return `${own}, ${classes[mixture.other]} ${share(1 - mixture.share)}`;
+  });
   body.replaceChildren(
     el(
       "p",
@@ -48,12 +55,12 @@ function drawAugmented(body, { classes, augmented }) {
     el(
       "ul",
       { class: "samples" },
-      augmented.label.map((label, i) =>
+      names.map((name, i) =>
         el(
           "li",
           {},
-          sheet.picture(i, `An augmented image of ${classes[label]}`),
-          el("span", { class: "verdict", title: classes[label] }, classes[label]),
+          sheet.picture(i, `An augmented image of ${name}`),
+          el("span", { class: "verdict", title: name }, name),
         ),
       ),
     ),
