@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
-from resight.data.augment import crop_flip, cutout, mix, normalize, shrink, tint, turn, unit
+from resight.data.augment import (
+    blur,
+    crop_flip,
+    cutout,
+    erase,
+    mix,
+    normalize,
+    shrink,
+    tint,
+    turn,
+    turn_hue,
+    unit,
+    without_colour,
+)
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
@@ -330,6 +343,87 @@ def test_grey_images_are_tinted_without_saturation() -> None:
     images = torch.rand(2, 1, 5, 5)
     result = tint(images, torch.ones(2, 3), brightness=0.0, contrast=0.0, saturation=1.0)
     torch.testing.assert_close(result, images)
+
+
+TO_YIQ = np.array(  # FCC, 1953
+    [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+)
+
+
+@pytest.mark.parametrize("degrees", [-150.0, 0.0, 40.0, 180.0])
+def test_a_hue_turns_in_the_plane_of_i_and_q(degrees: float) -> None:
+    images = 0.4 + 0.2 * torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    hues = torch.tensor([degrees / 180, 0.0])
+    result = turn_hue(images, hues, hue_deg=180.0)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result[1], images[1])
+
+    angle = np.deg2rad(degrees)
+    turned = np.eye(3)
+    turned[1:, 1:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    matrix = np.linalg.inv(TO_YIQ) @ turned @ TO_YIQ
+    expected = np.einsum("ij,jhw->ihw", matrix, images[0].double().numpy())
+    np.testing.assert_allclose(result[0].numpy(), expected.clip(0, 1), atol=2e-3)
+
+
+def test_grey_images_are_pillows_and_the_others_stay() -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    images = unit(torch.from_numpy(pixels))
+    result = without_colour(images, torch.tensor([True, False]))
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result[1], images[1])
+    expected = np.asarray(Image.fromarray(pixels[0]).convert("L"))
+    for channel in result[0]:
+        assert np.abs(255 * channel.numpy() - expected).max() <= 0.51
+        assert torch.equal(channel, result[0, 0])
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (1, 1), (2, 7)])
+def test_a_blur_is_scipys_divided_by_the_weight_inside(shape: tuple[int, int]) -> None:
+    drawn = torch.rand(5, 3, *shape, generator=torch.Generator().manual_seed(1))
+    images = drawn.contiguous(memory_format=torch.channels_last)
+    sigmas = torch.tensor([0.0, 0.4, 1.0, 2.5, 30.0])
+    result = blur(images, sigmas)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result[0], images[0])
+
+    def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
+        return ndimage.gaussian_filter(values, sigma, mode="constant", truncate=20)
+
+    for image, mine, sigma in zip(images[1:], result[1:], sigmas[1:].tolist(), strict=True):
+        for channel, found in zip(image.double().numpy(), mine.numpy(), strict=True):
+            expected = smooth(channel, sigma) / smooth(np.ones(shape), sigma)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_rectangle_is_erased_and_nothing_else() -> None:
+    images = torch.rand(3, 3, 6, 8) + 1
+    result = erase(images, torch.tensor([[1, 2, 4, 5], [0, 0, 6, 8], [3, 3, 0, 0]]))
+    expected = images.clone()
+    expected[0, :, 1:5, 2:7] = 0
+    expected[1] = 0
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_batch_is_recoloured_blurred_and_then_erased(resident: bool) -> None:
+    pixels = make_images(12, 8, 8, 3)
+    placed, (mean, std) = device_split(pixels, resident=resident)
+    some = {"hue_deg": 30, "grey": 0.5, "blur": 0.5, "blur_px": 1, "erase": 0.5, "erase_area": 0.2}
+    settings_ = Augment(crop_pad_px=0, flip="none", cutout_px=0, **some)
+    plan = EpochPlan.draw(12, 8, settings_, seed=3, epoch=1)
+    index = plan.order[3:9]
+    images, _ = placed.augmented(index, plan, settings_)
+    assert plan.hues is not None
+    assert plan.greys is not None
+    assert plan.blurs is not None
+    assert plan.erased is not None
+    values = turn_hue(unit(torch.from_numpy(pixels[index.numpy()])), plan.hues[index], hue_deg=30)
+    values = blur(without_colour(values, plan.greys[index]), plan.blurs[index])
+    normalized = (values.permute(0, 2, 3, 1).numpy() - mean) / std
+    expected = erase(torch.from_numpy(normalized).permute(0, 3, 1, 2), plan.erased[index])
+    assert 0 < int((images == 0).all(1).sum()) < 6 * 64
+    np.testing.assert_allclose(images.numpy(), expected.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("resident", [True, False])

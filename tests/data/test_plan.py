@@ -122,6 +122,76 @@ def test_turns_and_tints_are_uniform_and_leave_the_others_as_they_were() -> None
     assert plain.turns is plain.tints is None
 
 
+RARE = {"hue_deg": 20.0, "grey": 0.3, "blur": 0.4, "blur_px": 1.5, "erase": 0.6, "erase_area": 0.2}
+ALL = FULL.model_copy(update={**RARE, "rotate_deg": 10.0, "contrast": 0.2, "mixup": 0.4})
+
+
+@pytest.mark.parametrize(
+    ("off", "missing"),
+    [
+        ({"hue_deg": 0.0}, "hues"),
+        ({"grey": 0.0}, "greys"),
+        ({"blur": 0.0, "blur_px": 0.0}, "blurs"),
+        ({"erase": 0.0, "erase_area": 0.0}, "erased"),
+    ],
+)
+def test_what_is_drawn_for_one_leaves_all_others_as_they_were(
+    off: dict[str, Any], missing: str
+) -> None:
+    full, less = draw(augment=ALL), draw(augment=ALL.model_copy(update=off))
+    assert getattr(less, missing) is None
+    for name, part in vars(full).items():
+        if name not in (missing, "patches"):
+            assert torch.equal(part, getattr(less, name)), name
+
+
+def test_hues_greys_and_blurs_are_drawn_as_often_and_as_much_as_asked() -> None:
+    plan = draw(20_000, augment=ALL, seed=4)
+    assert plan.hues is not None
+    assert plan.greys is not None
+    assert plan.blurs is not None
+    assert stats.kstest(plan.hues.numpy(), stats.uniform(-1, 2).cdf).pvalue > 0.001
+    assert stats.binomtest(int(plan.greys.sum()), 20_000, 0.3).pvalue > 0.001
+    blurred = plan.blurs[plan.blurs > 0]
+    assert stats.binomtest(len(blurred), 20_000, 0.4).pvalue > 0.001
+    assert stats.kstest(blurred.numpy(), stats.uniform(0, 1.5).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("area", [0.01, 0.3, 1.0])
+def test_erased_rectangles_have_the_area_and_the_shape_of_the_paper(area: float) -> None:
+    size = 400
+    augment = Augment(erase=0.6, erase_area=area)
+    erased = draw(20_000, size=size, augment=augment, seed=4).erased
+    assert erased is not None
+    top, left, height, width = erased[erased[:, 2] > 0].numpy().T
+    assert stats.binomtest(len(top), 20_000, 0.6).pvalue > 0.001
+    assert ((top >= 0) & (top + height <= size) & (left >= 0) & (left + width <= size)).all()
+    least = min(0.02, area)
+    found = height * width / size**2
+    # whole pixels: half a pixel of the shorter side
+    off = 0.5 / np.minimum(height, width)
+    assert (found >= least * (1 - 2 * off)).all()
+    assert (found <= area * (1 + 2 * off)).all()
+    if area == 0.3:
+        assert stats.kstest(found, stats.uniform(least, area - least).cdf).pvalue > 1e-3
+        free = found < 0.25  # of no image's height
+        ratios = np.log(height[free] / width[free])
+        most = np.log(1 / 0.3)
+        assert stats.kstest(ratios, stats.uniform(-most, 2 * most).cdf).pvalue > 1e-3
+        inside = (height == 100) & (width < 300)
+        assert stats.kstest(top[inside] / 301, "uniform").pvalue > 0.001
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 40), area=st.floats(0.001, 1), p=st.floats(0.001, 1))
+def test_rectangles_lie_in_images_of_any_size(size: int, area: float, p: float) -> None:
+    augment = Augment(crop_pad_px=0, cutout_px=0, erase=p, erase_area=area)
+    erased = draw(50, size=size, augment=augment).erased
+    assert erased is not None
+    assert bool((erased >= 0).all())
+    assert bool((erased[:, :2] + erased[:, 2:] <= size).all())
+
+
 @pytest.mark.parametrize("mixed", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
 def test_mixing_leaves_the_others_as_they_were(mixed: dict[str, float]) -> None:
     plan, plain = draw(augment=FULL.model_copy(update=mixed)), draw()

@@ -160,6 +160,10 @@ EXACT: dict[str, tuple[dict[str, Any], int]] = {  # sections, and the graphs the
         },
         2,
     ),
+    "hue, grey, blur, erasing": (
+        {"augment": Augment(hue_deg=20, grey=0.4, blur=0.5, blur_px=1, erase=0.5, erase_area=0.3)},
+        2,
+    ),
     "mixed, classes balanced": (
         {
             "augment": Augment(crop_pad_px=1, cutout_px=3, mixup=0.4, cutmix=1.0),

@@ -49,6 +49,14 @@ def test_every_recipe_goes_on_bit_for_bit_after_ctrl_c(name: str, tmp_path: Path
 
 AUGMENTED: dict[str, dict[str, Any]] = {
     "turned, tinted": {"rotate_deg": 15.0, "scale": 0.25, "brightness": 0.2, "saturation": 0.3},
+    "recoloured, blurred, erased": {
+        "hue_deg": 20.0,
+        "grey": 0.4,
+        "blur": 0.5,
+        "blur_px": 1.0,
+        "erase": 0.5,
+        "erase_area": 0.3,
+    },
     "mixup": {"mixup": 0.3},
     "cutmix": {"cutmix": 1.0},
     "mixup or cutmix": {"mixup": 0.3, "cutmix": 1.0},

@@ -1,4 +1,4 @@
-"""Crop, flip, turn, tint, cut and mix a batch: pure functions of the images and of drawn numbers.
+"""Augment a batch of images: pure functions of the images and of drawn numbers.
 
 No generator runs here and no shape depends on the data, so the same numbers give the same images on
 any device, and nothing waits for the device.
@@ -57,11 +57,25 @@ def cutout(images: Tensor, boxes: Tensor, *, size_px: int) -> Tensor:
     images: (B, C, H, W); boxes: int64 (B, 2), the upper left corner, in [0, H - size_px]: the
     square is always whole, so its area is exact for odd and even sizes.
     """
-    rows = torch.arange(images.shape[2], device=images.device) - boxes[:, :1]
-    cols = torch.arange(images.shape[3], device=images.device) - boxes[:, 1:]
-    cut_rows, cut_cols = (rows >= 0) & (rows < size_px), (cols >= 0) & (cols < size_px)
-    cut = cut_rows[:, None, :, None] & cut_cols[:, None, None, :]
-    return images * ~cut  # masked_fill would leave channels-last memory
+    # masked_fill would leave channels-last memory
+    return images * ~_inside(images, boxes, size_px, size_px)
+
+
+def erase(images: Tensor, erased: Tensor) -> Tensor:
+    """A rectangle set to zero, which is the channel mean if `images` are normalised.
+
+    images: (B, C, H, W); erased: int64 (B, 4), its upper left corner, height and width.
+    """
+    return images * ~_inside(images, erased, erased[:, 2:3], erased[:, 3:])
+
+
+def _inside(images: Tensor, corners: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """bool (B, 1, H, W): what lies in the rectangle whose upper left corner is `corners` (int64
+    (B, 2 or more)); height, width: int64 (B, 1), or the same for all."""
+    rows = torch.arange(images.shape[2], device=images.device) - corners[:, :1]
+    cols = torch.arange(images.shape[3], device=images.device) - corners[:, 1:2]
+    rows, cols = (rows >= 0) & (rows < height), (cols >= 0) & (cols < width)
+    return rows[:, None, :, None] & cols[:, None, None, :]
 
 
 def mix(images: Tensor, partners: Tensor, shares: Tensor, patches: Tensor | None) -> Tensor:
@@ -74,12 +88,8 @@ def mix(images: Tensor, partners: Tensor, shares: Tensor, patches: Tensor | None
         own = shares[:, None, None, None]
         return images * own + partners * (1 - own)
     sides = patches[:, 2:]
-    rows = torch.arange(images.shape[2], device=images.device) - patches[:, :1]
-    cols = torch.arange(images.shape[3], device=images.device) - patches[:, 1:2]
-    inside_rows, inside_cols = (rows >= 0) & (rows < sides), (cols >= 0) & (cols < sides)
-    inside = (inside_rows[:, :, None] & inside_cols[:, None, :])[:, None]
     blended = torch.maximum(shares, (sides[:, 0] > 0).to(shares.dtype))
-    own = blended[:, None, None, None] * ~inside
+    own = blended[:, None, None, None] * ~_inside(images, patches, sides, sides)
     return images * own + partners * (1 - own)
 
 
@@ -101,6 +111,7 @@ def turn(images: Tensor, turns: Tensor, *, rotate_deg: float, scale: float) -> T
 
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+U_SCALE, V_SCALE = 0.492, 0.877  # of blue and red less grey, in YUV
 
 
 def tint(
@@ -121,6 +132,46 @@ def tint(
         return images
     grey = _grey(images)
     return (grey + (images - grey) * (1 + colours * saturation)).clamp(0, 1)
+
+
+def turn_hue(images: Tensor, hues: Tensor, *, hue_deg: float) -> Tensor:
+    """The colours of each image turned about grey, at the same brightness, in YUV.
+
+    images: float (B, C, H, W) in [0, 1], C = 3 (others are returned as they are); hues: float (B,)
+    in [-1, 1], the share of `hue_deg`. Returns the same shape, clamped to [0, 1].
+    """
+    if images.shape[1] != 3:
+        return images
+    red, _, blue = torch.split(images, 1, dim=1)
+    grey, angles = _grey(images), torch.deg2rad(hues * hue_deg)[:, None, None, None]
+    u, v = (blue - grey) * U_SCALE, (red - grey) * V_SCALE
+    cos, sin = angles.cos(), angles.sin()
+    red, blue = grey + (u * sin + v * cos) / V_SCALE, grey + (u * cos - v * sin) / U_SCALE
+    green = (grey - red * GREY[0] - blue * GREY[2]) / GREY[1]
+    turned = torch.cat([red, green, blue], dim=1).clamp(0, 1)
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
+def without_colour(images: Tensor, greys: Tensor) -> Tensor:
+    """Those of `images` (B, C, H, W) that `greys` (bool (B,)) says, in grey."""
+    return torch.where(greys[:, None, None, None], _grey(images), images)
+
+
+def blur(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Each image under a Gaussian filter; at the edges it is the mean of what lies inside.
+
+    images: float (B, C, H, W); sigmas: float32 (B,), in px; 0 for the image as it is.
+    """
+    rows, cols = (_gaussian(side, sigmas)[:, None] for side in images.shape[2:])
+    blurred = (rows @ images @ cols.mT).contiguous(memory_format=torch.channels_last)
+    return torch.where((sigmas > 0)[:, None, None, None], blurred, images)
+
+
+def _gaussian(side: int, sigmas: Tensor) -> Tensor:
+    """float32 (B, side, side): the weights of all pixels along an axis (last) for each of them."""
+    place = torch.arange(side, device=sigmas.device)
+    distance = (place - place[:, None]) / sigmas.clamp(min=0.01)[:, None, None]
+    return (-0.5 * distance.square()).softmax(2)
 
 
 def _grey(images: Tensor) -> Tensor:

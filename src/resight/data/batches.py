@@ -92,14 +92,16 @@ class DeviceSplit:
         pixels = augment.crop_flip(
             images, where, shifts, flips, pad_px=settings.crop_pad_px, fill=settings.crop_fill
         )
-        if plan.turns is None and plan.tints is None:
+        if not plan.changes_values:
             normalized = augment.normalize(pixels, self.mean, self.std)
         else:
-            values = _turned_and_tinted(augment.unit(pixels), index, plan, settings)
+            values = _changed(augment.unit(pixels), index, plan, settings)
             mean, std = self.mean[:, None, None], self.std[:, None, None]
             normalized = (values - mean) / std
         if plan.boxes is not None:
             normalized = augment.cutout(normalized, plan.boxes[index], size_px=settings.cutout_px)
+        if plan.erased is not None:
+            normalized = augment.erase(normalized, plan.erased[index])
         return normalized
 
 
@@ -110,7 +112,7 @@ def balanced_weights(labels: Tensor) -> Tensor:
     return weights[labels].float()
 
 
-def _turned_and_tinted(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
+def _changed(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
     """`images` (B, C, H, W) in [0, 1], which are those at `index`, as `plan` drew them."""
     if plan.turns is not None:
         turns = plan.turns[index]
@@ -123,6 +125,12 @@ def _turned_and_tinted(images: Tensor, index: Tensor, plan: EpochPlan, settings:
             contrast=settings.contrast,
             saturation=settings.saturation,
         )
+    if plan.hues is not None:
+        images = augment.turn_hue(images, plan.hues[index], hue_deg=settings.hue_deg)
+    if plan.greys is not None:
+        images = augment.without_colour(images, plan.greys[index])
+    if plan.blurs is not None:
+        images = augment.blur(images, plan.blurs[index])
     return images
 
 

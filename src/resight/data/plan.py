@@ -16,6 +16,9 @@ from torch import Tensor
 
 from resight.recipe.settings import Augment
 
+MIN_ERASED = 0.02  # of the image's area, as in the paper on random erasing
+MAX_ERASED_ASPECT = 1 / 0.3  # height over width, and its inverse
+
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """A CPU generator keyed by seed, epoch and purpose."""
@@ -29,7 +32,9 @@ class EpochPlan:
     """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
     (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), turns float32 (N, 2) in [-1, 1], of
     rotation and scale, tints float32 (N, 3) in [-1, 1], of brightness, contrast and saturation,
-    boxes int64 (N, 2), the cutout's upper left corner. For Mixup and CutMix: partners int64 (N,),
+    hues float32 (N,) in [-1, 1], greys bool (N,), blurs float32 (N,), σ in px, boxes int64 (N, 2),
+    the cutout's upper left corner, erased int64 (N, 4), upper left corner, height and width of the
+    erased rectangle, 0 without one. For Mixup and CutMix: partners int64 (N,),
     the image that each is mixed with, shares float32 (N,) in [0, 1], of its own label, patches
     int64 (N, 3), upper left corner and side of the square that the partner covers, 0 where the
     image takes Mixup. What the recipe does not use is None."""
@@ -39,7 +44,11 @@ class EpochPlan:
     flips: Tensor | None
     turns: Tensor | None
     tints: Tensor | None
+    hues: Tensor | None
+    greys: Tensor | None
+    blurs: Tensor | None
     boxes: Tensor | None
+    erased: Tensor | None
     partners: Tensor | None
     shares: Tensor | None
     patches: Tensor | None
@@ -51,9 +60,11 @@ class EpochPlan:
         def integers(purpose: str, high: int) -> Tensor:
             return torch.randint(high, (n, 2), generator=generator(seed, epoch, purpose))
 
+        def uniform(purpose: str, columns: int) -> Tensor:
+            return torch.rand((n, columns), generator=generator(seed, epoch, purpose))
+
         def signed(purpose: str, columns: int) -> Tensor:
-            drawn = torch.rand((n, columns), generator=generator(seed, epoch, purpose))
-            return 2 * drawn - 1
+            return 2 * uniform(purpose, columns) - 1
 
         pad, cutout = augment.crop_pad_px, augment.cutout_px
         turned = augment.rotate_deg or augment.scale
@@ -71,11 +82,21 @@ class EpochPlan:
             flips=_flips(n, augment, seed=seed, epoch=epoch),
             turns=signed("turn", 2) if turned else None,
             tints=signed("tint", 3) if tinted else None,
+            hues=signed("hue", 1)[:, 0] if augment.hue_deg else None,
+            greys=uniform("grey", 1)[:, 0] < augment.grey if augment.grey else None,
+            blurs=_blurs(uniform("blur", 2), augment) if augment.blur else None,
             boxes=integers("cutout", image_size - cutout + 1) if cutout else None,
+            erased=_erased(uniform("erase", 5), image_size, augment) if augment.erase else None,
             partners=partners,
             shares=shares,
             patches=patches,
         )
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether pixels get other values than those of the image."""
+        parts = (self.turns, self.tints, self.hues, self.greys, self.blurs)
+        return any(part is not None for part in parts)
 
     def batch(self, position: int, size: int) -> Tensor:
         """The images of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
@@ -103,6 +124,24 @@ def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
     # (airbench's derandomised flip: every image is seen both ways in any two epochs)
     first = torch.rand(n, generator=generator(seed, 0, "flip")) < 0.5
     return first ^ bool(epoch % 2)
+
+
+def _blurs(uniform: Tensor, augment: Augment) -> Tensor:
+    """`blurs` of a plan from float32 (N, 2) in [0, 1)."""
+    return uniform[:, 0] * augment.blur_px * (uniform[:, 1] < augment.blur)
+
+
+def _erased(uniform: Tensor, image_size: int, augment: Augment) -> Tensor:
+    """`erased` of a plan from float32 (N, 5) in [0, 1): area uniform, ratio of the sides
+    log-uniform, place uniform. A rectangle longer than the image is made as long, and wider."""
+    take, area, aspect, *corner = uniform.double().unbind(1)
+    least = min(MIN_ERASED, augment.erase_area)
+    pixels = (least + (augment.erase_area - least) * area) * image_size**2
+    longer = MAX_ERASED_ASPECT ** (2 * aspect - 1)
+    heights = (pixels * longer).sqrt().round().clamp(1, image_size)
+    sides = torch.stack([heights, (pixels / heights).round().clamp(1, image_size)], dim=1)
+    corners = (torch.stack(corner, dim=1) * (image_size - sides + 1)).floor()
+    return torch.cat([corners, sides * (take < augment.erase)[:, None]], dim=1).long()
 
 
 def _mixtures(
