@@ -14,6 +14,7 @@ from resight.data.sources import load_data
 from resight.errors import ResightError
 from resight.recipe.auto import AUTO
 from resight.recipe.catalog import find_recipe
+from resight.recipe.policies import POLICIES
 
 
 def photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:
@@ -87,6 +88,33 @@ def test_a_size_that_is_none_is_refused_in_a_line(tmp_path: Path, size: object) 
     root = photos(tmp_path / "photos", {"cat": 30, "dog": 30})
     with pytest.raises(ResightError, match=r"data\.image_size"):
         recipe_for("auto", root, {"image_size": size})
+
+
+def test_auto_as_a_policy_is_what_auto_would_do(tmp_path: Path) -> None:
+    photo = photos(tmp_path / "photos", {"cat": 30, "dog": 30}, side=60)
+    symbols = photos(tmp_path / "symbols", {"a": 30, "b": 30}, side=60)
+    chosen = recipe_for("auto", photo, {"image_size": 32}).recipe.augment
+    assert (chosen.flip, chosen.rotate_deg) == ("alternating", 15)
+    policy = {"augment.policy": "auto"}
+    assert recipe_for("custom-resnet", photo, policy).recipe.augment == chosen
+    assert recipe_for("auto", photo, {"image_size": 32, **policy}).recipe.augment == chosen
+    (tmp_path / "a.toml").write_text('[augment]\npolicy = "auto"\nmixup = 0.3\n')
+    mixed = recipe_for(tmp_path / "a.toml", photo, {}).recipe.augment
+    assert mixed == chosen.model_copy(update={"mixup": 0.3})
+    wide = recipe_for(tmp_path / "a.toml", photo, {"image_size": 48}).recipe.augment
+    assert wide.crop_pad_px == 6
+    never = recipe_for("fast", symbols, {"augment": {"policy": "auto"}}).recipe.augment
+    assert (never.flip, never.rotate_deg) == ("none", 15)
+    digits = recipe_for("digits", None, policy).recipe
+    assert digits.augment == recipe_for("auto", "digits", {}).recipe.augment
+
+
+def test_auto_with_another_policy_says_so(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 30, "dog": 30}, side=60)
+    choice = recipe_for(None, root, {"augment.policy": "strong", "augment.mixup": 0.0})
+    expected = POLICIES["strong"](choice.recipe.data.image_size)
+    assert choice.recipe.augment == expected.model_copy(update={"mixup": 0.0})
+    assert "images augmented by the policy strong" in choice.why[0]
 
 
 def test_auto_needs_images() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resight.data.batches import steps_per_epoch
 from resight.errors import ResightError
-from resight.recipe.auto import AUTO, Images, choose, of_symbols
+from resight.recipe.auto import AUTO, Images, augmentation, choose, of_symbols
 from resight.recipe.catalog import find_recipe, own_lr
 from resight.recipe.recipe import Recipe
 
@@ -57,6 +57,14 @@ def test_any_batch_may_be_given(batch: int) -> None:
     recipe = choose(PHOTOS, batch_size=batch).recipe
     assert recipe.train.batch_size == batch
     assert recipe.train.norm_batch in (0, 250)
+
+
+@given(st.integers(1, 300), st.sampled_from([8, 300]))
+def test_its_augmentation_fits_any_side(side: int, photo_px: int) -> None:
+    images = Images(train=1000, classes=("a thing", "another"), side_px=photo_px)
+    augment = augmentation(images, side)
+    data = {"data": {"image_size": side}, "augment": augment.model_dump()}
+    assert Recipe.parse(data).augment == augment
 
 
 def test_its_own_lr_is_kept() -> None:

@@ -16,9 +16,9 @@ from resight.data.decode import FORMATS
 from resight.data.splits import held_count
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.recipe.auto import Choice, Images, choose
+from resight.recipe.auto import Choice, Images, augmentation, choose
 from resight.recipe.catalog import AUTO
-from resight.recipe.overrides import SHORT, changed, requested
+from resight.recipe.overrides import POLICY, SHORT, asked, changed, flattened
 from resight.recipe.recipe import Recipe
 
 SAMPLED_FILES = 200  # whose size is read
@@ -38,19 +38,28 @@ def recipe_for(
     if recipe is None and _is_folder(data):
         recipe = AUTO
     if recipe != AUTO:
-        return Choice(requested(recipe, changes))
+        base, flat = asked(recipe, changes)
+        if flat.get(POLICY) == AUTO:
+            del flat[POLICY]
+            size = _number(flat.get(SHORT["image_size"])) or base.data.image_size
+            held = flat.get(SHORT["val"], base.data.val_fraction)
+            images = survey(base.data.source if data is None else data, val=held)
+            fields = augmentation(images, size).model_dump()
+            flat = {f"augment.{key}": value for key, value in fields.items()} | flat
+        return Choice(changed(base, flat))
     if data is None:
         raise ResightError(
             "recipe 'auto' is chosen for images: give them with --data; `resight recipes` lists "
             "recipes with data of their own"
         )
-    asked = {key: changes.get(key, changes.get(SHORT[key])) for key in GIVEN}
-    # what is no positive integer is refused by `changed`, in its own words
-    given = {key: n if isinstance(n, int) and n > 0 else None for key, n in asked.items()}
-    chosen = choose(survey(data, val=changes.get("val") or 0.0), **given)
-    given_epochs = any(changes.get(key) is not None for key in ("epochs", SHORT["epochs"]))
-    most = None if given_epochs else MOST_MINUTES
-    return replace(chosen, recipe=changed(chosen.recipe, changes), most_minutes=most)
+    flat = flattened(changes)
+    given = {key: _number(flat.get(SHORT[key])) for key in GIVEN}
+    if flat.get(POLICY) == AUTO:
+        del flat[POLICY]
+    policy = flat.get(POLICY, AUTO)
+    chosen = choose(survey(data, val=flat.get(SHORT["val"], 0.0)), **given, policy=policy)
+    most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
+    return replace(chosen, recipe=changed(chosen.recipe, flat), most_minutes=most)
 
 
 def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:
@@ -72,6 +81,11 @@ def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:
         counts = [n - held_count(n, sources.TEST_FRACTION) for n in found.counts["all"]]
     paths = [f"{found.root}{os.sep}{stamp.path}" for stamp in found.stamps]
     return Images(_kept(sum(counts), val), found.classes, _median_side(paths))
+
+
+def _number(given: object) -> int | None:
+    """`given` if it can be a size: what can't is refused by `changed`, in its own words."""
+    return given if isinstance(given, int) and given > 0 else None
 
 
 def _is_folder(data: str | Path | ImageData | None) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from resight.recipe.catalog import AUTO, AUTO_LR, digits, fast
 from resight.recipe.nets import NETS
+from resight.recipe.policies import crop_px
 from resight.recipe.recipe import Recipe
-from resight.recipe.settings import Muon
+from resight.recipe.settings import Augment, Muon
 
 SMALLEST_PX = 16  # that is worth a word
 LARGE_PX = 64  # the largest side that is chosen
@@ -50,25 +52,27 @@ class Choice:
 
 
 def choose(
-    images: Images, *, image_size: int | None = None, batch_size: int | None = None
+    images: Images,
+    *,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    policy: str = AUTO,
 ) -> Choice:
-    """The recipe for `images`. image_size, batch_size: given instead of chosen."""
+    """The recipe for `images`. image_size, batch_size, policy: given instead of chosen."""
     side = image_size or _side(images)
     batch, epochs = batch_size or _batch(images.train), _epochs(images.train)
     symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
-    base = fast() if side >= 2 * NETS["fastnet"].smallest_px else digits()
+    base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
+    augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
         "data.image_size": side,
         "train.batch_size": batch,
         "train.last_batch": "keep" if batch >= images.train else "drop",
-        "augment.crop_pad_px": max(1, side // (8 if photos else 16)),
-        "augment.flip": "none" if symbols else base.augment.flip,
+        **{f"augment.{key}": value for key, value in augment.items()},
     }
-    if photos:  # that were scaled down: what they show has any size and is seldom level
-        changes |= {"augment.rotate_deg": ROTATE_DEG, "augment.scale": SCALE}
     if isinstance(base.optimizer, Muon):
         changes |= {
             "schedule.lr_max": AUTO_LR,
@@ -76,18 +80,36 @@ def choose(
             "train.norm_batch": 0 if batch == piece or batch % piece else piece,
         }
     recipe = base.with_changes(changes)
-    turned = f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
-    flipped = "" if symbols else ", mirrored"
+    done = "cropped"
+    done += "" if symbols else ", mirrored"
+    done += f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
+    done = done if policy == AUTO else f"augmented by the policy {policy}"
     what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
     return Choice(
         recipe,
         (
             f"auto: {recipe.model.net} at {side} px, batches of {batch}, {epochs} epochs; images "
-            f"cropped{flipped}{turned}",
+            f"{done}",
             f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
         ),
         tuple(px for px in (side // 2, side * 2) if SMALLEST_PX <= px <= images.side_px),
     )
+
+
+def augmentation(images: Images, side_px: int) -> Augment:
+    """The augmentation for `images`, scaled to `side_px`: what `auto` stands for as a policy."""
+    photos, base = images.side_px >= PHOTO_PX, _base(side_px).augment
+    changes: dict[str, Any] = {"crop_pad_px": crop_px(side_px, 8 if photos else 16)}
+    if of_symbols(images.classes):
+        changes |= {"flip": "none"}
+    if photos:  # that were scaled down: what they show has any size and is seldom level
+        changes |= {"rotate_deg": ROTATE_DEG, "scale": SCALE}
+    return base.model_copy(update=changes)
+
+
+def _base(side_px: int) -> Recipe:
+    """The recipe that is changed to fit."""
+    return fast() if side_px >= 2 * NETS["fastnet"].smallest_px else digits()
 
 
 def of_symbols(classes: Sequence[str]) -> bool:

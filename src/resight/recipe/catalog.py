@@ -262,6 +262,14 @@ def own_lr(recipe: Recipe) -> float | None:
     return named.schedule.lr_max * float(batches**named.optimizer.lr_batch_power)
 
 
+def is_file(recipe: str | Path) -> bool:
+    """Whether a recipe is asked for by its file, which may be missing, and not by its name."""
+    name = str(recipe)
+    if name in RECIPES or name == AUTO:
+        return False
+    return name.endswith((".toml", ".json")) or Path(name).is_file()
+
+
 def find_recipe(recipe: str | Path | Recipe) -> Recipe:
     """The recipe of that name or in that TOML or JSON file; a `Recipe` is returned as it is.
 
@@ -277,7 +285,7 @@ def find_recipe(recipe: str | Path | Recipe) -> Recipe:
             "recipe 'auto' is chosen for the images of a training: `resight train --recipe auto "
             "--data DIR`, whose run folder then has it as recipe.json"
         )
-    if name.endswith((".toml", ".json")) or Path(name).is_file():
+    if is_file(name):
         return Recipe.load(name)
     hint = did_you_mean(name, RECIPES)
     if Path(name).is_dir():

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError, did_you_mean
-from resight.recipe.catalog import find_recipe
+from resight.recipe.catalog import find_recipe, is_file
 from resight.recipe.recipe import Recipe
 
 DEFAULT_RECIPE = "custom-resnet"
+POLICY = "augment.policy"
 
 SHORT = {
     "epochs": "schedule.epochs",
@@ -28,7 +29,28 @@ def requested(recipe: str | Path | Recipe | None, changes: Mapping[str, Any]) ->
 
     Raises `ResightError`.
     """
-    return changed(find_recipe(DEFAULT_RECIPE if recipe is None else recipe), changes)
+    return changed(*asked(recipe, changes))
+
+
+def asked(
+    recipe: str | Path | Recipe | None, changes: Mapping[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of that name, file or value, `DEFAULT_RECIPE` for None, and `changes` as in
+    `flattened`.
+
+    The settings beside an `augment.policy` in a file are among the changes, unless these have a
+    policy themselves: it is for the image size that they ask for. Raises `ResightError`.
+    """
+    recipe, flat = DEFAULT_RECIPE if recipe is None else recipe, flattened(changes)
+    if isinstance(recipe, Recipe) or not is_file(recipe):
+        return find_recipe(recipe), flat
+    values = Recipe.read(recipe)
+    settings = values.get("augment")
+    if isinstance(settings, Mapping) and "policy" in settings:
+        values = {**values, "augment": {"policy": "none"}}
+        if POLICY not in flat:
+            flat = {f"augment.{key}": value for key, value in settings.items()} | flat
+    return Recipe.parse(values, where=str(recipe)), flat
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -40,23 +62,12 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     pieces for batch norm that are nearest to the recipe's. `lr` is "find" or a number; the other
     LRs follow it: see `_lr_changes`.
     """
-    dotted: dict[str, Any] = {}
-    sections = [name for name in Recipe.model_fields if name != "name"]
-    for key, value in changes.items():
-        if value is None or key in ("epochs", "lr"):
-            continue
-        if isinstance(value, Mapping):
-            dotted.update({f"{key}.{field}": item for field, item in value.items()})
-        elif "." in key or key in sections or key == "name":
-            dotted[key] = value
-        elif key in SHORT:
-            dotted[SHORT[key]] = value
-        else:
-            raise ResightError(f"unknown setting '{key}'{did_you_mean(key, [*SHORT, *sections])}")
+    dotted = flattened(changes)
+    epochs, lr = dotted.pop("epochs", None), dotted.pop("lr", None)
     shape = dotted.get("schedule.shape")
     base = recipe if shape is None else recipe.with_changes({"schedule.shape": shape})
-    if changes.get("epochs") is not None:
-        dotted = base.scaled(changes["epochs"]) | dotted
+    if epochs is not None:
+        dotted = base.scaled(epochs) | dotted
     size = dotted.get("data.image_size")
     for key in ("small_px", "medium_px"):
         if isinstance(size, int) and (side := getattr(recipe.schedule, key)):
@@ -65,9 +76,31 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     batch, piece = dotted.get("train.batch_size"), recipe.train.norm_batch
     if isinstance(batch, int) and batch > 0 and piece and batch % piece:
         dotted = {"train.norm_batch": _piece_of(batch, piece)} | dotted
-    if changes.get("lr") is not None:
-        dotted = _lr_changes(base, changes["lr"]) | dotted
+    if lr is not None:
+        dotted = _lr_changes(base, lr) | dotted
     return recipe.with_changes(dotted) if dotted else recipe
+
+
+def flattened(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a public call as dotted fields, without those that are None.
+
+    `epochs` and `lr`, which change more than one field, stay. Raises `ResightError` for an unknown
+    name.
+    """
+    dotted: dict[str, Any] = {}
+    sections = [name for name in Recipe.model_fields if name != "name"]
+    for key, value in changes.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            dotted.update({f"{key}.{field}": item for field, item in value.items()})
+        elif "." in key or key in (*sections, "name", "epochs", "lr"):
+            dotted[key] = value
+        elif key in SHORT:
+            dotted[SHORT[key]] = value
+        else:
+            raise ResightError(f"unknown setting '{key}'{did_you_mean(key, [*SHORT, *sections])}")
+    return dotted
 
 
 def _piece_of(batch: int, piece: int) -> int:

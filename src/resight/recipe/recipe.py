@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from resight.errors import ResightError, did_you_mean
+from resight.recipe import policies
 from resight.recipe.nets import nets_with
 from resight.recipe.settings import (
     KIND_KEYS,
@@ -46,6 +47,21 @@ class Recipe(Settings):
     loss: Loss = Loss()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_policy(cls, values: Any) -> Any:
+        """`values` with the settings that `augment.policy` stands for."""
+        settings = values.get("augment") if isinstance(values, Mapping) else None
+        if not isinstance(settings, Mapping) or "policy" not in settings:
+            return values
+        data = values.get("data", {})
+        side = data.get("image_size") if isinstance(data, Mapping) else data.image_size
+        if side is None:
+            side = Data().image_size
+        if not isinstance(side, int) or side < 1:  # which has a line of its own
+            return {key: value for key, value in values.items() if key != "augment"}
+        return {**values, "augment": policies.expanded(settings, side)}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -150,6 +166,11 @@ class Recipe(Settings):
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a TOML or JSON file. Raises `ResightError` with file and field."""
+        return cls.parse(cls.read(path), where=str(path))
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """The values in a TOML or JSON file, as they are there. Raises `ResightError`."""
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -167,7 +188,7 @@ class Recipe(Settings):
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise ResightError(f"{path}: a recipe must be a table of sections, not {kind}")
-        return cls.parse(values, where=str(path))
+        return values
 
     def _repr_html_(self) -> str:
         """One row per section."""
@@ -207,7 +228,8 @@ class Recipe(Settings):
     def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
         """A copy with dotted fields changed, e.g. `{"optimizer.weight_decay": 0}`.
 
-        A new `schedule.shape` or `optimizer.name` keeps the settings that both kinds have.
+        A new `schedule.shape` or `optimizer.name` keeps the settings that both kinds have, an
+        `augment.policy` none but those that are changed with it.
         Raises `ResightError` for an unknown field or a value that is not allowed.
         """
         values = self.to_dict()
@@ -215,6 +237,8 @@ class Recipe(Settings):
             kind = changes.get(f"{section}.{key}")
             if kind is not None and kind != values[section][key]:
                 values[section] = _shared_settings(section, key, values[section], kind)
+        if "augment.policy" in changes:
+            values["augment"] = {}
         for dotted, value in changes.items():
             section, _, key = dotted.partition(".")
             if dotted == "name":
@@ -319,4 +343,4 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     kind = Recipe.model_fields[section].annotation
     assert isinstance(kind, type)
     assert issubclass(kind, Settings)
-    return list(kind.model_fields)
+    return [*kind.model_fields, *(["policy"] if kind is Augment else [])]

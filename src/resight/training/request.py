@@ -12,8 +12,7 @@ from resight.data.types import ImageData
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
 from resight.recipe.auto import Choice
-from resight.recipe.catalog import find_recipe
-from resight.recipe.overrides import changed
+from resight.recipe.overrides import requested
 from resight.recipe.recipe import Recipe
 from resight.training.costs import check_minutes
 
@@ -40,7 +39,7 @@ class Request:
 
     def differences(self, begun: Recipe) -> list[str]:
         """How the request differs from the recipe of the run that it resumes."""
-        asked = changed(begun if self.recipe is None else find_recipe(self.recipe), self.changes)
+        asked = requested(begun if self.recipe is None else self.recipe, self.changes)
         return begun.differences(asked)
 
     def check_resumes(self, what: str) -> None:
