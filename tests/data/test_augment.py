@@ -22,9 +22,10 @@ from resight.data.augment import (
     normalize,
     shrink,
     tint,
-    turn,
     turn_hue,
+    turns_of,
     unit,
+    warp,
     without_colour,
 )
 from resight.data.batches import DeviceSplit
@@ -283,6 +284,10 @@ def test_augmentation_moves_no_global_generator() -> None:
     placed.augmented(plan.order, plan, Augment(crop_pad_px=2, cutout_px=3))
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def turn(images: torch.Tensor, turns: torch.Tensor, **settings_: float) -> torch.Tensor:
+    return warp(images, turns_of(turns, **settings_))
 
 
 @pytest.mark.parametrize(

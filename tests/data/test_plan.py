@@ -123,12 +123,14 @@ def test_turns_and_tints_are_uniform_and_leave_the_others_as_they_were() -> None
 
 
 RARE = {"hue_deg": 20.0, "grey": 0.3, "blur": 0.4, "blur_px": 1.5, "erase": 0.6, "erase_area": 0.2}
-ALL = FULL.model_copy(update={**RARE, "rotate_deg": 10.0, "contrast": 0.2, "mixup": 0.4})
+RANDOM = {"randaugment": 2, "randaugment_magnitude": 9}
+ALL = FULL.model_copy(update={**RARE, **RANDOM, "rotate_deg": 10.0, "contrast": 0.2, "mixup": 0.4})
 
 
 @pytest.mark.parametrize(
     ("off", "missing"),
     [
+        ({"randaugment": 0, "randaugment_magnitude": 0}, "operations"),
         ({"hue_deg": 0.0}, "hues"),
         ({"grey": 0.0}, "greys"),
         ({"blur": 0.0, "blur_px": 0.0}, "blurs"),
@@ -141,8 +143,20 @@ def test_what_is_drawn_for_one_leaves_all_others_as_they_were(
     full, less = draw(augment=ALL), draw(augment=ALL.model_copy(update=off))
     assert getattr(less, missing) is None
     for name, part in vars(full).items():
-        if name not in (missing, "patches"):
+        if name not in (missing, "patches") and (name, missing) != ("strengths", "operations"):
             assert torch.equal(part, getattr(less, name)), name
+
+
+def test_each_purpose_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    purposes: list[str] = []
+
+    def noted(seed: int, epoch: int, purpose: str) -> torch.Generator:
+        purposes.append(purpose)
+        return generator(seed, epoch, purpose)
+
+    monkeypatch.setattr("resight.data.plan.generator", noted)
+    draw(augment=ALL.model_copy(update={"cutmix": 1.0}))
+    assert len(purposes) == len(set(purposes)) == 17
 
 
 def test_hues_greys_and_blurs_are_drawn_as_often_and_as_much_as_asked() -> None:

@@ -160,6 +160,14 @@ EXACT: dict[str, tuple[dict[str, Any], int]] = {  # sections, and the graphs the
         },
         2,
     ),
+    "turned, then RandAugment": (
+        {"augment": Augment(rotate_deg=15, randaugment=2, randaugment_magnitude=15)},
+        2,
+    ),
+    "TrivialAugment, mixed": (
+        {"augment": Augment(crop_pad_px=0, trivialaugment=True, mixup=0.4, cutmix=1.0)},
+        2,
+    ),
     "hue, grey, blur, erasing": (
         {"augment": Augment(hue_deg=20, grey=0.4, blur=0.5, blur_px=1, erase=0.5, erase_area=0.3)},
         2,

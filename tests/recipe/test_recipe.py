@@ -171,6 +171,15 @@ def recipes(draw: st.DrawFn) -> Recipe:
             crop_pad_px=draw(st.integers(0, size - 1)),
             crop_fill=draw(st.sampled_from(["zero", "reflect"])),
             flip=draw(st.sampled_from(["none", "random", "alternating"])),
+            **draw(
+                st.sampled_from(
+                    [
+                        {},
+                        {"trivialaugment": True},
+                        {"randaugment": 2, "randaugment_magnitude": 9},
+                    ]
+                )
+            ),
             hue_deg=draw(st.floats(0, 180)),
             grey=draw(st.floats(0, 1)),
             **draw(st.sampled_from([{}, {"blur": 0.5, "blur_px": 0.3}])),
@@ -269,6 +278,9 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "flip": "random",
             "rotate_deg": 0.0,
             "scale": 0.0,
+            "randaugment": 0,
+            "randaugment_magnitude": 0,
+            "trivialaugment": False,
             "brightness": 0.0,
             "contrast": 0.0,
             "saturation": 0.0,
@@ -532,6 +544,14 @@ def test_of_several_errors_the_first_is_told_and_the_others_counted() -> None:
         (
             {"augment": {"blur": 0.5}},
             ["augment.blur = 0.5", "augment.blur_px = 0 go together", "both to 0"],
+        ),
+        (
+            {"augment": {"randaugment": 2}},
+            ["augment.randaugment = 2", "augment.randaugment_magnitude = 0 go together"],
+        ),
+        (
+            {"augment": {"randaugment": 2, "randaugment_magnitude": 9, "trivialaugment": True}},
+            ["augment.randaugment = 2 and augment.trivialaugment = true exclude each other"],
         ),
         (
             {"augment": {"erase_area": 0.25}},

@@ -49,6 +49,8 @@ def test_every_recipe_goes_on_bit_for_bit_after_ctrl_c(name: str, tmp_path: Path
 
 AUGMENTED: dict[str, dict[str, Any]] = {
     "turned, tinted": {"rotate_deg": 15.0, "scale": 0.25, "brightness": 0.2, "saturation": 0.3},
+    "RandAugment": {"rotate_deg": 15.0, "randaugment": 2, "randaugment_magnitude": 15},
+    "TrivialAugment": {"trivialaugment": True},
     "recoloured, blurred, erased": {
         "hue_deg": 20.0,
         "grey": 0.4,

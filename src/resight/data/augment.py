@@ -93,21 +93,37 @@ def mix(images: Tensor, partners: Tensor, shares: Tensor, patches: Tensor | None
     return images * own + partners * (1 - own)
 
 
-def turn(images: Tensor, turns: Tensor, *, rotate_deg: float, scale: float) -> Tensor:
-    """Each image turned about its centre and scaled: bilinear, edges mirrored.
+def turns_of(turns: Tensor, *, rotate_deg: float, scale: float) -> Tensor:
+    """Where each pixel is taken from, float32 (B, 2, 3) as in `warp`, if the image is turned about
+    its centre and scaled.
 
-    images: float (B, C, H, W), H = W; turns: float (B, 2) in [-1, 1]: the share of `rotate_deg`,
-    positive anticlockwise, and the exponent of the sides' factor 1 / (1 - `scale`), so that halving
-    is as probable as doubling. Returns the same shape, in channels-last memory.
+    turns: float (B, 2) in [-1, 1]: the share of `rotate_deg`, positive anticlockwise, and the
+    exponent of the sides' factor 1 / (1 - `scale`), so that halving is as probable as doubling.
     """
     angles, factors = torch.deg2rad(turns[:, 0] * rotate_deg), (1 - scale) ** turns[:, 1]
     cos, sin = torch.cos(angles) * factors, torch.sin(angles) * factors
     zero = torch.zeros_like(cos)
     rows = (cos, -sin, zero), (sin, cos, zero)
-    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    turned = grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return turned.contiguous(memory_format=torch.channels_last)
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def chained(first: Tensor, then: Tensor) -> Tensor:
+    """Where each pixel is taken from after both, float32 (B, 2, 3) as in `warp`."""
+    # no matrix product, which a GPU might round to TF32
+    both = (first[:, :, :2, None] * then[:, None]).sum(2)
+    return torch.cat([both[:, :, :2], both[:, :, 2:] + first[:, :, 2:]], dim=2)
+
+
+def warp(images: Tensor, sources: Tensor) -> Tensor:
+    """Each pixel taken from another place: bilinear, edges mirrored.
+
+    images: float (B, C, H, W); sources: float (B, 2, 3), the affine map from a pixel's x and y to
+    those of its source, in which the image lies from -1 to 1. Returns the same shape, in
+    channels-last memory.
+    """
+    grid = affine_grid(sources, list(images.shape), align_corners=False)
+    warped = grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
 
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
@@ -126,11 +142,11 @@ def tint(
     # no tensor is made of Python's numbers: a CUDA graph could not record that
     light, contrasts, colours = tints[:, :, None, None, None].unbind(1)
     images = (images * (1 + light * brightness)).clamp(0, 1)
-    mean = _grey(images).mean((1, 2, 3), keepdim=True)
+    mean = grey_of(images).mean((1, 2, 3), keepdim=True)
     images = (mean + (images - mean) * (1 + contrasts * contrast)).clamp(0, 1)
     if images.shape[1] != 3:
         return images
-    grey = _grey(images)
+    grey = grey_of(images)
     return (grey + (images - grey) * (1 + colours * saturation)).clamp(0, 1)
 
 
@@ -143,7 +159,7 @@ def turn_hue(images: Tensor, hues: Tensor, *, hue_deg: float) -> Tensor:
     if images.shape[1] != 3:
         return images
     red, _, blue = torch.split(images, 1, dim=1)
-    grey, angles = _grey(images), torch.deg2rad(hues * hue_deg)[:, None, None, None]
+    grey, angles = grey_of(images), torch.deg2rad(hues * hue_deg)[:, None, None, None]
     u, v = (blue - grey) * U_SCALE, (red - grey) * V_SCALE
     cos, sin = angles.cos(), angles.sin()
     red, blue = grey + (u * sin + v * cos) / V_SCALE, grey + (u * cos - v * sin) / U_SCALE
@@ -154,7 +170,7 @@ def turn_hue(images: Tensor, hues: Tensor, *, hue_deg: float) -> Tensor:
 
 def without_colour(images: Tensor, greys: Tensor) -> Tensor:
     """Those of `images` (B, C, H, W) that `greys` (bool (B,)) says, in grey."""
-    return torch.where(greys[:, None, None, None], _grey(images), images)
+    return torch.where(greys[:, None, None, None], grey_of(images), images)
 
 
 def blur(images: Tensor, sigmas: Tensor) -> Tensor:
@@ -174,8 +190,8 @@ def _gaussian(side: int, sigmas: Tensor) -> Tensor:
     return (-0.5 * distance.square()).softmax(2)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """(B, 1, H, W)"""
+def grey_of(images: Tensor) -> Tensor:
+    """(B, 1, H, W) of colour images; others as they are."""
     if images.shape[1] != 3:
         return images
     red, green, blue = torch.split(images, 1, dim=1)

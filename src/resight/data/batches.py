@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from resight.data import augment
+from resight.data import augment, operations
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
 from resight.recipe.settings import Augment
@@ -114,9 +115,22 @@ def balanced_weights(labels: Tensor) -> Tensor:
 
 def _changed(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
     """`images` (B, C, H, W) in [0, 1], which are those at `index`, as `plan` drew them."""
+    sources = []
     if plan.turns is not None:
         turns = plan.turns[index]
-        images = augment.turn(images, turns, rotate_deg=settings.rotate_deg, scale=settings.scale)
+        sources.append(
+            augment.turns_of(turns, rotate_deg=settings.rotate_deg, scale=settings.scale)
+        )
+    drawn: list[tuple[Tensor, Tensor]] = []
+    if plan.operations is not None and plan.strengths is not None:
+        kinds, strengths = plan.operations[index], plan.strengths[index]
+        drawn += zip(kinds.unbind(1), strengths.unbind(1), strict=True)
+    ranges, side = operations.ranges_of(settings), images.shape[2]
+    sources += [operations.moves(*one, ranges, side) for one in drawn]
+    if sources:  # in one resampling
+        images = augment.warp(images, functools.reduce(augment.chained, sources))
+    for one in drawn:
+        images = operations.change_values(images, *one, ranges)
     if plan.tints is not None:
         images = augment.tint(
             images,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from resight.recipe.settings import Augment
+from resight.data.operations import OPERATIONS
+from resight.recipe.settings import MAX_MAGNITUDE, Augment
 
 MIN_ERASED = 0.02  # of the image's area, as in the paper on random erasing
 MAX_ERASED_ASPECT = 1 / 0.3  # height over width, and its inverse
@@ -32,18 +33,23 @@ class EpochPlan:
     """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
     (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), turns float32 (N, 2) in [-1, 1], of
     rotation and scale, tints float32 (N, 3) in [-1, 1], of brightness, contrast and saturation,
-    hues float32 (N,) in [-1, 1], greys bool (N,), blurs float32 (N,), σ in px, boxes int64 (N, 2),
-    the cutout's upper left corner, erased int64 (N, 4), upper left corner, height and width of the
-    erased rectangle, 0 without one. For Mixup and CutMix: partners int64 (N,),
-    the image that each is mixed with, shares float32 (N,) in [0, 1], of its own label, patches
-    int64 (N, 3), upper left corner and side of the square that the partner covers, 0 where the
-    image takes Mixup. What the recipe does not use is None."""
+    operations int64 (N, n), of RandAugment or TrivialAugment, as places in `OPERATIONS`, strengths
+    float32 (N, n) in [-1, 1], hues float32 (N,) in [-1, 1], greys bool (N,), blurs float32 (N,), σ
+    in px, boxes int64 (N, 2), the cutout's upper left corner, erased int64 (N, 4), upper left
+    corner, height and width of the erased rectangle, 0 without one.
+
+    Of Mixup and CutMix: partners int64 (N,), the image that each is mixed with, shares float32 (N,)
+    in [0, 1], of its own label, patches int64 (N, 3), upper left corner and side of the square that
+    the partner covers, 0 where the image takes Mixup. What the recipe does not use is None.
+    """
 
     order: Tensor
     shifts: Tensor | None
     flips: Tensor | None
     turns: Tensor | None
     tints: Tensor | None
+    operations: Tensor | None
+    strengths: Tensor | None
     hues: Tensor | None
     greys: Tensor | None
     blurs: Tensor | None
@@ -76,12 +82,22 @@ class EpochPlan:
             chosen = torch.randint(len(order), (n,), generator=generator(seed, epoch, "partner"))
             partners = order[chosen]
             shares, patches = _mixtures(n, image_size, augment, seed=seed, epoch=epoch)
+        operations = strengths = None
+        if count := 1 if augment.trivialaugment else augment.randaugment:
+            drawn = generator(seed, epoch, "operation")
+            operations = torch.randint(len(OPERATIONS), (n, count), generator=drawn)
+            strengths = signed("strength", count)
+            if augment.randaugment:  # all as strong, in either direction
+                magnitude = augment.randaugment_magnitude / MAX_MAGNITUDE
+                strengths = magnitude * (1 - 2 * (strengths < 0).float())
         return cls(
             order=order,
             shifts=integers("crop", 2 * pad + 1) if pad else None,
             flips=_flips(n, augment, seed=seed, epoch=epoch),
             turns=signed("turn", 2) if turned else None,
             tints=signed("tint", 3) if tinted else None,
+            operations=operations,
+            strengths=strengths,
             hues=signed("hue", 1)[:, 0] if augment.hue_deg else None,
             greys=uniform("grey", 1)[:, 0] < augment.grey if augment.grey else None,
             blurs=_blurs(uniform("blur", 2), augment) if augment.blur else None,
@@ -95,7 +111,7 @@ class EpochPlan:
     @property
     def changes_values(self) -> bool:
         """Whether pixels get other values than those of the image."""
-        parts = (self.turns, self.tints, self.hues, self.greys, self.blurs)
+        parts = (self.turns, self.operations, self.tints, self.hues, self.greys, self.blurs)
         return any(part is not None for part in parts)
 
     def batch(self, position: int, size: int) -> Tensor:

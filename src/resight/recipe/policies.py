@@ -45,11 +45,10 @@ def standard(side_px: int) -> Augment:
 
 
 def strong(side_px: int) -> Augment:
-    return standard(side_px).model_copy(
+    return light(side_px).model_copy(
         update={
-            "brightness": 0.4,
-            "contrast": 0.4,
-            "saturation": 0.4,
+            "crop_pad_px": crop_px(side_px, 8),
+            "trivialaugment": True,
             "erase": 0.25,
             "erase_area": 0.25,
             "mixup": 0.2,

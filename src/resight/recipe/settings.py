@@ -93,17 +93,19 @@ class Data(Settings):
     split_seed: Annotated[int, Field(ge=0)] = 0  # not train.seed: all seeds share one split
 
 
+MAX_MAGNITUDE = 30  # of RandAugment's operations
+
+
 class Augment(Settings):
     """Drawn per image and epoch, applied in this order: crop (which shifts by up to `crop_pad_px`),
-    flip, rotation and scale, colour, grey, blur, cutout, erasing, Mixup or CutMix.
+    flip, rotation and scale, RandAugment or TrivialAugment, colour, grey, blur, cutout, erasing,
+    Mixup or CutMix.
 
     Rotation is by up to `rotate_deg` either way; sides are scaled by a factor between 1 - `scale`
     and its inverse; brightness, contrast and saturation by one between 1 minus and 1 plus their
     setting; hues are turned by up to `hue_deg` either way. `grey`, `blur` and `erase` are
-    probabilities: to lose all colour, to be blurred by a Gaussian of σ up to `blur_px`, to have a
-    rectangle of up to `erase_area` of the image erased (random erasing). `mixup` and `cutmix` are
-    the α of Beta(α, α), from which an image's own share is drawn; with both each image takes one of
-    them, with equal probability. 0 switches each off.
+    probabilities. `mixup` and `cutmix` are the α of Beta(α, α), from which an image's own share is
+    drawn; with both each image takes one of them, with equal probability. 0 switches each off.
     """
 
     crop_pad_px: Annotated[int, Field(ge=0)] = 4
@@ -111,28 +113,40 @@ class Augment(Settings):
     flip: Literal["none", "random", "alternating"] = "random"
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     scale: Share = 0.0
+    randaugment: Annotated[int, Field(ge=0)] = 0  # operations per image
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=MAX_MAGNITUDE)] = 0
+    trivialaugment: bool = False  # one operation of any strength per image
     brightness: Part = 0.0
     contrast: Part = 0.0
     saturation: Part = 0.0
     hue_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     grey: Part = 0.0
     blur: Part = 0.0
-    blur_px: NotNegative = 0.0
+    blur_px: NotNegative = 0.0  # the Gaussian's largest σ
     cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square inside the image; 0 for none
     erase: Part = 0.0
-    erase_area: Part = 0.0
+    erase_area: Part = 0.0  # the largest share of the image that is erased at random
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for often, much in (("blur", "blur_px"), ("erase", "erase_area")):
-            p, size = getattr(self, often), getattr(self, much)
-            if bool(p) != bool(size):
+        for one, other in (
+            ("randaugment", "randaugment_magnitude"),
+            ("blur", "blur_px"),
+            ("erase", "erase_area"),
+        ):
+            first, second = getattr(self, one), getattr(self, other)
+            if bool(first) != bool(second):
                 raise ValueError(
-                    f"augment.{often} = {p:g} (a probability) and augment.{much} = {size:g} go "
-                    "together: set both, or both to 0"
+                    f"augment.{one} = {first:g} and augment.{other} = {second:g} go together: set "
+                    "both, or both to 0"
                 )
+        if self.randaugment and self.trivialaugment:
+            raise ValueError(
+                f"augment.randaugment = {self.randaugment} and augment.trivialaugment = true "
+                "exclude each other: set the first to 0 or the second to false"
+            )
         return self
 
     @property
