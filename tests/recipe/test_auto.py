@@ -90,6 +90,9 @@ def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected:
         assert (choice.recipe.augment.flip == "none") is expected
         assert ("never mirrored" in choice.why[1]) is expected
         assert (", mirrored" not in choice.why[0]) is expected
+        strong = choose(Images(1000, classes, 28), policy="strong").recipe.augment
+        assert (strong.flip == "none") is expected
+        assert strong.trivialaugment
 
 
 def test_by_name_alone_it_can_not_be_known() -> None:

@@ -54,9 +54,7 @@ def recipe_for(
         )
     flat = flattened(changes)
     given = {key: _number(flat.get(SHORT[key])) for key in GIVEN}
-    if flat.get(POLICY) == AUTO:
-        del flat[POLICY]
-    policy = flat.get(POLICY, AUTO)
+    policy = flat.pop(POLICY, AUTO)
     chosen = choose(survey(data, val=flat.get(SHORT["val"], 0.0)), **given, policy=policy)
     most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
     return replace(chosen, recipe=changed(chosen.recipe, flat), most_minutes=most)

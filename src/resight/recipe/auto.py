@@ -65,6 +65,7 @@ def choose(
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
+    augment |= {"flip": "none"} if symbols else {}
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
