@@ -1,18 +1,21 @@
 """What `auto` reaches on small sets of images, beside other recipes and a careful manual choice.
 
     python benchmarks/small_sets.py --out FOLDER --copy DIR --photos DIR [--seeds 3]
-        [--sets pets digits …] [--recipes auto fast …]
+        [--sets photos "copy, 10 × 100" …] [--recipes auto "auto --set augment.mixup=0.2" …]
 
 DIR are CIFAR-10's images and photos of a few hundred per class, as folders with a sub-folder per
-class. Each set is made once in FOLDER/sets, each training is a run in FOLDER/runs; what is finished
-there is not trained again, so that a long measurement can be stopped and resumed. Prints test
-accuracy (mean ± std over the seeds) and seconds of the whole command, per set and recipe.
+class. A recipe may be followed by other options of `resight train`. Each set is made once in
+FOLDER/sets, each training is a run in FOLDER/runs; what is finished there is not trained again, so
+that a long measurement can be stopped and resumed. Prints test accuracy (mean ± std over the seeds)
+and seconds of the whole command, per set and recipe.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -78,9 +81,9 @@ def sets(copy: Path | None, photos: Path | None) -> dict[str, Set]:
 
 
 def options(recipe: str, of: Set, train: int) -> list[str]:
-    """The options of `resight train` for a recipe, or for the "manual" choice."""
+    """The options of `resight train` for a recipe and its options, or for the "manual" choice."""
     if recipe != "manual":
-        return ["--recipe", recipe]
+        return ["--recipe", *shlex.split(recipe)]
     # what somebody who knows the field tries first: Adam's usual LR, small batches, many epochs
     size = ["--image-size", "64", "--set", "model.width=32"] if of.photos else []
     batch = "32" if train < FEW else "64"
@@ -159,9 +162,13 @@ def few_digits(to: Path) -> None:
                 Image.fromarray(pixels[row]).save(folder / f"{row:04}.png")
 
 
+def file_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9.=_]+", "-", name.replace("×", "x"))
+
+
 def made(name: str, of: Set, folder: Path) -> Path:
     """The set's folder, made under another name first so that it is whole or not there."""
-    target = folder / name.replace(" ", "-").replace(",", "").replace("×", "x")
+    target = folder / file_name(name)
     if not target.exists():
         unfinished = target.with_name(f".{target.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -234,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 trained(
                     data,
                     [*options(recipe, known[name], train), "--seed", str(seed)],
-                    runs / f"{recipe}-{seed}",
+                    runs / f"{file_name(recipe)}-{seed}",
                 )
                 for seed in range(arguments.seeds)
             ]
@@ -246,7 +253,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append((name, counts, f"{first['guess_accuracy']:.1%}", *cells))
         print(f"{name}: {'; '.join(cells)}", file=sys.stderr, flush=True)
     print(f"n = {arguments.seeds} seeds")
-    print_table(("set", "train / test", "guessing", *arguments.recipes), rows)
+    table = [("set", "train / test", "guessing", *arguments.recipes), *rows]
+    if len(arguments.recipes) > len(rows):  # the fewer columns the better
+        table = list(zip(*table, strict=True))
+    print_table(table[0], table[1:])
     write_figures(arguments.json, {"benchmark": "small_sets", **figures})
 
 

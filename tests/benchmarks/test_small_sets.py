@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -118,6 +119,16 @@ def test_cells_are_of_the_runs_and_no_run_is_repeated(
     small_sets.main([*words, "--seeds", "1"])
     assert "90.0 %, 1 s" in capsys.readouterr().out
     assert len(asked) == 3
+
+    mixup = "fast --set augment.mixup=0.2"
+    words[-1:] = ["manual", mixup]
+    accuracies = iter([0.6])
+    small_sets.main([*words, "--seeds", "1"])
+    rows = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows[0] == ["set", "digits, 10 per class"]
+    assert rows[-2:] == [["manual", "90.0 %, 1 s"], [mixup, "60.0 %, 4 s"]]
+    place = asked[-1].index("--recipe")
+    assert asked[-1][place : place + 4] == ["--recipe", "fast", "--set", "augment.mixup=0.2"]
 
 
 def test_unknown_sets_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
