@@ -32,6 +32,7 @@ from resight.recipe.settings import Augment
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import augment
 import cpu_step
 import estimate
 import fused_layers
@@ -107,6 +108,7 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
 @pytest.mark.parametrize(
     "name",
     [
+        "augment",
         "cpu_step",
         "estimate",
         "fused_layers",
@@ -129,6 +131,36 @@ def test_help_says_what_is_measured(name: str, capsys: pytest.CaptureFixture[str
     assert module.__doc__.splitlines()[0] in said
     assert f"python benchmarks/{name}.py" in said
     assert "--json FILE" in said
+
+
+def test_each_augmentation_has_its_share_of_a_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--recipe", "custom-resnet", "digits", "--width", "4", "--batch-size", "8"]
+    found = figures(augment.main, [*words, "--rounds", "3"], tmp_path)
+    assert found["recipes"].keys() == {"custom-resnet", "digits"}
+    for one in found["recipes"].values():
+        off = one["recipe"]["augment"]
+        assert (off["flip"], off["crop_pad_px"], off["cutout_px"]) == ("none", 0, 0)
+        seconds = one["seconds"]
+        assert seconds.keys() - one["share_of_step"].keys() == {"step", "none"}
+        for name, share in one["share_of_step"].items():
+            added = [a - b for a, b in zip(seconds[name], seconds["none"], strict=True)]
+            assert_spread(share, added, seconds["step"])
+            each = one["microseconds_per_image"][name]
+            assert each == pytest.approx(1e6 * statistics.median(added) / 8)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("policy strong") for line in lines)
+
+
+@pytest.mark.parametrize("side", [1, 8, 32, 224])
+def test_every_setting_of_an_augmentation_is_measured(side: int) -> None:
+    used: set[str] = set()
+    for settings in augment.augmentations(side).values():
+        Augment.model_validate(settings.model_dump())
+        used |= {key for key, value in settings if value not in (0, "none", "zero")}
+    assert used == set(Augment.model_fields) or side == 1
 
 
 def test_flops_count_each_pass_that_is_made() -> None:

@@ -761,8 +761,9 @@ def test_a_mixed_sample_names_both_classes_with_their_shares(opened: Opener) -> 
     names = opened(facts).locator("#augmented .verdict").all_inner_texts()
     shares = [("75", "25"), ("50", "50"), ("25", "75"), ("100", "0")]
     assert [name.replace("\u00a0", " ") for name in names] == [
-        f"{CLASSES[label]} {own} %, {CLASSES[1]} {other} %"
+        f"{part} % {name}"
         for label, (own, other) in zip([0, 2, 3, 5], shares, strict=True)
+        for part, name in ((own, CLASSES[label]), (other, CLASSES[1]))
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from resight.data.augment import grey_of
 from resight.recipe.settings import Augment
@@ -100,7 +100,7 @@ def change_values(images: Tensor, kinds: Tensor, strengths: Tensor, ranges: Rang
     lost = (size * ranges.posterize_bits).round().exp2()
     for name, changed in (
         ("posterize", (levels / lost).floor() * lost),
-        ("solarize", torch.where(levels < 256 * (1 - size), levels, 255 - levels)),
+        ("solarize", levels + (levels >= 256 * (1 - size)) * (255 - 2 * levels)),
         ("autocontrast", autocontrast(levels)),
         ("equalize", equalize(levels)),
     ):
@@ -113,17 +113,20 @@ def smooth(images: Tensor) -> Tensor:
     at the edges stay."""
     if min(images.shape[2:]) < 3:
         return images
-    inside = images[:, :, 1:-1, 1:-1]
-    smoothed = (9 * avg_pool2d(images, 3, stride=1) + 4 * inside) / 13
-    return images + pad(smoothed - inside, (1, 1, 1, 1))
+    # several times as fast as avg_pool2d
+    rows = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
+    all_nine = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    return images + pad((all_nine - 9 * images[:, :, 1:-1, 1:-1]) / 13, (1, 1, 1, 1))
 
 
 def autocontrast(levels: Tensor) -> Tensor:
     """Each channel stretched from 0 to 255; one of a single value stays. levels: float (B, C, H, W)
     of whole numbers in [0, 255]."""
-    low, high = levels.amin((2, 3), keepdim=True), levels.amax((2, 3), keepdim=True)
-    stretched = (levels - low) * (255 / (high - low).clamp(min=1))
-    return torch.where(high > low, stretched, levels)
+    flat = levels.flatten(2).contiguous()  # channels-last would take thrice as long
+    low, high = flat.amin(2)[..., None, None], flat.amax(2)[..., None, None]
+    varied = high > low
+    scale = torch.where(varied, 255 / (high - low).clamp(min=1), torch.ones_like(low))
+    return (levels - low * varied) * scale
 
 
 def equalize(levels: Tensor) -> Tensor:
@@ -136,5 +139,5 @@ def equalize(levels: Tensor) -> Tensor:
     step = (values.shape[2] - highest) // 255
     below = counts.cumsum(2) - counts
     table = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
-    spread = torch.where(step > 0, table.gather(2, values), values)
-    return spread.view(levels.shape).to(levels.dtype)
+    table = torch.where(step > 0, table, torch.arange(256, device=values.device))
+    return table.gather(2, values).view(levels.shape).to(levels.dtype)

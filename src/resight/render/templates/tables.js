@@ -41,10 +41,12 @@ function drawAugmented(body, { classes, augmented }) {
   const sheet = openSheet(augmented.sheet);
   const share = (value) => percent(value, 0);
   const names = augmented.label.map((label, i) => {
-    if (!known(augmented.mixed)) return classes[label];
+    if (!known(augmented.mixed)) return [classes[label]];
     const mixture = augmented.mixed[i];
-    const own = `${classes[label]} ${share(mixture.share)}`;
-    return `${own}, ${classes[mixture.other]} ${share(1 - mixture.share)}`;
+    return [
+      `${share(mixture.share)} ${classes[label]}`,
+      `${share(1 - mixture.share)} ${classes[mixture.other]}`,
+    ];
   });
   body.replaceChildren(
     el(
@@ -55,12 +57,12 @@ function drawAugmented(body, { classes, augmented }) {
     el(
       "ul",
       { class: "samples" },
-      names.map((name, i) =>
+      names.map((both, i) =>
         el(
           "li",
           {},
-          sheet.picture(i, `An augmented image of ${name}`),
-          el("span", { class: "verdict", title: name }, name),
+          sheet.picture(i, `An augmented image of ${both.join(", ")}`),
+          both.map((name) => el("span", { class: "verdict", title: name }, name)),
         ),
       ),
     ),
