@@ -126,11 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         headings += [f"{name}, {size} px", f"batch {batch}"]
         found[name] = {"recipe": job.recipe.to_dict(), **measure(job, arguments.rounds)}
     assert machine is not None
-    threads = machine["threads"]
-    print(
-        f"{machine['device_name']}, torch {machine['torch']}, threads {threads}, "
-        f"{arguments.rounds} rounds"
-    )
+    print(f"{machine['device_name']}, torch {machine['torch']}, {arguments.rounds} rounds")
     some = next(iter(found.values()))["share_of_step"]
     rows = []
     for name in some:
