@@ -21,8 +21,9 @@ from resight.recipe.nets import NETS
 
 ROOMS = (
     *("version", "errors", "records", "intervals", "findings", "files", "progress"),
-    *("render", "recipe", "data", "models", "engine", "runs", "look", "comparison"),
-    *("diagnosis", "reporting", "training", "cli", "", "__main__"),  # "": the package itself
+    *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
+    *("comparison", "diagnosis", "reporting", "training", "cli"),
+    *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up
 START_UP = HEAVY | {"numpy", "pydantic", "rich", "PIL"}  # and these too, of the command's

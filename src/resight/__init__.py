@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
     from resight.findings import Diagnosis, Finding
+    from resight.inspection.inspect import inspect_data
+    from resight.inspection.result import Inspection
     from resight.look.cam import grad_cam
     from resight.look.evaluate import evaluate
     from resight.look.summary import summary
@@ -34,6 +36,7 @@ from resight.version import __version__
 _HOME = {
     "Diagnosis": "findings",
     "Finding": "findings",
+    "Inspection": "inspection.result",
     "Interrupted": "training.interrupt",
     "ImageData": "data.types",
     "LrTest": "runs.lr_test",
@@ -50,6 +53,7 @@ _HOME = {
     "find_lr": "training.find_lr",
     "find_recipe": "recipe.catalog",
     "grad_cam": "look.cam",
+    "inspect_data": "inspection.inspect",
     "load_run": "runs.run",
     "report": "reporting.report",
     "summary": "look.summary",
@@ -61,6 +65,7 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "ImageData",
+    "Inspection",
     "Interrupted",
     "LrTest",
     "Predictions",
@@ -77,6 +82,7 @@ __all__ = [
     "find_lr",
     "find_recipe",
     "grad_cam",
+    "inspect_data",
     "load_run",
     "report",
     "summary",

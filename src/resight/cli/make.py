@@ -29,7 +29,7 @@ from resight.cli.options import (
     ValOption,
     changes_of,
 )
-from resight.cli.output import listed, print_result, print_seeds, print_timings, reporter_for
+from resight.cli.output import print_result, print_seeds, print_timings, reporter_for
 from resight.errors import ResightError
 
 
@@ -286,15 +286,24 @@ def data(
         str, typer.Argument(help="cifar10 or cifar100 (downloaded if needed), digits or a folder.")
     ],
     image_size: ImageSizeOption = None,
+    val: ValOption = None,
+    set_: SetOption = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", help="Write an HTML page with the images of each class."),
+    ] = None,
     skip_bad: SkipBadOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Download CIFAR, or show what Resight finds in a folder: splits, classes, statistics."""
-    from resight.data.auto import recipe_for
+    """Look before training: classes, sizes, bad files, copies, odd images. Downloads CIFAR."""
     from resight.data.cifar import VARIANTS
     from resight.data.download import download
-    from resight.data.sources import load_data
+    from resight.inspection.inspect import inspect_data
+    from resight.inspection.page import check_page, write_page
 
-    reporter, recipe = reporter_for(as_json=False), "digits" if name == "digits" else None
+    if page is not None:
+        check_page(page)
+    reporter = reporter_for(as_json)
     try:
         if name in VARIANTS:
             show = reporter.counting(f"downloading {name}, MB")
@@ -304,27 +313,16 @@ def data(
 
             path = download(name, progress=progress)
             reporter.say(f"{name} is at {path}")
-        loaded = load_data(
-            name,
-            image_size=image_size or recipe_for(recipe, name, {}).recipe.data.image_size,
-            skip_bad=skip_bad,
-            progress=reporter.counting("decoding images"),
-        )
+        changes = changes_of(set_, val=val, image_size=image_size)
+        inspection = inspect_data(name, skip_bad=skip_bad, reporter=reporter, **changes)
+        if page is not None:
+            write_page(inspection, page, reporter=reporter)
     finally:
         reporter.close()
-    for split in ("train", "val", "test"):
-        images = getattr(loaded, split)
-        if images is not None:
-            size = "×".join(str(n) for n in images.images.shape[1:])
-            print(f"{split:<6}{len(images):>8,} images {size}")
-    print(f"classes {len(loaded.classes)}: {listed(loaded.classes)}")
-    print("mean    " + " ".join(f"{value:.4f}" for value in loaded.mean))
-    print("std     " + " ".join(f"{value:.4f}" for value in loaded.std))
-    for note in loaded.notes:
-        print(f"note: {note}")
-    words = ["--data", name]
-    words += ["--recipe", recipe] if recipe else []
-    words += ["--skip-bad"] if skip_bad else []
-    if image_size is not None and name != "digits":
-        words += ["--image-size", str(image_size)]
-    print(f"next: resight train {shlex.join(words)}")
+    print(json.dumps(inspection.to_dict()) if as_json else inspection)
+    if as_json:
+        return
+    if page is not None:
+        print(f"page: {page}")
+    again = shlex.join(["resight", "data", name])
+    print(f"next: {inspection.next_command or f'{again}    (when that is fixed)'}")

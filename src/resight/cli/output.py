@@ -28,11 +28,6 @@ def reporter_for(as_json: bool) -> Reporter:
     return default_reporter(sys.stderr if as_json else sys.stdout)
 
 
-def listed(names: tuple[str, ...], most: int = 12) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def print_classes(predictions: Predictions) -> None:
     rows = predictions.per_class()
     width = max(len(str(row["class"])) for row in rows)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import html
-import io
-import re
 from collections.abc import Mapping, Sequence
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from resight.comparison.tables import Section
 from resight.render.markdown import escaped
+from resight.render.terminal import aligned, numeric, printable, wrapped
 
 COLUMNS = 100
 MAX_NAME_CHARACTERS = 56  # of all names together; letters replace longer ones
@@ -29,12 +23,12 @@ def labels(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def as_text(first_line: str, sections: Sequence[Section], names: Mapping[str, str]) -> str:
     """At most 100 columns wide. names: label → name, listed if they differ."""
-    lines = _wrapped(first_line)
+    lines = wrapped(first_line, COLUMNS)
     for label, name in names.items():
-        lines += [] if label == name else _wrapped(name, f"{label}  ")
+        lines += [] if label == name else wrapped(name, COLUMNS, f"{label}  ")
     for section in sections:
-        lines += ["", section.heading, *(_aligned(section.table) if section.table else [])]
-        lines += [line for text in section.lines for line in _wrapped(text, "- ")]
+        lines += ["", section.heading, *(aligned(section.table, COLUMNS) if section.table else [])]
+        lines += [line for text in section.lines for line in wrapped(text, COLUMNS, "- ")]
     return "\n".join(lines)
 
 
@@ -45,7 +39,7 @@ def as_markdown(first_line: str, sections: Sequence[Section]) -> str:
         parts.append(f"### {section.heading}")
         if section.table:
             first, *rows = [[escaped(cell) for cell in row] for row in section.table]
-            rule = ["---:" if right else "---" for right in _numeric(section.table)]
+            rule = ["---:" if right else "---" for right in numeric(section.table)]
             parts.append("\n".join(f"| {' | '.join(row)} |" for row in [first, rule, *rows]))
         if section.lines:
             parts.append("\n".join(f"- {escaped(line)}" for line in section.lines))
@@ -67,37 +61,5 @@ def as_html(first_line: str, sections: Sequence[Section]) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
-def _numeric(table: list[list[str]]) -> list[bool]:
-    """Which columns contain only numbers."""
-    columns = zip(*table[1:], strict=True)
-    return [all(re.match(r"[-+<–\d]", cell) for cell in cells) for cells in columns]
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading, right in zip(table[0], _numeric(table), strict=True):
-        grid.add_column(
-            Text(_printable(heading)), justify="right" if right else "left", overflow="fold"
-        )
-    for row in table[1:]:
-        grid.add_row(*(Text(_printable(cell)) for cell in row))
-    console = Console(file=io.StringIO(), width=COLUMNS, color_system=None, legacy_windows=False)
-    with console.capture() as captured:
-        console.print(grid)
-    return [line.rstrip() for line in captured.get().splitlines()]
-
-
-def _wrapped(text: str, start: str = "") -> list[str]:
-    """Lines of at most 100 columns, the first after `start`, the others indented as far."""
-    said = Text(_printable(text), overflow="fold").wrap(Console(), COLUMNS - len(start))
-    lines = [line.plain.rstrip() for line in said]
-    return [(" " * len(start) if i else start) + line for i, line in enumerate(lines)]
-
-
-def _printable(text: str) -> str:
-    """`text` without characters that could move a terminal's cursor or can't be written."""
-    return "".join(character if character.isprintable() else "�" for character in text)
-
-
 def _tag(name: str, text: str) -> str:
-    return f"<{name}>{html.escape(_printable(text))}</{name}>"
+    return f"<{name}>{html.escape(printable(text))}</{name}>"

@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from resight.data import cifar, sources
-from resight.data.decode import FORMATS
+from resight.data.headers import read_header
 from resight.data.splits import held_count
 from resight.data.types import ImageData
 from resight.errors import ResightError
@@ -101,14 +99,6 @@ def _kept(train: int, val: float) -> int:
 def _median_side(paths: Sequence[str]) -> int:
     """The median of the shorter sides, of some files spread over all."""
     step = max(1, len(paths) // SAMPLED_FILES)
-    sides = [side for path in paths[::step] if (side := _shorter_side(path))]
+    headers = (read_header(path) for path in paths[::step])
+    sides = [min(header.width, header.height) for header in headers if header]
     return round(statistics.median(sides)) if sides else CIFAR_PX
-
-
-def _shorter_side(path: str) -> int:
-    """Of an image file; 0 if it can't be read, which decoding will report."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return min(image.size)
-    except Exception:  # Pillow's readers raise anything on a damaged file
-        return 0

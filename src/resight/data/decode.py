@@ -86,11 +86,16 @@ def decode_file(
 def reason(error: Exception, path: str = "") -> str:
     """Why a file could not be decoded, in a few words on one line."""
     if isinstance(error, UnidentifiedImageError):
-        kind, needed = NEEDED.get(PurePath(path).suffix.lower(), ("", ""))
-        return needed if kind and kind not in FORMATS else "not an image"
+        return reader_needed(path) or "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def reader_needed(path: str) -> str:
+    """What a file of this suffix needs that is not installed; empty if nothing."""
+    kind, needed = NEEDED.get(PurePath(path).suffix.lower(), ("", ""))
+    return needed if kind and kind not in FORMATS else ""
 
 
 def plain(image: Image.Image, channels: int) -> Image.Image:

@@ -80,6 +80,11 @@ def has_image(folder: Path) -> bool:
     return any(isinstance(file, FileStamp) for file in _walk(folder, "", set()))
 
 
+def every_file(root: Path) -> Iterator[FileStamp | str]:
+    """Every image below `root` as a FileStamp, every other file as its path; hidden files apart."""
+    return _walk(root, "", {_identity(root)})
+
+
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A sort key under which 'class2' comes before 'class10', whatever the Unicode form."""
     runs = re.split(r"(\d+)", _nfc(name))

@@ -1,0 +1,1 @@
+"""A folder of images, looked at before a training: `inspect_data`."""
