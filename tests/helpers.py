@@ -74,6 +74,20 @@ def noise(n: int, px: int = 8, channels: int = 3, seed: int = 0) -> npt.NDArray[
     return rng.integers(0, 256, (n, px, px, channels), dtype=np.uint8)
 
 
+def pictures(n: int, seed: int = 0, *, size: int = 32, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """Pictures of large and small spots, none like another."""
+    rng = np.random.default_rng(seed)
+    images = np.empty((n, size, size, channels))
+    for image in images:
+        for channel in range(channels):
+            field = np.zeros((size, size))
+            for cells in (3, 6, 12):
+                noise = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
+                field += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells
+            image[:, :, channel] = 128 + 110 * field / np.abs(field).max()
+    return images.round().astype(np.uint8)
+
+
 def picture(path: Path, value: int, size: tuple[int, int] = (8, 8)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(value)

@@ -9,27 +9,25 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from helpers import pictures
 from resight.data import duplicates
-from resight.data.duplicates import Duplicate, describe, find_duplicates, usual_distance
+from resight.data.duplicates import (
+    Duplicate,
+    Twins,
+    describe,
+    find_duplicates,
+    find_twins,
+    usual_distance,
+)
+from resight.data.rows import row_digests
 from resight.data.sources import load_data
 
 Images = npt.NDArray[np.uint8]
 
 
-def pictures(n: int, seed: int = 0, *, size: int = 32, channels: int = 3) -> Images:
-    """Pictures of large and small spots, none like another."""
-    rng = np.random.default_rng(seed)
-    images = np.empty((n, size, size, channels))
-    for image in images:
-        for channel in range(channels):
-            field = np.zeros((size, size))
-            for cells in (3, 6, 12):
-                noise = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
-                field += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells
-            image[:, :, channel] = 128 + 110 * field / np.abs(field).max()
-    return images.round().astype(np.uint8)
+def twins_of(images: Images, *, near: bool = True) -> list[Twins]:
+    return find_twins(images, np.arange(len(images)), row_digests(images), near=near)
 
 
 def noisy(images: Images, sigma: float, seed: int = 0) -> Images:
@@ -254,3 +252,90 @@ def test_the_usual_distance_is_that_to_the_tenth_nearest() -> None:
 
     assert usual_distance(train, test) == pytest.approx(np.median(tenth), rel=1e-5)
     assert usual_distance(train[:9], test) == 1.0
+
+
+def test_exact_twins_are_paired_with_the_first_of_them() -> None:
+    images = pictures(20)
+    images[[12, 17]] = images[3]
+
+    exact = [Twins(3, 12, "exact", 0.0), Twins(3, 17, "exact", 0.0)]
+    assert twins_of(images, near=False) == exact
+    assert twins_of(images) == exact
+
+
+def test_rows_that_are_left_out_have_no_twin() -> None:
+    images = pictures(20)
+    images[[12, 17]] = images[3]
+    rows = np.delete(np.arange(20), 3)
+
+    found = find_twins(images, rows, row_digests(images))
+    assert found == [Twins(12, 17, "exact", 0.0)]
+    assert find_twins(images, rows[:0], row_digests(images)) == []
+
+
+def test_near_twins_are_found_with_their_distance_and_when_mirrored() -> None:
+    images = pictures(60)
+    images[40] = noisy(images[2], 8)
+    images[41] = noisy(images[5][:, ::-1], 6)
+    images[42] = images[7][::-1]  # upside down: another picture
+    plain, mirrored = twins_of(images)
+
+    assert (plain.first, plain.second, plain.kind, plain.mirrored) == (2, 40, "near", False)
+    assert plain.distance == pytest.approx(rms(images[2], images[40]), rel=1e-6)
+    assert (mirrored.first, mirrored.second, mirrored.mirrored) == (5, 41, True)
+    assert mirrored.distance == pytest.approx(rms(images[5], images[41][:, ::-1]), rel=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(2, 90),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_twins_are_those_of_a_search_over_all_pairs(
+    n: int, channels: int, seed: int, data: st.DataObject
+) -> None:
+    images = pictures(n, seed, size=16, channels=channels)
+    for k in range(data.draw(st.integers(0, n // 2))):
+        source, target = data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))
+        copy = noisy(images[source], data.draw(st.sampled_from([0.0, 4.0, 12.0, 25.0])), seed=k)
+        images[target] = copy[:, ::-1] if data.draw(st.booleans()) else copy
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(duplicates, "FIRST_ROWS", 16)
+        patched.setattr(duplicates, "SECOND_ROWS", 24)
+        found = twins_of(images)
+    near = [pair for pair in found if pair.kind == "near"]
+
+    assert {(pair.first, pair.second) for pair in near} == all_near_pairs(images)
+    for pair in near:
+        other = images[pair.second]
+        other = other[:, ::-1] if pair.mirrored else other
+        assert pair.distance == pytest.approx(rms(images[pair.first], other), rel=1e-5)
+
+
+def all_near_pairs(images: Images) -> set[tuple[int, int]]:
+    """By definition, one pair after the other; no image has more than 16."""
+    _, firsts = np.unique(row_digests(images), axis=0, return_index=True)
+    rows = np.sort(firsts)
+    flat = describe(images, rows).reshape(len(rows), -1).astype(np.float64)
+    mirrored = describe(images[:, :, ::-1], rows).reshape(len(rows), -1).astype(np.float64)
+    usual = 1.0
+    if len(rows) > duplicates.USUAL_RANK:
+        ranked = np.sort(flat @ flat.T, axis=1)[:, -duplicates.USUAL_RANK - 1]
+        usual = 1 - float(np.median(ranked))
+    least = 1 - min(1 - duplicates.MIN_COSINE, usual**2 / 2)
+    return {
+        (int(rows[i]), int(rows[j]))
+        for i in range(len(rows))
+        for j in range(i + 1, len(rows))
+        for view, other in ((flat, images[rows[j]]), (mirrored, images[rows[j]][:, ::-1]))
+        if flat[i] @ view[j] >= least and rms(images[rows[i]], other) <= duplicates.MAX_DISTANCE
+    }
+
+
+def test_the_search_for_twins_tells_its_progress() -> None:
+    told: list[tuple[int, int]] = []
+    images = pictures(30)
+    find_twins(images, np.arange(30), row_digests(images), progress=lambda *done: told.append(done))
+    assert told == [(30, 30)]

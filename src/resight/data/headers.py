@@ -49,7 +49,7 @@ def read_header(path: str) -> Header | None:
             width, height = image.size
             orientation = _orientation(image)
             several = image.format != PHOTOS_IN_ONE and getattr(image, "is_animated", False)
-            if orientation in QUARTER_TURNS:
+            if orientation in QUARTER_TURNS and image.format != "TIFF":  # Pillow does it there
                 width, height = height, width
             return Header(
                 width=width,

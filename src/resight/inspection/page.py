@@ -26,7 +26,8 @@ from resight.render.sprites import sheet
 from resight.version import __version__
 
 SCRIPTS = ("images.js", "data.js")
-CELL_PX = 144  # at most: a whole image, its longer side that long
+CELL_PX = 144  # a whole image, its longer side that long
+SMALLER_PX = (96, 64)  # where the bytes are not enough for that
 MAX_CASES = 24  # of a finding, with their images
 MAX_NAMED = 200  # of a finding, by their names alone
 MAX_IMAGES = 600  # of all classes together
@@ -135,11 +136,20 @@ def _pictures(seen: Seen, rows: Sequence[int], budget: int) -> dict[str, Any]:
         for row in rows
     ]
     return {
-        "sheet": sheet(_cells(seen, rows), max_bytes=budget, cell_px_limit=CELL_PX),
+        "sheet": _sheet(_cells(seen, rows), budget),
         "id": [str(seen.table.ids[row]) for row in rows],
         "class": [seen.class_name(row) for row in rows],
         "size": [list(size) for size in sizes],
     }
+
+
+def _sheet(cells: Images, budget: int) -> dict[str, Any] | None:
+    drawn = None
+    for px in (CELL_PX, *SMALLER_PX):
+        drawn = sheet(cells, max_bytes=budget, cell_px_limit=px)
+        if drawn is None or len(drawn["src"]) * 3 // 4 <= budget:
+            break
+    return drawn
 
 
 def _cells(seen: Seen, rows: Sequence[int]) -> Images:
