@@ -334,6 +334,12 @@ def all_near_pairs(images: Images) -> set[tuple[int, int]]:
     }
 
 
+def test_where_all_images_are_alike_hardly_any_is_a_near_twin() -> None:
+    digits = load_data("digits", image_size=8).train
+    near = [pair for pair in twins_of(digits.images) if pair.kind == "near"]
+    assert [(pair.first, pair.second) for pair in near] == [(771, 809)]
+
+
 def test_the_search_for_twins_tells_its_progress() -> None:
     told: list[tuple[int, int]] = []
     images = pictures(30)
