@@ -228,6 +228,33 @@ def test_data_says_what_it_understood() -> None:
     assert "next: resight train --data digits --recipe digits" in output
 
 
+def test_data_as_json_is_all_that_stdout_has(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", each=4)
+    (photos / "train" / "cat" / "bad.png").write_bytes(b"no image")
+    words = ["data", str(photos), "--json", "--page", str(tmp_path / "page.html")]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values["counts"] == {"train": [4, 4], "test": [4, 4]}
+    assert values["findings"][0]["cases"][0]["images"] == ["train/cat/bad.png"]
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_data_says_where_a_page_can_t_be_before_it_looks(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["data", "nowhere", "--page", str(tmp_path / "no" / "page.html")])
+    assert result.exit_code == 2
+    assert "page: there is no folder" in result.output
+
+
+def test_data_does_not_load_torch(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos")
+    code = (
+        "from typer.testing import CliRunner\nfrom resight.cli.app import app\n"
+        f"assert CliRunner().invoke(app, ['data', {str(photos)!r}]).exit_code == 0"
+    )
+    assert "torch" not in imported(code)
+
+
 def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -m resight recipes | head -1",

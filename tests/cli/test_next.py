@@ -62,6 +62,31 @@ def test_of_data(size: int | None) -> None:
     assert trained.recipe.data.image_size == (40 if size is None else size)
 
 
+def test_of_data_with_settings_and_a_bad_file_that_was_not_asked_about() -> None:
+    given = ["--image-size", "16", "--val", "0.25", "--set", "data.fit=pad"]
+    ((verb, *words),) = next_commands(run("data", str(photos()), *given))
+    run(verb, *words, *SHORT)
+    trained = load_run("next")
+    assert trained.resolved["data"]["bad"] == ["cat/broken.jpg"]
+    assert trained.resolved["data"]["val"] == 6
+    assert (trained.recipe.data.fit, trained.recipe.data.image_size) == ("pad", 16)
+
+
+def test_of_data_of_digits() -> None:
+    ((verb, *words),) = next_commands(run("data", "digits", "--image-size", "12"))
+    run(verb, *words, *SHORT, "--lr", "0.02")
+    recipe = load_run("next").recipe
+    assert (recipe.name, recipe.data.image_size) == ("digits", 12)
+
+
+def test_of_data_that_a_training_would_refuse() -> None:
+    (photos() / "owl").mkdir()
+    for _ in range(2):  # the next command is the same until the folder is fixed
+        (command,) = next_commands(run("data", "my photos", "--image-size", "16"))
+        assert command == ["data", "my photos", "--skip-bad", "--image-size", "16"]
+        assert "class 'owl'" in run(*command)
+
+
 def test_of_find_lr() -> None:
     folder(Path("photos"), each=12)
     options = ["--data", "photos", "--recipe", "fast", "--batch-size", "12", "--seed", "3"]

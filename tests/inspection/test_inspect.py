@@ -284,7 +284,7 @@ def test_what_a_training_would_refuse_is_shown_and_named(tmp_path: Path) -> None
     assert inspection.findings[0].name == "refused"
     assert inspection.findings[0].evidence == str(refusal.value)
     assert inspection.counts["train"] == [6, 6]
-    assert inspection.next_command is None
+    assert inspection.next_command == f"resight data {root} --image-size 8"
 
 
 def test_a_class_whose_files_are_all_bad_is_shown_and_named(tmp_path: Path) -> None:

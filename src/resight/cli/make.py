@@ -324,5 +324,5 @@ def data(
         return
     if page is not None:
         print(f"page: {page}")
-    again = shlex.join(["resight", "data", name])
-    print(f"next: {inspection.next_command or f'{again}    (when that is fixed)'}")
+    refused = any(finding.name == "refused" for finding in inspection.findings)
+    print(f"next: {inspection.next_command}" + "    (when that is fixed)" * refused)

@@ -85,9 +85,13 @@ def inspect_data(
         notes=(*notes, *unsearched),
         recipe=name,
         why=why,
-        next_command=None
-        if refused
-        else train_command(source, recipe, changes, skip_bad=skip_bad or bool(table.bad)),
+        next_command=command(
+            "data" if refused else "train",
+            source,
+            recipe,
+            changes,
+            skip_bad=skip_bad or bool(table.bad),
+        ),
     )
 
 
@@ -111,15 +115,16 @@ def split_rows(table: Table, data: ImageData | None) -> dict[str, Rows]:
     return splits
 
 
-def train_command(
+def command(
+    verb: str,
     source: str | Path,
     recipe: str | None,
     changes: Mapping[str, Any],
     *,
     skip_bad: bool,
 ) -> str:
-    """The shell line that trains on `source` with the same options."""
-    words = ["resight", "train", "--data", os.fspath(source)]
+    """The shell line of `data` or `train` for `source` with the same options."""
+    words = ["resight", verb, *(["--data"] if verb == "train" else []), os.fspath(source)]
     words += ["--recipe", recipe] if recipe else []
     words += ["--skip-bad"] if skip_bad else []
     for key, value in changes.items():

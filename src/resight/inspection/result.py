@@ -18,8 +18,8 @@ from resight.render.terminal import wrapped
 class Inspection:
     """source: as requested; files: None where images are not in files of their own; findings:
     problems first; notes: of the loading; recipe: its name, and why: what was chosen and for what;
-    next_command: the training that this looked ahead to, as a shell line; None if it would refuse
-    the images."""
+    next_command: the shell line of the training that this looked ahead to, or, if that would refuse
+    the images, of the next look at them."""
 
     source: str
     seen: Seen
@@ -28,7 +28,7 @@ class Inspection:
     notes: tuple[str, ...]
     recipe: str
     why: tuple[str, ...]
-    next_command: str | None
+    next_command: str
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ function drawPage() {
   byId("why").replaceChildren(
     ...(notes.length ? [el("ul", { class: "notes muted" }, notes)] : []),
     ...facts.why.map((line) => el("p", {}, line)),
-    ...(facts.next ? [el("div", { class: "repeat" }, el("p", {}, "Next"), command(facts.next, "next"))] : []),
+    el("div", { class: "repeat" }, el("p", {}, "Next"), command(facts.next, "next")),
   );
   const sheet = facts.named.sheet && openSheet(facts.named.sheet);
   byId("found").replaceChildren(
