@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,10 +37,12 @@ class Header:
 def read_headers(paths: Sequence[str], progress: Progress | None = None) -> list[Header | None]:
     """One per file; None for one that is no image, or whose header is damaged."""
     headers: list[Header | None] = []
-    for path in paths:
-        headers.append(read_header(path))
-        if progress is not None and len(headers) % FILES_AT_ONCE == 0:
-            progress(len(headers), len(paths))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about files
+        for path in paths:
+            headers.append(read_header(path))
+            if progress is not None and len(headers) % FILES_AT_ONCE == 0:
+                progress(len(headers), len(paths))
     return headers
 
 

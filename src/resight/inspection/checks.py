@@ -214,7 +214,7 @@ def _odd(
         name=name,
         severity="note",
         title=f"1 image is {name}" if len(rows) == 1 else f"{len(rows):,} images are {name}",
-        evidence=f"{len(rows):,} of {len(seen.rows):,} ({100 * len(rows) / len(seen.rows):.2g}%)",
+        evidence=f"{len(rows):,} of {len(seen.rows):,} ({len(rows) / len(seen.rows):.1%})",
         threshold=threshold,
         advice=advice,
         cases=tuple(

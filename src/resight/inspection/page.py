@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,6 +164,7 @@ def _cells(seen: Seen, rows: Sequence[int]) -> Images:
         decode_rows([paths[i]], i, cells[i : i + 1], "pad")
 
     Image.init()  # not thread-safe
-    with ThreadPoolExecutor(cores(MAX_THREADS)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores(MAX_THREADS)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, about files
         list(pool.map(read, range(len(rows))))
     return cells

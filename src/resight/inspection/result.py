@@ -98,10 +98,9 @@ class Inspection:
         """At most 80 columns wide, but for the names of files and the command."""
         table = text.class_table(self.classes, self.counts)
         lines = [text.as_text(self.first_line, table, self.facts, self.findings)]
+        lines += [] if self.findings else ["nothing odd found"]
         for note in self.notes:
             lines += wrapped(note, text.COLUMNS, "note:    ")
-        if not self.findings:
-            lines.append("nothing odd found")
         lines += [line for why in self.why for line in wrapped(why, text.COLUMNS)]
         return "\n".join(lines)
 
