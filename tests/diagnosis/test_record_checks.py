@@ -56,6 +56,9 @@ def test_of_a_mixed_training_the_accuracy_on_unmixed_images_is_compared() -> Non
     mixed = evidence(recipe=recipe(**{"augment.mixup": 0.2}), metrics=rows((1.0, 0.5, 0.6)))
     assert mixed.train_accuracy is None
     assert not list(record_checks.gap(mixed))
+    lost = dataclasses.replace(mixed, metrics=rows((1.1, 0.34, 0.6)))
+    assert names(record_checks.not_learning(lost)) == {"not-learning"}
+    assert not list(record_checks.not_learning(dataclasses.replace(lost, unmixed_accuracy=0.6)))
     known = dataclasses.replace(mixed, unmixed_accuracy=0.95)
     assert "train 95.0%, test 60.0%" in next(record_checks.gap(known)).evidence
 

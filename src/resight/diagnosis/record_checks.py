@@ -25,9 +25,10 @@ def not_learning(evidence: Evidence) -> Iterator[Finding]:
     last = evidence.metrics[-1]
     lowest = min(row["train_loss"] for row in evidence.metrics)
     known = chance_accuracy(evidence.class_counts, float(evidence.class_counts.sum()))
+    accuracies = (last["train_accuracy"], evidence.unmixed_accuracy or 0.0)
     if (
         last["train_loss"] >= THRESHOLDS.chance_loss_share * chance
-        and last["train_accuracy"] <= known
+        and max(accuracies) <= known
         and lowest >= THRESHOLDS.learnt_loss_share * chance
     ):
         yield at_chance(
