@@ -43,7 +43,8 @@ from measuring import (
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.data.types import Split
-from resight.engine.runtime import Runtime, free_memory
+from resight.engine.memory import free_memory
+from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
 from resight.runs.calibration import calibration

@@ -119,6 +119,7 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
         "scaling",
         "small_sets",
         "start_up",
+        "step_memory",
         "time_to_accuracy",
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
@@ -60,3 +63,34 @@ def test_relus_that_are_functions_are_seen_too() -> None:
         net.stem.norm.bias.fill_(-100.0)
     findings = list(net_checks.dead_channels(net, torch.randn(4, 3, 16, 16)))
     assert "100% of the channels after the ReLU in the net" in findings[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("side", "count"), [(8, 1000), (64, 1000), (65, 969), (224, 81), (256, 64), (4000, 64)]
+)
+def test_fewer_large_images_are_looked_at(side: int, count: int) -> None:
+    assert net_checks.probe_images(side) == count
+
+
+@pytest.mark.parametrize(
+    ("at_once", "passes"), [(None, [10]), (10, [10]), (4, [4, 3, 3]), (3, [3, 3, 2, 2])]
+)
+def test_images_pass_in_equal_parts(at_once: int | None, passes: list[int]) -> None:
+    """With the same findings, as far as they do not depend on a batch's statistics."""
+    net = small_net(32)
+    with torch.no_grad():
+        net.layer2.norm.bias[:30] = -100.0
+        net.layer1.norm.running_mean += 30.0
+    images = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = copy.deepcopy(net).train()(images).argmax(1)
+    seen: list[int] = []
+    hook = net.prep.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    dead = list(net_checks.dead_channels(net, images, at_once))
+    hook.remove()
+    assert dead == list(net_checks.dead_channels(net, images))
+    assert seen == passes
+    (found,) = net_checks.batch_norm(net, images, labels, at_once)
+    (whole,) = net_checks.batch_norm(net, images, labels)
+    ends = [finding.evidence.split(" and ")[1] for finding in (found, whole)]
+    assert ends[0] == ends[1]  # with running statistics

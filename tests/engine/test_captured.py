@@ -214,6 +214,17 @@ def test_losses_hits_and_state_are_eagers_bit_for_bit(sections: Any, graphs: int
     assert (replay.recorded, replay.replayed) == (graphs, steps)
 
 
+def test_pieces_that_memory_cut_are_recorded_in_one_graph() -> None:
+    data = images_for(recipe_of(), n=70)
+    cut = dataclasses.replace(Runtime.choose("cpu", "fp32", threads=1), micro_batch=11)
+    replay = Replay()
+    eager, job = (build_job(recipe_of(), data, cut) for _ in range(2))
+    job = with_graphs(job, replay)
+    assert run(job, 7) == run(eager, 7)
+    assert changes_between(job.state.snapshot(), eager.state.snapshot()) == []
+    assert (replay.recorded, replay.replayed) == (2, 7)
+
+
 @pytest.mark.parametrize(("sections", "graphs"), params(ROUNDED))
 def test_losses_hits_and_state_are_eagers_but_for_rounding(sections: Any, graphs: int) -> None:
     recipe, replay = recipe_of(**sections), Replay()

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from helpers import make_data
 from jobs import job_of, recipe_of, runtime
 from resight.engine import fitting
-from resight.engine.job import build_job, with_recipe
+from resight.engine.fitting import Room, in_pieces, piece_size
+from resight.engine.job import build_job, with_batch, with_recipe
+from resight.engine.memory import step_bytes
 from resight.engine.runtime import Runtime
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Data, Model, Train
@@ -81,6 +84,86 @@ def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
         job_of(recipe_of()), costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None
     )
     assert not any("pieces" in line for line in uncut)
+
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "n", "image_mb", "free_gb", "piece"),
+    [
+        ("custom-resnet", {}, 5000, 200, 1000, 0),
+        ("custom-resnet", {}, 5000, 200, 171, 0),  # 513 images in 60 % of it
+        ("custom-resnet", {}, 5000, 200, 170, 256),  # 510
+        ("custom-resnet", {}, 5000, 200, 20, 57),  # 60, so nine pieces
+        ("custom-resnet", {}, 160, 200, 20, 54),  # never more than there are
+        ("custom-resnet", {}, 50, 200, 20, 0),
+        ("custom-resnet", {}, 5000, 200, 0.4, 1),
+        ("best", {}, 5000, 1, 1000, 256),  # 1,024: the caches cut more
+        ("best", {}, 5000, 200, 20, 57),  # 60, so 18 pieces
+        ("best", {}, 100, 200, 40, 256),  # at most 100 at a time anyway
+        ("resnet18-gn", {}, 5000, 200, 20, 57),
+        ("fast", {}, 5000, 80, 20, 0),  # its own 250 fit exactly
+    ],
+)
+def test_a_batch_goes_through_in_the_fewest_equal_pieces_that_memory_holds(
+    name: str, changes: dict[str, Any], n: int, image_mb: int, free_gb: float, piece: int
+) -> None:
+    recipe = sized(name, **changes)
+    room = Room(n, image_mb * MB, round(free_gb * 1000 * MB))
+    chosen = in_pieces(recipe, runtime(), room)
+    assert chosen.micro_batch == piece
+    assert ("micro_batch" in chosen.reasons) == bool(piece)
+    assert piece_size(recipe, chosen) == piece or recipe.train.norm_batch
+    gpu = dataclasses.replace(runtime(), device=torch.device("cuda"))
+    on_gpu = in_pieces(recipe, gpu, room).micro_batch
+    assert on_gpu == (piece if "memory" in chosen.reasons.get("micro_batch", "") else 0)
+
+
+def test_why_memory_cuts_is_said() -> None:
+    room = Room(5000, 208 * MB, 20_000 * MB)
+    assert in_pieces(sized("custom-resnet"), runtime(), room).reasons["micro_batch"] == (
+        "a batch of 512 is processed in pieces of 57, for which 60% of the free memory (20 GB) is "
+        "enough; batch norm's statistics are per piece"
+    )
+
+
+def test_what_no_memory_holds_is_refused_with_what_it_would() -> None:
+    with pytest.raises(ResightError, match=r"needs about 0\.2 GB of memory, and 0\.3 GB are free"):
+        in_pieces(sized("custom-resnet"), runtime(), Room(5000, 200 * MB, 300 * MB))
+    fast = sized("fast")
+    with pytest.raises(
+        ResightError,
+        match=r"train\.norm_batch = 250 at 16 px needs about 20 GB of memory, and 20 GB are free; "
+        r"use --set train\.norm_batch=125, or a smaller --image-size",
+    ):
+        in_pieces(fast, runtime(), Room(5000, 80 * MB, 19_999 * MB))
+    with pytest.raises(ResightError, match=r"are free; use a smaller --image-size"):
+        in_pieces(fast, runtime(), Room(5000, 80 * MB, 260 * MB))
+    in_pieces(fast, runtime(), Room(240, 80 * MB, 19_999 * MB))  # one piece of 240
+
+
+@pytest.mark.parametrize("recorded", [0, 30])
+def test_recorded_pieces_are_kept_while_there_is_memory(recorded: int) -> None:
+    """However much there is."""
+    recipe, before = sized("custom-resnet"), runtime().with_pieces(recorded, "as it was")
+    at_once = recorded or 512
+    assert in_pieces(recipe, before, Room(5000, 10 * MB, at_once * 10 * MB)) == before
+    with pytest.warns(ResightWarning, match=f"{at_once} images .* not be bit-identical"):
+        now = in_pieces(recipe, before, Room(5000, 10 * MB, at_once * 10 * MB - 1))
+    assert now.micro_batch == (256 if recorded == 0 else 17)
+
+
+def test_a_jobs_pieces_follow_from_what_its_images_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, data = recipe_of(train=Train(batch_size=512)), make_data(160, size=8)
+    needed = step_bytes(recipe, classes=len(data.classes), channels=3, half=False)
+    monkeypatch.setattr("resight.engine.job.free_memory", lambda device: 70 * needed)
+    job = build_job(recipe, data, runtime())
+    assert job.runtime.micro_batch == 40  # of 160, in pieces of at most 42
+    norm = next(m for m in job.state.model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert norm.momentum == pytest.approx(1 - 0.9 ** (1 / 4))
+    for batch, piece in ((160, 40), (100, 34), (40, 40), (16, 16)):  # of an LR test
+        assert with_batch(job, batch).runtime.micro_batch == piece
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,18 @@ def test_a_coarser_layer_is_offered() -> None:
     assert cam_layers(small_net("resnet18"), (3, 32, 32))[-1] == ("layer4", (4, 4))
 
 
+@pytest.mark.parametrize(
+    ("side", "sizes"),
+    [(32, [32, 8]), (128, [32, 8]), (129, [31, 9]), (224, [10] * 4), (900, [1] * 40)],
+)
+def test_fewer_large_images_pass_at_a_time(side: int, sizes: list[int]) -> None:
+    net, seen = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)), []
+    net(torch.zeros(1, 1, side, side))
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    grad_cam(net, torch.zeros(40, 1, side, side), layer="0")
+    assert seen[-len(sizes) :] == sizes
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_chunks_do_not_show(method: Method) -> None:
     net, x = small_net(), images(11)

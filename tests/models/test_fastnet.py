@@ -21,6 +21,7 @@ from resight.engine.rates import epoch_rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import TrainState
 from resight.models import blocks
+from resight.models import fastnet as fastnet_module
 from resight.models.fastnet import FastNet, whitening_filters
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
@@ -266,6 +267,19 @@ def test_whitened_patches_have_a_diagonal_covariance(channels: int, n: int) -> N
     nn.init.zeros_(net.whiten.bias)
     power = net.whiten(images).detach().double().square().mean((0, 2, 3))
     torch.testing.assert_close(power, whitened.diag().repeat(2), rtol=0, atol=1e-3)
+
+
+def test_patches_are_taken_from_some_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, sizes = correlated(200, 9, 3), []
+    patches = fastnet_module._patches
+    monkeypatch.setattr(
+        fastnet_module, "_patches", lambda some: sizes.append(len(some)) or patches(some)
+    )
+    whole = whitening_filters(images)
+    monkeypatch.setattr(fastnet_module, "_CHUNK_PIXELS", 70 * 9 * 9)
+    parts = whitening_filters(images)
+    assert sizes == [128, 72, 70, 70, 60]
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 2.5])

@@ -67,6 +67,18 @@ def test_its_augmentation_fits_any_side(side: int, photo_px: int) -> None:
     assert Recipe.parse(data).augment == augment
 
 
+def test_large_images_leave_the_pieces_to_the_machine() -> None:
+    many = Images(60_000, ("a thing", "another"), 300)
+    sizes = {px: choose(many, image_size=px).recipe.train for px in (32, 64, 65, 224)}
+    assert {px: train.norm_batch for px, train in sizes.items()} == {
+        32: 250,
+        64: 250,
+        65: 0,
+        224: 0,
+    }
+    assert {train.batch_size for train in sizes.values()} == {1000}
+
+
 def test_its_own_lr_is_kept() -> None:
     recipe = choose(PHOTOS).recipe
     assert own_lr(recipe) == recipe.schedule.lr_max == 0.25

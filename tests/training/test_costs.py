@@ -195,6 +195,13 @@ def test_few_images_are_timed_where_steps_are_slow(monkeypatch: pytest.MonkeyPat
     assert set(seen) == {8, 50, 25}  # 0.25 s a step, and half of it
 
 
+def test_no_more_images_are_evaluated_at_once_than_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = build_job(recipe_of(train=Train(batch_size=32)), make_data(40, n_test=30), runtime())
+    assert costs._test(job, 20).images == 20
+    monkeypatch.setattr("resight.engine.forward.EVAL_PIXELS_CPU", 7 * job.data.image_size**2)
+    assert costs._test(job, 20).images == 7
+
+
 @pytest.mark.parametrize(
     "train",
     [

@@ -13,6 +13,8 @@ import pytest
 
 import resight
 from helpers import TESTS, folder, make_data
+from resight.engine import job
+from resight.engine.memory import step_bytes
 from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet
 from resight.recipe.catalog import RECIPES
@@ -76,6 +78,26 @@ def test_augmentation_and_balanced_classes_go_on_bit_for_bit(
     with pytest.raises(resight.Interrupted):
         fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
     resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_pieces_that_memory_cut_stay_when_there_is_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("custom-resnet")
+    data = images_for(recipe)
+    needed = step_bytes(recipe, classes=len(data.classes), channels=3, half=False)
+    monkeypatch.setattr(job, "free_memory", lambda device: 20 * needed)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
+    monkeypatch.setattr(job, "free_memory", lambda device: 10**12)
+    before = load_run(tmp_path / "cut").environment["runtime"]
+    assert before["micro_batch"] == 11  # of 32: twelve fit
+    resume(tmp_path / "cut", data)
+    after = load_run(tmp_path / "cut").environment["runtime"]
+    assert after["micro_batch"] == 11
+    assert after["reasons"]["micro_batch"] == before["reasons"]["micro_batch"]
     assert_same_run(whole, tmp_path / "cut")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from resight.data.types import ImageData
 from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
@@ -118,16 +119,22 @@ def _unmixed_accuracy(opened: OpenRun) -> float | None:
     run lacks images or net."""
     if not opened.run.recipe.augment.mixes or opened.data is None or opened.model is None:
         return None
-    images, labels = opened.augmented(net_checks.PROBE_IMAGES, mixed=False)
     with torch.no_grad(), opened.runtime.autocast():
-        return net_checks.accuracy(opened.model, images, labels)
+        return net_checks.accuracy(opened.model, *_training_images(opened))
 
 
 def _probe(opened: OpenRun) -> list[Finding]:
     assert opened.model is not None
-    images, labels = opened.augmented(net_checks.PROBE_IMAGES, mixed=False)
+    images, labels, at_once = _training_images(opened)
     with torch.no_grad(), opened.runtime.autocast():
         return [
-            *net_checks.batch_norm(opened.model, images, labels),
-            *net_checks.dead_channels(opened.model, images),
+            *net_checks.batch_norm(opened.model, images, labels, at_once),
+            *net_checks.dead_channels(opened.model, images, at_once),
         ]
+
+
+def _training_images(opened: OpenRun) -> tuple[Tensor, Tensor, int | None]:
+    """Some of them, augmented but not mixed, their labels, and as many at a time as a step had
+    memory for."""
+    count = net_checks.probe_images(opened.run.recipe.data.image_size)
+    return *opened.augmented(count, mixed=False), opened.runtime.micro_batch or None

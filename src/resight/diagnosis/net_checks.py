@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,26 +14,34 @@ from torch.overrides import TorchFunctionMode
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
 
-PROBE_IMAGES = 1000
+PROBE_IMAGES, PROBE_PIXELS, MIN_PROBE_IMAGES = 1000, 1000 * 64**2, 64
+
+
+def probe_images(side_px: int) -> int:
+    """How many training images the checks look at: 1,000, and fewer of large ones."""
+    return min(PROBE_IMAGES, max(MIN_PROBE_IMAGES, PROBE_PIXELS // side_px**2))
 
 
 @torch.no_grad()
-def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+def batch_norm(
+    model: nn.Module, images: Tensor, labels: Tensor, at_once: int | None = None
+) -> Iterator[Finding]:
     """Accuracy on training images with batch statistics against running statistics.
 
-    images: float32 (N, C, H, W), as the training saw them; labels: int64 (N,). Running statistics
-    that do not match the batches (too few steps, too small a momentum, an LR that moves the weights
-    faster than the running means can follow) make a net train well and test badly.
+    images: float32 (N, C, H, W), as the training saw them; labels: int64 (N,). at_once: images per
+    pass, whose statistics the batch's are; by default all. Running statistics that do not match the
+    batches (too few steps, too small a momentum, an LR that moves the weights faster than the
+    running means can follow) make a net train well and test badly.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms or len(images) < 2:
         return
-    running = accuracy(model, images, labels)
+    running = accuracy(model, images, labels, at_once)
     trial = copy.deepcopy(model)
     for module in trial.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    batch = accuracy(trial, images, labels)
+    batch = accuracy(trial, images, labels, at_once)
     drop = batch - running
     if drop <= THRESHOLDS.batch_norm_drop:
         return
@@ -50,12 +58,18 @@ def batch_norm(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Fin
 
 
 @torch.no_grad()
-def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
-    """Channels that are 0 after a ReLU in every cell of every image."""
-    with _Relus(model) as relus:
-        model(images)
+def dead_channels(
+    model: nn.Module, images: Tensor, at_once: int | None = None
+) -> Iterator[Finding]:
+    """Channels that are 0 after a ReLU in every cell of every image. at_once: images per pass."""
+    passes = []
+    for some in _parts(images, at_once):
+        with _Relus(model) as relus:
+            model(some)
+        passes.append(relus.alive)
     worst_name, worst_share, dead, of = "", 0.0, 0, 0
-    for name, alive in relus.alive:
+    for calls in zip(*passes, strict=True):
+        name, alive = calls[0][0], torch.stack([channels for _, channels in calls]).any(0)
         own = float((~alive).float().mean())
         dead, of = dead + int((~alive).sum()), of + len(alive)
         if own > worst_share:
@@ -75,8 +89,14 @@ def dead_channels(model: nn.Module, images: Tensor) -> Iterator[Finding]:
     )
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    return float((model(images).argmax(1) == labels).float().mean())
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, at_once: int | None) -> float:
+    predicted = torch.cat([model(some).argmax(1) for some in _parts(images, at_once)])
+    return float((predicted == labels).float().mean())
+
+
+def _parts(images: Tensor, at_once: int | None) -> Sequence[Tensor]:
+    """`images` in the fewest equal parts of at most `at_once`."""
+    return torch.tensor_split(images, -(-len(images) // (at_once or len(images))))
 
 
 class _Relus(TorchFunctionMode):

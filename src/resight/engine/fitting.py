@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import warnings
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -17,6 +18,9 @@ from resight.recipe.recipe import Recipe
 
 PIECE_IMAGES = 256  # that fit a CPU's caches between two layers
 LARGE_BATCH = 512
+# of the free memory, for what a step's images need: the rest is for weights, gradients, workspaces,
+# fragments, and what else runs on the machine
+MEMORY_SHARE = 0.6
 # cuDNN's search builds every plan for some 45 shapes, which takes 6 to 9 s on an H200: only for
 # trainings of about half a minute and more, at a few milliseconds a step
 SEARCH_STEPS = 7500
@@ -68,11 +72,11 @@ def check_width(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: int) -> Runtime:
-    """`runtime` fitted to what is trained: on a CPU pieces of the batch that fit its caches; on a
-    GPU fused kernels and cuDNN's search if the training is long enough for them to pay off, and the
-    eager executor if a step can't be captured."""
+    """`runtime` fitted to what is trained on a GPU: fused kernels and cuDNN's search if the
+    training is long enough for them to pay off, and the eager executor if a step can't be
+    captured."""
     if runtime.on_cpu:
-        return in_pieces(recipe, runtime)
+        return runtime
     runtime = searching(dataclasses.replace(runtime, fused=fuses(total_steps)), total_steps)
     if runtime.executor != "captured":
         return runtime
@@ -105,20 +109,101 @@ def fuses(total_steps: int) -> bool:
     return total_steps >= FUSED_STEPS and importlib.util.find_spec("triton") is not None
 
 
-def in_pieces(recipe: Recipe, runtime: Runtime) -> Runtime:
-    """On a CPU a large batch goes through the net in equal pieces, its gradients summed.
+@dataclass(frozen=True)
+class Room:
+    """The memory for a step. train_images: how many there are; image_bytes: that each of a step's
+    images needs (`memory.step_bytes`); free_bytes: that are free."""
 
-    With group norm that changes only the rounding. Batch norm's statistics are then per piece, so
-    the usual batches, up to 512 images, stay whole.
+    train_images: int
+    image_bytes: int
+    free_bytes: int
+
+    def holds(self, images: int) -> bool:
+        return images * self.image_bytes <= self.free_bytes
+
+    @property
+    def images(self) -> int:
+        """How many there is ample room for."""
+        return int(MEMORY_SHARE * self.free_bytes / self.image_bytes)
+
+    def words(self, images: int) -> str:
+        needed, free = (_in_words(n) for n in (images * self.image_bytes, self.free_bytes))
+        return f"about {needed} of memory, and {free} are free"
+
+
+def _in_words(nbytes: int) -> str:
+    """`0.21 GB`, `21 GB`, `107 GB`"""
+    gigabytes = nbytes / 1e9
+    return f"{gigabytes:.2g} GB" if gigabytes < 99.5 else f"{gigabytes:,.0f} GB"
+
+
+def in_pieces(recipe: Recipe, runtime: Runtime, room: Room) -> Runtime:
+    """`runtime` with the pieces that a batch goes through the net in, its gradients summed.
+
+    On a CPU a large batch goes in equal pieces that fit the caches; anywhere a batch for which the
+    memory is too small goes in the fewest equal pieces that fit. With group norm that changes only
+    the rounding. Batch norm's statistics are then per piece, so the usual batches, up to 512
+    images, stay whole where they fit. The pieces that a run has recorded stay as they are unless
+    there is no memory for them any more, which is warned of.
+
+    Raises `ResightError` where nothing fits, or not the pieces that the recipe sets.
     """
-    batch, has_batch_norm = recipe.train.batch_size, recipe.model.facts.batch_norm
-    if recipe.train.norm_batch or batch <= (LARGE_BATCH if has_batch_norm else PIECE_IMAGES):
-        return runtime
-    size = -(-batch // -(-batch // PIECE_IMAGES))
-    why = f"a batch of {batch} is processed in pieces of {size}, which fit the caches"
-    why += "; batch norm's statistics are per piece" if has_batch_norm else ""
-    reasons = {**runtime.reasons, "micro_batch": why}
-    return dataclasses.replace(runtime, micro_batch=size, reasons=reasons)
+    batch = min(recipe.train.batch_size, room.train_images)
+    if recipe.train.norm_batch:
+        _check_norm_batch(recipe, room)
+        return runtime.with_pieces(0, "")
+    recorded = runtime.micro_batch
+    if recorded is not None:
+        images = min(recorded or batch, batch)
+        if room.holds(images):
+            return runtime
+        warnings.warn(
+            f"{images} images went through the net at a time, which needs {room.words(images)}: "
+            "smaller pieces from now on, so the result will not be bit-identical",
+            ResightWarning,
+            stacklevel=2,
+        )
+    whole, size = recipe.train.batch_size, _cached_piece(recipe) if runtime.on_cpu else 0
+    why = "which fit the caches"
+    if min(size or batch, batch) > room.images:
+        if not room.images:
+            raise ResightError(
+                f"data.image_size = {recipe.data.image_size} is too large here: each image of a "
+                f"step needs {room.words(1)}; use a smaller --image-size or model.width"
+            )
+        whole, size = batch, equal_piece(batch, room.images)
+        free = _in_words(room.free_bytes)
+        why = f"for which {MEMORY_SHARE:.0%} of the free memory ({free}) is enough"
+    if not size:
+        return runtime.with_pieces(0, "")
+    why = f"a batch of {whole} is processed in pieces of {size}, {why}"
+    why += "; batch norm's statistics are per piece" if recipe.model.facts.batch_norm else ""
+    return runtime.with_pieces(size, why)
+
+
+def _check_norm_batch(recipe: Recipe, room: Room) -> None:
+    """Raise `ResightError` if there is no memory for the recipe's own pieces."""
+    batch, piece = recipe.train.batch_size, recipe.train.norm_batch
+    if room.holds(min(piece, room.train_images)):
+        return
+    fitting = (n for n in range(min(room.images, batch), 1, -1) if batch % n == 0)
+    smaller = next(fitting, None)
+    advice = f"use --set train.norm_batch={smaller}, or " if smaller else "use "
+    raise ResightError(
+        f"train.norm_batch = {piece} at {recipe.data.image_size} px needs {room.words(piece)}; "
+        f"{advice}a smaller --image-size"
+    )
+
+
+def equal_piece(batch: int, most: int) -> int:
+    """Images in each of the fewest equal pieces of a batch that have at most `most`."""
+    return -(-batch // -(-batch // most))
+
+
+def _cached_piece(recipe: Recipe) -> int:
+    batch = recipe.train.batch_size
+    whole = LARGE_BATCH if recipe.model.facts.batch_norm else PIECE_IMAGES
+    return 0 if batch <= whole else equal_piece(batch, PIECE_IMAGES)
 
 
 def slow_norms(model: nn.Module, share: float) -> None:
@@ -130,4 +215,4 @@ def slow_norms(model: nn.Module, share: float) -> None:
 
 def piece_size(recipe: Recipe, runtime: Runtime) -> int:
     """Images that go through the net at a time; 0 for the whole batch."""
-    return recipe.train.norm_batch or runtime.micro_batch
+    return recipe.train.norm_batch or runtime.micro_batch or 0

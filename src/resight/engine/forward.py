@@ -64,6 +64,12 @@ def eager(
     return forward
 
 
+def images_at_once(split: DeviceSplit, runtime: Runtime) -> int:
+    """The most images per pass that suit the device."""
+    pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
+    return max(1, pixels // split.images.shape[1] ** 2)
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -96,8 +102,7 @@ def predict(
 
     was_training = model.training
     model.eval()
-    pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
-    most = max(1, pixels // split.images.shape[1] ** 2)
+    most = images_at_once(split, runtime)
     at_once = max(1, min(batch or most, most, len(split)))
     try:
         if tta != "flip-shift-unsure":

@@ -21,9 +21,11 @@ from resight.data.splits import with_validation
 from resight.data.types import ImageData
 from resight.engine.captured import Captured
 from resight.engine.fitting import (
+    Room,
     check_batches,
     check_lookahead,
     check_width,
+    equal_piece,
     fitted,
     fuses,
     in_pieces,
@@ -32,6 +34,7 @@ from resight.engine.fitting import (
     slow_norms,
 )
 from resight.engine.forward import Forwards
+from resight.engine.memory import free_memory, step_bytes
 from resight.engine.rates import given_rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import Trace, TrainState
@@ -132,7 +135,9 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
     check_width(recipe, runtime)
     check_lookahead(recipe, steps)
-    train = place(data, "train", runtime)
+    train, test = place(data, "train", runtime), place(data, "test", runtime)
+    monitor = test if data.val is None else place(data, "val", runtime)
+    runtime = in_pieces(recipe, runtime, _room(recipe, data, runtime))
     runtime = fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
     runtime.apply_search()
     check_batches(recipe, data, piece_size(recipe, runtime))
@@ -144,12 +149,12 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
         device=runtime.device,
         sample=_sample(train) if recipe.model.facts.whitening_stem else None,
     )
-    test = place(data, "test", runtime)
-    monitor = test if data.val is None else place(data, "val", runtime)
     fuse(state.model, fused=runtime.fused)
-    piece = piece_size(recipe, runtime)
-    if 0 < piece < recipe.train.batch_size:
-        slow_norms(state.model, piece / recipe.train.batch_size)
+    piece, batch = piece_size(recipe, runtime), recipe.train.batch_size
+    if not recipe.train.norm_batch:
+        batch = min(batch, len(data.train))
+    if 0 < piece < batch:
+        slow_norms(state.model, piece / batch)
     executor = _executor(StepContext(state, recipe, runtime, train, steps))
     recorded = runtime.executor == "captured" and monitor.resident and test.resident
     recorded &= recipe.evaluate.when == "each-epoch"  # recording pays off only if replayed
@@ -186,14 +191,21 @@ def with_batch(job: Job, batch: int) -> Job:
     }
     recipe = job.recipe.with_changes(changes)
     steps = steps_per_epoch(len(job.train), batch, recipe.train.last_batch)
-    whole = dataclasses.replace(job.runtime, micro_batch=0)
-    runtime = in_pieces(recipe, whole) if whole.on_cpu else whole
+    most = job.runtime.micro_batch or batch  # of a training's images at a time
+    runtime = dataclasses.replace(job.runtime, micro_batch=equal_piece(batch, most))
     trace = Trace.empty(steps, runtime.device)
     state = dataclasses.replace(job.state, trace=trace)
     job = dataclasses.replace(
         job, recipe=recipe, runtime=runtime, state=state, steps_per_epoch=steps
     )
     return dataclasses.replace(job, executor=_executor(job.context))
+
+
+def _room(recipe: Recipe, data: ImageData, runtime: Runtime) -> Room:
+    """The memory for a step, once the images are in their place."""
+    half = runtime.precision != "fp32"
+    needed = step_bytes(recipe, classes=len(data.classes), channels=data.channels, half=half)
+    return Room(len(data.train), needed, free_memory(runtime.device))
 
 
 def _executor(context: StepContext) -> Executor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from resight.engine.memory import free_memory
 from resight.errors import ResightError, ResightWarning
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -55,10 +57,10 @@ class RuntimeOptions:
 class Runtime:
     """device, precision, threads and executor of a run; `reasons` explains each choice in words.
 
-    micro_batch: images that go through the net at a time, their gradients summed; 0 for all.
-    fused: pools, norms and activations in our own kernels. search: how many algorithms cuDNN times
-    for each shape of a convolution; 0: it chooses one without timing; None: not decided yet, which
-    is the same.
+    micro_batch: images that go through the net at a time, their gradients summed; 0 for all. fused:
+    pools, norms and activations in our own kernels. search: how many algorithms cuDNN times for
+    each shape of a convolution; 0: it chooses one without timing. None: either is not decided yet,
+    which is the same as 0.
     """
 
     device: torch.device
@@ -66,7 +68,7 @@ class Runtime:
     threads: int
     deterministic: bool = False
     executor: Execution = "eager"
-    micro_batch: int = 0
+    micro_batch: int | None = None
     fused: bool = False
     search: int | None = None
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
@@ -120,6 +122,10 @@ class Runtime:
             deterministic=options.deterministic or stored["deterministic"],
             executor=executor,
         )
+        if runtime.device.type == stored["device"] and "micro_batch" in stored:
+            runtime = runtime.with_pieces(
+                stored["micro_batch"], stored.get("reasons", {}).get("micro_batch", "")
+            )
         now = runtime.to_dict()
         keys = ("device", "device_name", "precision", "deterministic", "executor", "torch")
         differ = [
@@ -133,6 +139,12 @@ class Runtime:
                 stacklevel=3,
             )
         return runtime
+
+    def with_pieces(self, micro_batch: int, why: str) -> Runtime:
+        """With pieces of `micro_batch` images, and the reason for them if there is one."""
+        reasons = {key: reason for key, reason in self.reasons.items() if key != "micro_batch"}
+        reasons |= {"micro_batch": why} if why else {}
+        return dataclasses.replace(self, micro_batch=micro_batch, reasons=reasons)
 
     @property
     def on_cpu(self) -> bool:
@@ -195,7 +207,7 @@ class Runtime:
             "threads": self.threads,
             "deterministic": self.deterministic,
             "executor": self.executor,
-            "micro_batch": self.micro_batch,
+            "micro_batch": self.micro_batch or 0,
             "fused": self.fused,
             "search": self.search,
             "reasons": self.reasons,
@@ -229,20 +241,6 @@ def _wake(device: torch.device) -> None:
         images = torch.zeros(1, 8, 8, 8, device=device, dtype=torch.float16)
         weight = torch.zeros(8, 8, 3, 3, device=device, dtype=torch.float16)
         torch.conv2d(images, weight).flatten(1) @ torch.zeros(288, 8, device=device).half()
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes of a GPU, or of the machine."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return 4 << 30
 
 
 def cpu_name() -> str:

@@ -33,6 +33,7 @@ Method = Literal["gradcam", "gradcam++", "hirescam"]
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[Any] | Tensor | None
 METHODS: tuple[Method, ...] = ("gradcam", "gradcam++", "hirescam")
 CHUNK = 32  # images at a time; more are no faster on a CPU and need more memory
+CHUNK_PIXELS = CHUNK * 128**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def grad_cam(
     layer: str | None = None,
     method: Method = "gradcam",
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> CamMaps:
     """Maps of where `images` show evidence for the classes `targets`, in eval mode.
 
@@ -86,7 +87,8 @@ def grad_cam(
     model's device and dtype. targets: None for the predicted classes, one class for all images,
     int64 (N,), or int64 (N, T) for T maps per image from one forward pass. layer: the path of a
     module whose output is a feature map (`layer3.1.conv2`), by default `default_layer`; if a
-    forward pass calls the module several times, the last call counts.
+    forward pass calls the module several times, the last call counts. chunk: by default 32, and
+    fewer of large images.
 
     The caller's autocast applies, a no_grad does not. The model is left as it was: training flags,
     gradients, hooks; but no other thread may use it at the same time. Raises `ResightError` for
@@ -95,26 +97,28 @@ def grad_cam(
     """
     if method not in METHODS:
         raise ResightError(f"unknown method {method!r}{did_you_mean(str(method), METHODS)}")
-    if not isinstance(chunk, int) or chunk < 1:
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ResightError(f"chunk = {chunk!r} must be an integer ≥ 1, the number of images")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ResightError(
             f"images are {kind_of(images)}: must be a floating-point tensor (N, C, H, W), "
             "normalised as in training"
         )
+    pixels = images.shape[2] * images.shape[3]
+    at_once = chunk or max(1, min(CHUNK, CHUNK_PIXELS // max(pixels, 1)))
     with standing_still(model):
         probe = Probe.of(model, images.shape[1:], images.device)
         layer = probe.default() if layer is None else layer
         module, cells = probe.find(layer)
         classes = _as_classes(targets, len(images), probe.classes)
         raw, chosen = [], []
-        for start in range(0, len(images), chunk):
-            part = images[start : start + chunk]
+        for start in range(0, len(images), at_once):
+            part = images[start : start + at_once]
             activation, logits = _forward(model, module, part, layer)
             if classes is None:
                 wanted = logits.argmax(1)
             else:
-                wanted = classes[start : start + chunk].to(logits.device)
+                wanted = classes[start : start + at_once].to(logits.device)
             raw.append(_raw_maps(activation, logits, wanted, layer, method).float().cpu())
             chosen.append(wanted.cpu())
     if not chosen:

@@ -10,7 +10,7 @@ from resight.recipe.settings import Model
 
 PATCH_PX = 2
 WHITENING_EPS = 5e-4
-_CHUNK = 128  # images; the patches of 5,000 at once would take gigabytes
+_CHUNK, _CHUNK_PIXELS = 128, 128 * 64**2  # more patches at once would take gigabytes
 
 
 class ConvGroup(Fusable):
@@ -149,7 +149,8 @@ def whitening_filters(images: Tensor) -> Tensor:
     channels = images.shape[1]
     size = channels * PATCH_PX**2
     total = torch.zeros((size, size), dtype=torch.float64, device=images.device)
-    for some in torch.split(images, _CHUNK):
+    at_once = max(1, min(_CHUNK, _CHUNK_PIXELS // (images.shape[2] * images.shape[3])))
+    for some in torch.split(images, at_once):
         rows = _patches(some.double())
         total += rows @ rows.T
     count = len(images) * (images.shape[2] - PATCH_PX + 1) * (images.shape[3] - PATCH_PX + 1)

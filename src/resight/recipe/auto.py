@@ -78,7 +78,8 @@ def choose(
         changes |= {
             "schedule.lr_max": AUTO_LR,
             "schedule.small_px": round(side * 3 / 4),
-            "train.norm_batch": 0 if batch == piece or batch % piece else piece,
+            # of larger images a machine may have to cut smaller pieces
+            "train.norm_batch": 0 if batch == piece or batch % piece or side > LARGE_PX else piece,
         }
     recipe = base.with_changes(changes)
     done = "cropped"

@@ -17,7 +17,7 @@ from resight.runs.predictions import Predictions
 
 MAX_GALLERY_MISTAKES = 2000
 MAX_GALLERY_CORRECT = 400  # a sample, for the diagonal of the confusion matrix
-CAM_CHUNK = 250  # images between two progress updates
+CAM_CHUNK, CAM_PIXELS = 250, 250 * 64**2  # images between two progress updates
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,13 @@ def _maps(
     assert opened.model is not None
     pairs = torch.from_numpy(np.stack([predictions.predicted[rows], predictions.labels[rows]], 1))
     parts = []
-    for start in range(0, len(rows), CAM_CHUNK):
-        chunk = slice(start, start + CAM_CHUNK)
+    size = max(1, min(CAM_CHUNK, CAM_PIXELS // images.shape[1] ** 2))
+    for start in range(0, len(rows), size):
+        chunk = slice(start, start + size)
         with opened.runtime.autocast():
             part = opened.normalized(images[chunk])
             parts.append(grad_cam(opened.model, part, pairs[chunk], layer, method))
-        progress(min(start + CAM_CHUNK, len(rows)), len(rows))
+        progress(min(start + size, len(rows)), len(rows))
     if not parts:
         return None
     raw = torch.cat([part.raw for part in parts])

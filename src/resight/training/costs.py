@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from resight.engine.fitting import piece_size
-from resight.engine.forward import VIEWS, eager
+from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job, with_recipe
 from resight.engine.rates import given_rates
 from resight.errors import ResightError
@@ -232,7 +232,7 @@ def _wait(job: Job) -> None:
 
 
 def _test(job: Job, images: int) -> _Work:
-    shown = min(images, len(job.monitor))
+    shown = min(images, len(job.monitor), images_at_once(job.monitor, job.runtime))
     model = job.state.eval_model
     forward = eager(model, job.monitor, job.runtime, "none")
 

@@ -1,0 +1,95 @@
+"""The memory that is free here, and how much of it a training step needs for each image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resight.models.build import build_net
+from resight.recipe.recipe import Recipe
+
+MEASURED_PX = 64  # from there on the memory is in proportion to the pixels
+MEASURED_IMAGES = 2  # batch norm needs two
+LIMITS = {  # of a control group, by version: limit, usage, prefix of the lines of memory.stat
+    2: ("memory.max", "memory.current", ""),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
+
+
+def step_bytes(recipe: Recipe, *, classes: int, channels: int, half: bool) -> int:
+    """Bytes that the forward and backward pass of a step needs for each image. half: under autocast
+    to bf16 or fp16.
+
+    All that the forward pass keeps for the backward pass, and twice the largest part of it: a
+    gradient and the one that is computed from it. Counted in a forward pass of two images.
+    """
+    side = min(recipe.data.image_size, MEASURED_PX)
+    with torch.random.fork_rng(devices=[]):
+        net = build_net(recipe.model, classes=classes, channels=channels, image_size=side)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            halved = half and tensor.is_floating_point()
+            kept[storage.data_ptr()] = storage.nbytes() // (2 if halved else 1)
+        return tensor.detach()  # with its storage: none of the addresses is used again
+
+    images = torch.zeros(MEASURED_IMAGES, channels, side, side)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
+        logits = net.train()(images.to(memory_format=torch.channels_last))
+    assert logits.requires_grad
+    needed = (sum(kept.values()) + 2 * max(kept.values())) / MEASURED_IMAGES
+    return round(needed * (recipe.data.image_size / side) ** 2)
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a GPU, or of the machine as far as this process may use them."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    return min([_free_on_machine(), *free_in_groups()])
+
+
+def _free_on_machine() -> int:
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(available.split()[1]) * 1024
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return 4 << 30
+
+
+def free_in_groups(
+    groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Iterator[int]:
+    """What is left of the limit of each of this process's control groups, for example a
+    container's; the cached files in it count as free."""
+    try:
+        memberships = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:  # not Linux
+        return
+    for _, controllers, path in memberships:
+        if controllers not in ("", "memory"):
+            continue
+        version, top = (1, groups / "memory") if controllers else (2, groups)
+        inside = Path(path.lstrip("/"))
+        for level in (inside, *inside.parents):  # within a container only its own is there
+            with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+                yield _free_in(top / level, *LIMITS[version])
+
+
+def _free_in(group: Path, limit: str, usage: str, prefix: str) -> int:
+    most, used = (int((group / name).read_text()) for name in (limit, usage))
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    stat = {name: int(count) for name, count in lines}
+    files = sum(stat.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
+    return max(0, most - used + files)
