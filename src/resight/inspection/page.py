@@ -27,7 +27,7 @@ from resight.render.sprites import sheet
 from resight.version import __version__
 
 SCRIPTS = ("images.js", "data.js")
-CELL_PX = 144  # a whole image, its longer side that long
+CELL_PX = 144  # at most: a whole image, its longer side that long
 SMALLER_PX = (96, 64)  # where the bytes are not enough for that
 MAX_CASES = 24  # of a finding, with their images
 MAX_NAMED = 200  # of a finding, by their names alone
@@ -136,8 +136,9 @@ def _pictures(seen: Seen, rows: Sequence[int], budget: int) -> dict[str, Any]:
         else (header.width, header.height)
         for row in rows
     ]
+    cell_px = min(CELL_PX, max((max(size) for size in sizes), default=CELL_PX))
     return {
-        "sheet": _sheet(_cells(seen, rows), budget),
+        "sheet": _sheet(_cells(seen, rows, cell_px), budget),
         "id": [str(seen.table.ids[row]) for row in rows],
         "class": [seen.class_name(row) for row in rows],
         "size": [list(size) for size in sizes],
@@ -153,11 +154,11 @@ def _sheet(cells: Images, budget: int) -> dict[str, Any] | None:
     return drawn
 
 
-def _cells(seen: Seen, rows: Sequence[int]) -> Images:
-    """uint8 (n, px, px, C)."""
+def _cells(seen: Seen, rows: Sequence[int], px: int) -> Images:
+    """uint8 (n, px, px, C); images that are in no files have their own size."""
     if seen.paths is None:
         return np.ascontiguousarray(seen.table.images[list(rows)])
-    cells = np.full((len(rows), CELL_PX, CELL_PX, 3), GREY, dtype=np.uint8)
+    cells = np.full((len(rows), px, px, 3), GREY, dtype=np.uint8)
     paths = [seen.paths[row] for row in rows]
 
     def read(i: int) -> None:

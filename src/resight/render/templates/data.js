@@ -3,7 +3,7 @@
 
 const facts = JSON.parse(byId("facts").textContent);
 const SQUARES = {
-  crop: "The net sees the bright square of each image; what is dark is cut off.",
+  crop: "The net sees the square in the frame; what is dark beside it is cut off.",
   pad: "The net sees the whole square, grey borders included.",
   squash: "The net sees each image as it is here: squashed to a square.",
 };
@@ -17,7 +17,7 @@ function whole(group, i, sheet) {
   const picture = sheet.picture(i, label);
   const box = el("span", { class: "whole" }, picture);
   const edge = (share) => `${50 * (1 - share)}%`;
-  if (facts.fit === "crop") {
+  if (facts.fit === "crop" && width !== height) {
     const side = Math.min(across, down);
     const look = { inset: edge(side) }; // of the same share on all sides: a square in the middle
     box.append(el("span", { class: "seen", style: look, "aria-hidden": "true" }));
