@@ -65,6 +65,13 @@ def test_relus_that_are_functions_are_seen_too() -> None:
     assert "100% of the channels after the ReLU in the net" in findings[0].evidence
 
 
+def test_a_channel_that_one_image_of_one_part_wakes_is_not_dead() -> None:
+    images = torch.zeros(9, 3, 4, 4)
+    images[7] = 1.0
+    assert not list(net_checks.dead_channels(nn.Sequential(nn.ReLU()), images, 2))
+    assert list(net_checks.dead_channels(nn.Sequential(nn.ReLU()), images[:7], 2))
+
+
 @pytest.mark.parametrize(
     ("side", "count"), [(8, 1000), (64, 1000), (65, 969), (224, 81), (256, 64), (4000, 64)]
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -554,6 +555,47 @@ def test_a_thumbnail_is_its_cell_of_the_sheet_enlarged_without_blur(opened: Open
     pixel = "[...c.getContext('2d').getImageData(4, 4, 1, 1).data]"
     assert canvas.evaluate(f"c => gallery.sheet.decoded.then(() => {pixel})") == [*colour(23), 255]
     assert canvas.evaluate("c => getComputedStyle(c).imageRendering") == "pixelated"
+
+
+def test_a_photo_takes_the_place_of_its_cell_and_its_map_lies_over_all_of_it(
+    opened: Opener,
+) -> None:
+    facts = make_facts()
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20), (200, 30, 30)).save(file, "WEBP")
+    photo = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    facts["gallery"]["photos"] = [None, None, photo]
+    page = opened(facts)
+    page.locator("#cam-toggle").check()
+    of_sheet, shown_as = page.locator(".thumb").nth(3), page.locator(".thumb").nth(2)
+    assert of_sheet.locator("canvas:not(.map)").count() == 1
+    assert shown_as.locator("canvas:not(.map)").count() == 0
+    picture = shown_as.locator("img")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 20
+    assert picture.get_attribute("alt") == ""  # the button says what it is
+    assert picture.bounding_box() == shown_as.locator(".map").bounding_box()
+    shown_as.click()
+    image = page.locator("#detail .stack").first
+    assert image.locator("img").get_attribute("alt") == f"Image {facts['gallery']['id'][2]}"
+    assert image.bounding_box() == image.locator("img").bounding_box()
+    assert page.locator("#detail .stack img").count() == 3
+
+
+@pytest.mark.parametrize("folder", [None, "file:///home/me/a%20b"])
+def test_an_id_leads_to_its_file_if_there_is_one(opened: Opener, folder: str | None) -> None:
+    facts = make_facts()
+    name = f"test/{HOSTILE}/é #1?&'.jpg"
+    facts["gallery"]["id"][0] = name
+    facts["gallery"]["folder"] = folder
+    page = opened(facts)
+    page.locator(".thumb").first.click()
+    assert name in page.locator("#detail dl").inner_text()
+    link = page.locator("#detail a")
+    assert link.count() == (folder is not None)
+    if folder:
+        path = link.evaluate("link => link.protocol + '//' + link.pathname")
+        assert unquote(path) == unquote(folder) + "/" + name  # no part of it is a query or a hash
+        assert path.startswith(f"{folder}/test/")
 
 
 def test_the_maps_lie_over_the_images_and_an_empty_one_is_said_to_be_empty(opened: Opener) -> None:

@@ -144,6 +144,8 @@ def make_facts(classes: list[str] | None = None, mistakes: int = 3, px: int = 8)
         "augmented": {"sheet": sheet(images), "label": [0, 1, 2, 0][:n], "mixed": None},
         "gallery": {
             "sheet": sheet(images),
+            "folder": None,
+            "photos": [],
             "total_mistakes": 1935,
             "shown_mistakes": mistakes,
             "id": [f"test/{i}.jpg" for i in range(n)],
@@ -182,7 +184,7 @@ def make_facts(classes: list[str] | None = None, mistakes: int = 3, px: int = 8)
 
 def gallery(facts: dict[str, Any], px: int = 8) -> Any:
     count = len(facts["gallery"]["id"])
-    return SimpleNamespace(images=np.zeros((count, px, px, 3), dtype=np.uint8))
+    return SimpleNamespace(images=np.zeros((count, px, px, 3), dtype=np.uint8), photos=[])
 
 
 def section(text: str, title: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import json
 import os
@@ -17,20 +18,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import resight
-from helpers import make_data
+from helpers import folder, make_data
 from resight.diagnosis.diagnose import evidence_of
 from resight.engine.job import prepare
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError, ResightWarning
 from resight.findings import Finding
 from resight.look.cam import grad_cam
-from resight.look.open_run import OpenRun
+from resight.look.open_run import OpenRun, open_run
 from resight.progress import Quiet, StepInfo
 from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
+from resight.render import tiles
+from resight.render.sprites import cells
+from resight.reporting import readme
 from resight.reporting.facts import base_facts, run_facts
 from resight.reporting.gallery import collect
 from resight.reporting.live import serve
@@ -231,13 +236,64 @@ def test_mixed_samples_name_both_labels(out: Path) -> None:
     assert evidence.train_accuracy == evidence.unmixed_accuracy > 0.5
 
 
+def test_the_gallery_of_a_folder_shows_its_files(tmp_path: Path) -> None:
+    """In the order of its rows; in the pictures of the README too."""
+    images = folder(tmp_path / "my photos")
+    for path in images.rglob("*.png"):
+        with Image.open(path) as small:
+            small.resize((40, 40), Image.Resampling.NEAREST).save(path)
+    gone = sorted((images / "test").rglob("*.png"))[3]
+    made = resight.train(
+        RECIPE, images, out=tmp_path / "run", reporter=Quiet(), precision="fp32", report=False
+    )
+    loaded = open_run(made, reporter=Quiet())
+    gone.unlink()
+    gallery = collect(loaded, lambda done, total: None)
+    assert gallery is not None
+    assert loaded.data is not None
+    assert made.diagnosis is not None
+    shown = run_facts(loaded, made.diagnosis, gallery)["gallery"]
+    assert shown is not None
+    assert shown["folder"] == images.as_uri()
+    assert len(shown["photos"]) == len(shown["id"]) == 12
+    for photo, uri, name in zip(gallery.photos, shown["photos"], shown["id"], strict=True):
+        if images / name == gone:
+            assert photo is uri is None
+            continue
+        assert photo is not None
+        assert uri == photo.uri
+        with Image.open(images / name) as file:
+            assert np.array_equal(photo.pixels, np.asarray(file))
+    small = cells(shown["sheet"])  # has what is no photo, and nothing else
+    for cell, photo, image in zip(small, gallery.photos, gallery.images, strict=True):
+        assert np.array_equal(cell, image if photo is None else np.zeros_like(image))
+    mistakes = dataclasses.replace(gallery, mistakes=12)
+    facts = {"shown_mistakes": 12, **{key: shown[key] for key in ("true", "predicted", "id")}}
+    facts["confidence"] = shown["confidence"]
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resight.render.tiles.mistakes", lambda images, *rest: seen.append(images))
+        readme._mistakes(mistakes, facts, list(loaded.data.classes), 12)
+    for image, photo, small in zip(seen[0], gallery.photos, gallery.images, strict=True):
+        if photo is None:
+            expected = tiles.enlarged(small[None])[0]
+        else:
+            whole = Image.fromarray(photo.pixels)
+            expected = np.asarray(whole.resize(image.shape[:2], Image.Resampling.LANCZOS))
+        assert np.array_equal(image, expected)
+
+
+def test_images_in_memory_have_neither_photos_nor_links(run: resight.Run) -> None:
+    gallery = collect(opened(run), lambda done, total: None)
+    assert gallery is not None
+    assert (gallery.folder, list(gallery.photos)) == (None, [])
+
+
 def test_a_page_of_2000_mistakes_stays_below_5_mb(out: Path) -> None:
     rng = np.random.default_rng(0)
     data = make_data(60, classes=10, size=32, n_test=2600)
     noise = rng.integers(0, 256, data.test.images.shape).astype(np.uint8)
     noise[:, ::2] = noise[:, 1::2]  # half as bad as pure noise, worse than any photograph
-    import dataclasses
-
     data = dataclasses.replace(data, test=dataclasses.replace(data.test, images=noise))
     small = RECIPE.with_changes(
         {"data.image_size": 32, "model.width": 4, "schedule.epochs": 1, "schedule.peak_epoch": 0.5}

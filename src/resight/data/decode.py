@@ -62,6 +62,13 @@ def is_grey(path: str) -> bool:
         return True
 
 
+def own_side(path: str, how: Fit) -> int:
+    """The side in pixels of the square that `fit` makes of a file before it is resized. Raises
+    whatever Pillow raises."""
+    with Image.open(path, formats=FORMATS) as image:
+        return min(image.size) if how == "crop" else max(image.size)
+
+
 def decode_file(
     path: str, image_size: int, channels: int, how: Fit = "crop"
 ) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,5 @@
-"""Many small images as one, in a data URI: image i in row i // columns, column i % columns."""
+"""Images in data URIs: many small ones as one, image i in row i // columns, column i % columns; and
+a single photo."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ import numpy.typing as npt
 from PIL import Image, features
 
 WEBP_SIDE_PX = 16_383  # WebP's limit
+CELL_PX = 64  # larger images are reduced
+PHOTO_QUALITY = 85
 QUALITIES = (95, 90, 80, 70, 60, 50, 40, 30)
 
 Images = npt.NDArray[np.uint8]
 
 
 def sheet(
-    images: Images, *, max_bytes: int | None = None, cell_px_limit: int = 64
+    images: Images, *, max_bytes: int | None = None, cell_px_limit: int = CELL_PX
 ) -> dict[str, Any] | None:
     """uint8 (n, H, W, C), H = W, C 1 or 3 → {src, cell_px, columns, count}; None for no images.
 
@@ -40,8 +43,19 @@ def sheet(
     for content, kind in _encodings(picture):  # noqa: B007  # the last one stays
         if max_bytes is None or len(content) <= max_bytes:
             break
-    src = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    src = _data_uri(content, kind)
     return {"src": src, "cell_px": cell_px, "columns": columns, "count": count}
+
+
+def photo_uri(image: Images) -> str:
+    """uint8 (H, W, C), C 1 or 3: a file with losses that hardly show."""
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    kind = "webp" if features.check("webp") else "jpeg"
+    return _data_uri(_encoded(picture, kind, quality=PHOTO_QUALITY), kind)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def cells(sheet: dict[str, Any]) -> Images:

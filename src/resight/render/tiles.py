@@ -91,8 +91,13 @@ def enlarged(images: Images) -> Images:
     if size < 1.5 * CELL_PX:
         factor = max(1, round(CELL_PX / size))
         return images.repeat(factor, axis=1).repeat(factor, axis=2)
-    side = (CELL_PX, CELL_PX)
-    return np.stack([np.asarray(Image.fromarray(i).resize(side, LANCZOS)) for i in images])
+    return np.stack([resized(image, CELL_PX) for image in images])
+
+
+def resized(image: Images, side: int) -> Images:
+    """uint8 (side, side, 3) of a square image (H, W, C)."""
+    rgb = image.repeat(3, axis=2) if image.shape[2] == 1 else image
+    return np.asarray(Image.fromarray(rgb).resize((side, side), LANCZOS))
 
 
 def overlaid(images: Images, maps: Images) -> Images:

@@ -27,7 +27,7 @@ from resight.runs.predictions import Predictions
 from resight.runs.run import Run
 from resight.version import __version__
 
-SHEET_BYTES = 2_500_000  # of the gallery's images: with maps and text, a page of 5 MB at most
+SHEET_BYTES = 2_500_000  # of the gallery's images: with maps and text, 5 MB at most, and photos
 MAX_CONFUSION_CLASSES = 100  # more than that nobody can read
 MAX_CONFUSED_PAIRS = 20
 MAX_DUPLICATES = 100
@@ -134,9 +134,12 @@ class Maps(TypedDict):
 
 class GalleryFacts(TypedDict):
     """Test images, one entry per image in each list; mistakes first. top: [class index,
-    probability] of the most probable classes."""
+    probability] of the most probable classes. folder: the URI of the one that the ids are paths in,
+    if they are; photos: data URIs of the first images at a larger size, where there are such."""
 
     sheet: dict[str, Any] | None
+    folder: str | None
+    photos: list[str | None]
     total_mistakes: int
     shown_mistakes: int
     id: list[str]
@@ -381,9 +384,15 @@ def _mixed(opened: OpenRun) -> list[Mixture] | None:
 def _gallery(gallery: Gallery) -> GalleryFacts:
     predictions, rows = gallery.predictions, gallery.rows
     suspect = np.isin(rows, suspects(predictions))
+    images = gallery.images
+    if large := [i for i, photo in enumerate(gallery.photos) if photo]:
+        images = images.copy()
+        images[large] = 0  # black, which takes no bytes: they are shown as photos
     maps = gallery.maps
     return {
-        "sheet": sheet(gallery.images, max_bytes=SHEET_BYTES),
+        "sheet": sheet(images, max_bytes=SHEET_BYTES),
+        "folder": gallery.folder.as_uri() if gallery.folder else None,
+        "photos": [photo.uri if photo else None for photo in gallery.photos],
         "total_mistakes": len(predictions) - predictions.correct,
         "shown_mistakes": gallery.mistakes,
         "id": predictions.ids[rows].tolist(),

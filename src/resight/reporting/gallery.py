@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from resight.errors import ResightError
 from resight.look.cam import METHODS, CamMaps, Method, grad_cam
 from resight.look.open_run import OpenRun
+from resight.reporting.photos import Photo, folder_of, photos_of
 from resight.runs.predictions import Predictions
 
 MAX_GALLERY_MISTAKES = 2000
@@ -24,7 +26,8 @@ CAM_CHUNK, CAM_PIXELS = 250, 250 * 64**2  # images between two progress updates
 class Gallery:
     """rows: int64 (n,), indices into the predictions: mistakes by descending loss, then a sample of
     correct ones; mistakes: how many are mistakes; images: uint8 (n, H, W, C); maps: for the
-    predicted and for the true class; no_maps: why there are none."""
+    predicted and for the true class; no_maps: why there are none. folder: of the images' files, if
+    they are in one each; photos: of the first rows, see `photos_of`."""
 
     predictions: Predictions
     rows: npt.NDArray[np.int64]
@@ -32,6 +35,8 @@ class Gallery:
     images: npt.NDArray[np.uint8]
     maps: CamMaps | None
     no_maps: str | None = None
+    folder: Path | None = None
+    photos: Sequence[Photo | None] = ()
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -81,7 +86,10 @@ def collect(
         if layer is not None or method not in METHODS:
             raise
         maps, reason = None, str(error)  # for example a net without maps: the gallery omits them
-    return Gallery(predictions, rows, mistakes, images, maps, reason)
+    ids = data.test.ids[rows].tolist()
+    folder = folder_of(data.source, ids)
+    photos = photos_of(folder, ids, images, opened.run.recipe.data.fit) if folder else []
+    return Gallery(predictions, rows, mistakes, images, maps, reason, folder, photos)
 
 
 def _maps(

@@ -96,8 +96,12 @@ def _mistakes(
     """The first mistakes of the gallery, which have the highest losses."""
     first = slice(0, min(limit, shown["shown_mistakes"]))
     cells = [_cells(maps, maps["predicted"]), _cells(maps, maps["true"])] if maps else []
+    images = tiles.enlarged(gallery.images[first])
+    for i, photo in enumerate(gallery.photos[first]):
+        if photo:
+            images[i] = tiles.resized(photo.pixels, images.shape[1])
     return tiles.mistakes(
-        gallery.images[first],
+        images,
         [classes[label] for label in shown["true"][first]],
         [classes[label] for label in shown["predicted"][first]],
         shown["confidence"][first],

@@ -38,7 +38,7 @@ function showDetail(place) {
         pair("Predicted", `${isMistake(i) ? "✗" : "✓"} ${names.predicted}`),
         pair("Confidence", percent(data.confidence[i], 2)),
         pair("Loss", number(data.loss[i])),
-        pair("Id", data.id[i], "mono"),
+        pair("Id", linked(data, i), "mono"),
       ),
       data.suspect[i]
         ? el(
@@ -54,6 +54,13 @@ function showDetail(place) {
 
 function pair(name, value, kind = null) {
   return [el("dt", {}, name), el("dd", { class: kind }, value)];
+}
+
+/** The id of image i; where it is a file on this disk, as a link to it. */
+function linked({ folder, id }, i) {
+  if (!known(folder)) return id[i];
+  const path = id[i].split("/").map(encodeURIComponent).join("/");
+  return el("a", { href: `${folder}/${path}`, target: "_blank", rel: "noopener" }, id[i]);
 }
 
 function figure(caption, layers) {

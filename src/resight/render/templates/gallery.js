@@ -29,7 +29,7 @@ function renderGallery(facts) {
     if (byId("detail").open) byId("detail").close();
     return;
   }
-  gallery.sheet = openSheet(data.sheet);
+  gallery.sheet = openSheet(data.sheet, data.photos);
   gallery.maps = known(data.maps) ? openMaps(data.maps) : null;
   byId("cam-controls").hidden = gallery.maps === null;
   byId("detail-controls").hidden = gallery.maps === null;

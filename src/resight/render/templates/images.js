@@ -26,8 +26,9 @@ const RAMP = Array.from({ length: 256 }, (_, value) => {
 const RAMP_PIXELS = Uint32Array.from(RAMP, ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
 const SMOOTH_PX = 64; // a map is interpolated to about this many pixels; the browser does the rest
 
-/** A sheet to draw from: `picture(i, label)` is a canvas that fills once the sheet is decoded. */
-function openSheet(sheet) {
+/** A sheet to draw from: `picture(i, label)` is a canvas that fills once the sheet is decoded, or
+    photo i if there is one. */
+function openSheet(sheet, photos = []) {
   const image = new Image();
   image.src = sheet.src;
   const decoded = image.decode();
@@ -35,6 +36,7 @@ function openSheet(sheet) {
   return {
     decoded,
     picture(i, label) {
+      if (photos[i]) return el("img", { class: "photo", src: photos[i], alt: label });
       const canvas = el("canvas", {
         class: side <= 128 ? "pixels enlarged" : "pixels",
         width: side,
