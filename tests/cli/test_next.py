@@ -52,7 +52,7 @@ def photos(each: int = 12) -> Path:
 
 @pytest.mark.parametrize("size", [None, 16])
 def test_of_data(size: int | None) -> None:
-    given = [] if size is None else ["--image-size", str(size)]
+    given = [] if size is None else ["--image-size", str(size), "--group", "([0-9]+)[.]"]
     ((verb, *words),) = next_commands(run("data", str(photos()), "--skip-bad", *given))
     assert verb == "train"
     run(verb, *words, *SHORT)
@@ -60,6 +60,7 @@ def test_of_data(size: int | None) -> None:
     assert trained.resolved["data"]["bad"] == ["cat/broken.jpg"]
     assert trained.recipe.name == "auto"
     assert trained.recipe.data.image_size == (40 if size is None else size)
+    assert trained.recipe.data.group == ("" if size is None else "([0-9]+)[.]")
 
 
 def test_of_data_with_settings_and_a_bad_file_that_was_not_asked_about() -> None:
@@ -90,12 +91,14 @@ def test_of_data_that_a_training_would_refuse() -> None:
 def test_of_find_lr() -> None:
     folder(Path("photos"), each=12)
     options = ["--data", "photos", "--recipe", "fast", "--batch-size", "12", "--seed", "3"]
+    options += ["--group", "([0-9])[.]"]
     sized = ["--image-size", "16", "--set", "augment.crop_pad_px=1"]
     ((verb, *words),) = next_commands(run("find-lr", *options, *sized))
     run(verb, *words, *SHORT)
     recipe = load_run("next").recipe
     assert (recipe.data.image_size, recipe.train.batch_size, recipe.train.seed) == (16, 12, 3)
     assert recipe.augment.crop_pad_px == 1
+    assert recipe.data.group == "([0-9])[.]"
 
 
 def test_of_recipes() -> None:

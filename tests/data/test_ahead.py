@@ -42,7 +42,9 @@ def test_who_asks_for_the_same_gets_what_was_begun(tmp_path: Path, loads: list[b
     assert loads == [True, False]
 
 
-@pytest.mark.parametrize("other", [{"image_size": 16}, {"split_seed": 1}, {"skip_bad": True}])
+@pytest.mark.parametrize(
+    "other", [{"image_size": 16}, {"split_seed": 1}, {"group": "[0-9]"}, {"skip_bad": True}]
+)
 def test_who_asks_for_something_else_gets_that(
     other: dict[str, Any], tmp_path: Path, loads: list[bool]
 ) -> None:

@@ -166,6 +166,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
             image_size=size,
             val_fraction=draw(st.floats(0, 0.5)),
             split_seed=draw(st.integers(0, 2**70)),
+            group=draw(st.sampled_from(["", r"/(\w+)-\d", '"[(]|é'])),
         ),
         augment=Augment(
             crop_pad_px=draw(st.integers(0, size - 1)),
@@ -271,6 +272,7 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "fit": "crop",
             "val_fraction": 0.0,
             "split_seed": 0,
+            "group": "",
         },
         "augment": {
             "crop_pad_px": 4,

@@ -18,6 +18,7 @@ from resight.cli.options import (
     DataOption,
     DeviceOption,
     ExecutorOption,
+    GroupOption,
     ImageSizeOption,
     JsonOption,
     LrOption,
@@ -45,6 +46,7 @@ def train(
     lr: LrOption = None,
     seed: SeedOption = None,
     val: ValOption = None,
+    group: GroupOption = None,
     image_size: ImageSizeOption = None,
     minutes: Annotated[
         float | None,
@@ -108,6 +110,7 @@ def train(
         lr=lr,
         seed=seed,
         val=val,
+        group=group,
         image_size=image_size,
     )
     options: dict[str, Any] = {
@@ -161,6 +164,7 @@ def find_lr(
     batch_size: BatchOption = None,
     seed: SeedOption = None,
     val: ValOption = None,
+    group: GroupOption = None,
     image_size: ImageSizeOption = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the curve to a .png, .svg or .pdf file.")
@@ -176,7 +180,9 @@ def find_lr(
 
     if plot is not None:
         check_plot(plot)
-    changes = changes_of(set_, batch_size=batch_size, seed=seed, val=val, image_size=image_size)
+    changes = changes_of(
+        set_, batch_size=batch_size, seed=seed, val=val, group=group, image_size=image_size
+    )
     with _loading(recipe, data, changes, skip_bad):
         from resight.training.find_lr import find_lr as run_test
 
@@ -228,6 +234,7 @@ def find_lr(
         "--batch-size": batch_size,
         "--seed": seed,
         "--val": val,
+        "--group": group,
         "--image-size": image_size,
     }
     for option, given in options.items():
@@ -255,6 +262,7 @@ def _loading(
         image_size=wanted.data.image_size,
         fit=wanted.data.fit,
         split_seed=wanted.data.split_seed,
+        group=wanted.data.group,
         skip_bad=skip_bad,
     ):
         yield
@@ -287,6 +295,7 @@ def data(
     ],
     image_size: ImageSizeOption = None,
     val: ValOption = None,
+    group: GroupOption = None,
     set_: SetOption = None,
     page: Annotated[
         Path | None,
@@ -313,7 +322,7 @@ def data(
 
             path = download(name, progress=progress)
             reporter.say(f"{name} is at {path}")
-        changes = changes_of(set_, val=val, image_size=image_size)
+        changes = changes_of(set_, val=val, group=group, image_size=image_size)
         inspection = inspect_data(name, skip_bad=skip_bad, reporter=reporter, **changes)
         if page is not None:
             write_page(inspection, page, reporter=reporter)

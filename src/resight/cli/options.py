@@ -36,6 +36,15 @@ ValOption = Annotated[
     float | None,
     typer.Option("--val", help="Fraction of the training images held out for validation."),
 ]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Regular expression, searched in the images' paths; images in which its (…) is the "
+        "same, such as one person's, stay on one side of every split.",
+        metavar="REGEX",
+    ),
+]
 ImageSizeOption = Annotated[
     int | None,
     typer.Option(

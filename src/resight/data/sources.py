@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 from resight.data import cache, cifar, digits, folder
 from resight.data.download import data_dir
+from resight.data.groups import Groups
 from resight.data.splits import (
     check_classes,
     check_measured,
+    divided,
+    grouped_split,
     nearest,
+    nothing_to_spare,
     stratified_split,
 )
 from resight.data.table import Found, Progress, Table, decode_table, fingerprint, shared_images
@@ -36,6 +40,7 @@ def load_data(
     channels: int | None = None,
     fit: Fit = "crop",
     split_seed: int = 0,
+    group: str = "",
     skip_bad: bool = False,
     held_out: bool = True,
     progress: Progress | None = None,
@@ -47,7 +52,9 @@ def load_data(
     image_size: height and width in pixels; images of another size are resized (Lanczos), images of
     that size are used unchanged. fit: how images that are not square become so, see `decode.fit`.
     channels: 1 or 3 to force grey or RGB; None takes 1 only if every image is grey.
-    split_seed: the seed of the 20 % held out for test if the source has no test split.
+    split_seed: the seed of the 20 % held out for test if the source has no test split. group: a
+    regular expression that names the group of an image by its id, which no split divides: see
+    `Groups`; "" for none.
     skip_bad: leave unreadable files out (`ImageData.bad`, and a note) instead of raising.
     held_out: False to measure a trained net on these images. A source without a test split is then
     all test (and train is that same Split), one class is enough, classes without images are left
@@ -64,11 +71,11 @@ def load_data(
     if source == "digits":
         listing = digits.read(image_size, channels)
         table = decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
-        return _assemble(table, "digits", "digits", [], seed, skip_bad=skip_bad)
+        return _assemble(table, "digits", "digits", [], seed, group, skip_bad=skip_bad)
     found = _find_named(source) if source in cifar.VARIANTS else find(source, held_out=held_out)
     table = cache.fetch(found, image_size=image_size, channels=channels, fit=fit, progress=progress)
     origin = str(source) if source in cifar.VARIANTS else str(_path(source))
-    return _assemble(table, found.name, origin, [*found.notes], seed, skip_bad=skip_bad)
+    return _assemble(table, found.name, origin, [*found.notes], seed, group, skip_bad=skip_bad)
 
 
 def _path(source: str | os.PathLike[str]) -> Path:
@@ -147,14 +154,24 @@ def _not_understood(path: Path) -> ResightError:
 
 
 def _assemble(
-    table: Table, name: str, source: str, notes: list[str], seed: int | None, *, skip_bad: bool
+    table: Table,
+    name: str,
+    source: str,
+    notes: list[str],
+    seed: int | None,
+    group: str,
+    *,
+    skip_bad: bool,
 ) -> ImageData:
     """`table` as `ImageData`; `seed` None: to be measured, so nothing is held out."""
     if table.bad and not skip_bad:
         raise _unreadable(table, source)
     if table.bad:
         notes.append(f"{len(table.bad)} unreadable files left out: {_bad_files(table)}")
-    splits = _split_rows(table, seed)
+    groups = _groups(table, group, source) if group and seed is not None else None
+    splits = _split_rows(table, seed, groups)
+    if groups and not len(splits["test"]):
+        raise nothing_to_spare(source, "test", groups, group)
     one = splits["train"] is splits["test"]
     counts = {
         split: np.bincount(table.labels[rows], minlength=len(table.classes)).tolist()
@@ -164,13 +181,21 @@ def _assemble(
         notes.append(
             f"no test split in {source}: all {len(splits['test'])} images are evaluated"
             if seed is None
-            else f"no test split in {source}: 20% of each class held out (seed {seed}), "
-            f"{len(splits['train'])} train / {len(splits['test'])} test"
+            else f"no test split in {source}: 20% of each class held out (seed {seed})"
+            + divided(splits["train"], splits["test"], "test", groups)
+        )
+    if groups and groups.alone:
+        notes.append(
+            f"{len(groups.alone)} of {len(table.ids)} images are groups of their own, because "
+            f"--group {group!r} is not in their names (first: {groups.alone[0]})"
         )
     check = check_measured if seed is None else check_classes
     notes += check(source, table.classes, counts)
     if not one:
-        notes += [_shared(table, splits, other) for other in splits if other != "train"]
+        others = [other for other in splits if other != "train"]
+        notes += [_shared(table, splits, other) for other in others]
+        if groups:
+            notes += [_divided_groups(groups, splits, other) for other in others]
     test = table.split(splits["test"])
     train = test if one else table.split(splits["train"])
     mean, std = train.statistics
@@ -189,7 +214,26 @@ def _assemble(
     )
 
 
-def _split_rows(table: Table, seed: int | None) -> dict[str, npt.NDArray[np.int64]]:
+def _groups(table: Table, pattern: str, source: str) -> Groups:
+    """The groups of all images; `ResightError` for those that say nothing."""
+    groups = Groups.find(table.ids, pattern)
+    if len(groups.names) == 1 < len(table.ids):
+        raise ResightError(
+            f"--group {pattern!r} puts all images in {source} into one group, "
+            f"{groups.names[0]!r}: choose a pattern whose (…) differs from person to person or "
+            "scene to scene"
+        )
+    if len(groups.alone) == len(table.ids):
+        raise ResightError(
+            f"--group {pattern!r} is in no name of an image in {source}, such as "
+            f"{groups.alone[0]!r}: choose a pattern that is, or leave it out"
+        )
+    return groups
+
+
+def _split_rows(
+    table: Table, seed: int | None, groups: Groups | None
+) -> dict[str, npt.NDArray[np.int64]]:
     """The readable rows of each split; without a seed, as `held_out` of `load_data` says.
 
     If train and test are the same images, they are the same array.
@@ -205,7 +249,11 @@ def _split_rows(table: Table, seed: int | None) -> dict[str, npt.NDArray[np.int6
         rows = splits["all"]
         if seed is None:
             return {"train": rows, "test": rows}
-        keep, held = stratified_split(table.labels[rows], TEST_FRACTION, seed)
+        labels = table.labels[rows]
+        if groups is None:
+            keep, held = stratified_split(labels, TEST_FRACTION, seed)
+        else:
+            keep, held = grouped_split(labels, groups.at(rows), TEST_FRACTION, seed)
         return {"train": rows[keep], "test": rows[held]}
     if seed is None:
         splits = {name: rows for name, rows in splits.items() if name != "val" or len(rows)}
@@ -224,6 +272,18 @@ def _shared(table: Table, splits: dict[str, npt.NDArray[np.int64]], other: str) 
     return (
         f"{images} also in train, pixel for pixel, which inflates the {other} accuracy "
         f"(first: {second} = {first})"
+    )
+
+
+def _divided_groups(groups: Groups, splits: dict[str, npt.NDArray[np.int64]], other: str) -> str:
+    """A note on groups with images both in `other` and in train; empty if there is none."""
+    both = np.intersect1d(groups.among(splits["train"]), groups.among(splits[other]))
+    if not len(both):
+        return ""
+    has = "1 group has" if len(both) == 1 else f"{len(both)} groups have"
+    return (
+        f"{has} images both in train and in {other}, which inflates the {other} accuracy "
+        f"(first: {groups.names[both[0]]!r})"
     )
 
 

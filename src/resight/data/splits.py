@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from resight.data.groups import Groups, hold_out
 from resight.data.types import ImageData, Split
 from resight.errors import ResightError, did_you_mean
 
@@ -43,13 +44,23 @@ def held_count(size: int, fraction: float) -> int:
     return min(max(math.floor(size * fraction + 0.5), 1), size - 1) if size > 1 else 0
 
 
-def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
+def grouped_split(
+    labels: npt.NDArray[np.int64], groups: Groups, fraction: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Like `stratified_split`, in whole groups: each class as near to `fraction` as they allow."""
+    targets = [held_count(size, fraction) for size in np.bincount(labels).tolist()]
+    held = hold_out(groups.numbers, labels, targets, seed)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def with_validation(data: ImageData, fraction: float, seed: int, group: str = "") -> ImageData:
     """`data` with a stratified `fraction` of train held out as `val`; mean and std of the rest.
 
-    The fingerprint stays: it names the data, not how train is used.
+    group: a regular expression; in whole groups, see `Groups`. The fingerprint stays: it names the
+    data, not how train is used.
 
     Raises ResightError if `fraction` is not in (0, 0.5], if the data has its own val split, or if
-    no class has an image to spare.
+    no class has an image, or a group, to spare.
     """
     if data.val is not None:
         raise ResightError(
@@ -57,7 +68,13 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
         )
     if not 0 < fraction <= 0.5:
         raise ResightError(f"--val (data.val_fraction) must be in (0, 0.5], not {fraction}")
-    keep, held = stratified_split(data.train.labels, fraction, seed)
+    groups = Groups.find(data.train.ids, group) if group else None
+    if groups is None:
+        keep, held = stratified_split(data.train.labels, fraction, seed)
+    else:
+        keep, held = grouped_split(data.train.labels, groups, fraction, seed)
+    if not len(held) and groups:
+        raise nothing_to_spare(data.source, "--val", groups, group)
     if not len(held):
         raise ResightError(
             f"no image to spare for --val: every class in {data.source} has only one train image; "
@@ -73,12 +90,29 @@ def with_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
         for rows in (keep, held)
     )
     mean, std = train.statistics
-    note = (
-        f"{100 * fraction:g}% of each train class held out as val (seed {seed}), "
-        f"{len(train)} train / {len(val)} val"
-    )
+    note = f"{100 * fraction:g}% of each train class held out as val (seed {seed})"
+    note += divided(keep, held, "val", groups)
     return dataclasses.replace(
         data, train=train, val=val, mean=mean, std=std, notes=(*data.notes, note)
+    )
+
+
+def divided(
+    keep: npt.NDArray[np.int64], held: npt.NDArray[np.int64], split: str, groups: Groups | None
+) -> str:
+    """The end of a note on images (rows) held out of train as `split`."""
+    images = f", {len(keep)} train / {len(held)} {split}"
+    if groups is None:
+        return images
+    sides = f"{len(groups.among(keep))} / {len(groups.among(held))}"
+    return f" in whole groups{images} in {sides} groups"
+
+
+def nothing_to_spare(where: str, split: str, groups: Groups, pattern: str) -> ResightError:
+    """The error for groups of which none can be held out as `split`."""
+    return ResightError(
+        f"no group to spare for {split}: by --group {pattern!r} every class in {where} is in a "
+        f"single group, such as {groups.names[0]!r}; choose a pattern that tells more apart"
     )
 
 

@@ -251,6 +251,7 @@ def open_data(
             image_size=recipe.data.image_size,
             fit=recipe.data.fit,
             split_seed=recipe.data.split_seed,
+            group=recipe.data.group,
             skip_bad=skip_bad,
             progress=decoding,
         )
@@ -260,5 +261,6 @@ def open_data(
             f"{recipe.data.image_size} px: set data.image_size = {data.image_size}"
         )
     if recipe.data.val_fraction:
-        data = with_validation(data, recipe.data.val_fraction, recipe.data.split_seed)
+        settings = recipe.data
+        data = with_validation(data, settings.val_fraction, settings.split_seed, settings.group)
     return data

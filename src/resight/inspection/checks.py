@@ -103,7 +103,7 @@ def copies(seen: Seen, twins: Sequence[Twins]) -> Iterator[DataFinding]:
             threshold=f"1 pair; a problem above {THRESHOLDS.leak_problem:.0%} of a split's images, "
             "pixel for pixel",
             advice="what was learnt by heart counts as right there: remove one of the two, and "
-            "keep pictures of one scene in one split",
+            "keep pictures of one scene in one split (--group, where names tell them)",
             cases=tuple(_case(seen, pair) for pair in across),
         )
     if repeated:

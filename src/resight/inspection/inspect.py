@@ -191,10 +191,11 @@ def _as_trained(source: str | Path, settings: Data) -> ImageData:
         image_size=settings.image_size,
         fit=settings.fit,
         split_seed=settings.split_seed,
+        group=settings.group,
         skip_bad=True,
     )
     if settings.val_fraction:
-        data = with_validation(data, settings.val_fraction, settings.split_seed)
+        data = with_validation(data, settings.val_fraction, settings.split_seed, settings.group)
     return data
 
 

@@ -21,6 +21,7 @@ SHORT = {
     "seed": "train.seed",
     "val": "data.val_fraction",
     "image_size": "data.image_size",
+    "group": "data.group",
 }
 
 

@@ -7,9 +7,10 @@ ignored; a section rejects unknown keys.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from resight.errors import did_you_mean, listed
 from resight.recipe.nets import NETS, Net, nets_with
@@ -80,10 +81,12 @@ Fit = Literal["crop", "pad", "squash"]
 
 
 class Data(Settings):
-    """Where the images come from without `--data`, their size, and the validation split.
+    """Where the images come from without `--data`, their size, and how they are split.
 
     fit: how an image that is not square becomes so: its central square ("crop"), the whole image
     between grey borders ("pad"), or the whole image with its sides scaled differently ("squash").
+    group: a regular expression; images in whose paths its first capturing group is the same stay on
+    one side of every split.
     """
 
     source: str = "cifar10"
@@ -91,6 +94,16 @@ class Data(Settings):
     fit: Fit = "crop"
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of train; 0 for none
     split_seed: Annotated[int, Field(ge=0)] = 0  # not train.seed: all seeds share one split
+    group: str = ""
+
+    @field_validator("group")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"must be a regular expression: {error}") from None
+        return pattern
 
 
 MAX_MAGNITUDE = 30  # of RandAugment's operations

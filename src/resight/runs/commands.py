@@ -71,6 +71,7 @@ OPTIONS = {
     "--epochs": "schedule.epochs",
     "--seed": "train.seed",
     "--val": "data.val_fraction",
+    "--group": "data.group",
     "--batch-size": "train.batch_size",
 }
 

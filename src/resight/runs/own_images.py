@@ -43,7 +43,7 @@ def reload_data(
         advice="restore them, or give the folder that holds them with --data",
     )
     if settings.val_fraction and data.val is None:
-        data = with_validation(data, settings.val_fraction, settings.split_seed)
+        data = with_validation(data, settings.val_fraction, settings.split_seed, settings.group)
     return data
 
 
@@ -84,6 +84,7 @@ def load_like(
         image_size=settings.image_size,
         fit=settings.fit,
         split_seed=settings.split_seed,
+        group=settings.group,
         skip_bad=skip_bad,
         held_out=held_out,
         progress=reporter.counting("decoding images"),

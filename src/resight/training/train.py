@@ -67,13 +67,14 @@ def train(
 
     recipe: a name, a TOML or JSON file, or a `Recipe`. data: "cifar10", "cifar100", "digits", a
     folder, or an `ImageData`. changes: `epochs`, `batch_size`, `lr` ("find" or a number), `seed`,
-    `val` (fraction of train), and any other field, as `optimizer={"weight_decay": 0}`. minutes:
-    train as many whole epochs as fit, at most the recipe's. resume: a run folder to resume;
-    `recipe` and changes, if given, must match the run's. report: write the report at the end;
-    failures are diagnosed without it, too. live: serve the report on 127.0.0.1 during training.
-    executor: "eager" or "captured" (CUDA graphs); "auto" captures where possible. announce:
-    estimate the cost first and report it. started: the `time.perf_counter()` from which
-    `wall_seconds` counts; by default now.
+    `val` (fraction of train), `group` (a regular expression: images in whose ids its first group is
+    the same stay on one side of every split), and any other field, as
+    `optimizer={"weight_decay": 0}`. minutes: train as many whole epochs as fit, at most the
+    recipe's. resume: a run folder to resume; `recipe` and changes, if given, must match the run's.
+    report: write the report at the end; failures are diagnosed without it, too. live: serve the
+    report on 127.0.0.1 during training. executor: "eager" or "captured" (CUDA graphs); "auto"
+    captures where possible. announce: estimate the cost first and report it. started: the
+    `time.perf_counter()` from which `wall_seconds` counts; by default now.
 
     Raises `ResightError` for what the user can fix, and `Interrupted` (a KeyboardInterrupt) after
     Ctrl-C or SIGTERM once the state is saved.
