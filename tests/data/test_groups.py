@@ -202,7 +202,7 @@ def test_of_a_folder_whole_groups_are_held_out_and_the_note_says_how_many(tmp_pa
         "17 train / 4 test in 5 / 1 groups"
     )
     assert data.notes[1] == (
-        "1 of 21 images are groups of their own, because --group '/([a-z]+)-\\\\d' is not in their "
+        "1 of 21 images are groups of their own, because --group '/([a-z]+)-\\d' is not in their "
         "names (first: cat/nobody.png)"
     )
     again, other = load(tmp_path / "mine", PERSON), load(tmp_path / "mine", PERSON, split_seed=3)
@@ -248,7 +248,7 @@ def test_groups_on_both_sides_of_a_folders_own_split_are_named(tmp_path: Path) -
         picture(tmp_path / "mine" / "test" / label / "zoe-1.png", 7)
     apart = load(tmp_path / "mine", PERSON)
     assert [note for note in apart.notes if "group" in note] == [
-        "1 of 23 images are groups of their own, because --group '/([a-z]+)-\\\\d' is not in their "
+        "1 of 23 images are groups of their own, because --group '/([a-z]+)-\\d' is not in their "
         "names (first: train/cat/nobody.png)"
     ]
     picture(tmp_path / "mine" / "test" / "cat" / "ben-7.png", 8)
@@ -269,8 +269,8 @@ def test_groups_on_both_sides_of_a_folders_own_split_are_named(tmp_path: Path) -
     ("pattern", "said"),
     [
         ("(", "group = '(' must be a regular expression: missing )"),
-        ("png", "--group 'png' puts all images in {mine} into one group, 'png': choose a pattern"),
-        ("zebra", "--group 'zebra' is in no name of an image in {mine}, such as 'cat/anna-0.png'"),
+        ("png", "--group png puts all images in {mine} into one group, 'png': choose a pattern"),
+        ("zebra", "--group zebra is in no name of an image in {mine}, such as 'cat/anna-0.png'"),
         (
             "^[a-z]+",
             "no group to spare for test: by --group '^[a-z]+' every class in {mine} is in a single "
@@ -288,7 +288,7 @@ def test_a_pattern_that_says_nothing_is_one_line(pattern: str, said: str, tmp_pa
 
 def test_no_group_to_spare_for_validation() -> None:
     data = make_data(12, classes=2)  # ids 1-00000 …: the even ones are of class 0
-    with pytest.raises(ResightError, match=r"^no group to spare for --val: by --group '1' every"):
+    with pytest.raises(ResightError, match=r"^no group to spare for --val: by --group 1 every"):
         with_validation(data, 0.2, 0, "1")
 
 

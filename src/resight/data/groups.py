@@ -34,7 +34,7 @@ class Groups:
             expression = re.compile(pattern)
         except re.error as error:
             raise ResightError(
-                f"group = {pattern!r} must be a regular expression: {error}"
+                f"group = '{pattern}' must be a regular expression: {error}"
             ) from None
         part = min(expression.groups, 1)
         matches = [(one, expression.search(one)) for one in ids.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def _assemble(
     if groups and groups.alone:
         notes.append(
             f"{len(groups.alone)} of {len(table.ids)} images are groups of their own, because "
-            f"--group {group!r} is not in their names (first: {groups.alone[0]})"
+            f"--group {shlex.quote(group)} is not in their names (first: {groups.alone[0]})"
         )
     check = check_measured if seed is None else check_classes
     notes += check(source, table.classes, counts)
@@ -219,13 +220,13 @@ def _groups(table: Table, pattern: str, source: str) -> Groups:
     groups = Groups.find(table.ids, pattern)
     if len(groups.names) == 1 < len(table.ids):
         raise ResightError(
-            f"--group {pattern!r} puts all images in {source} into one group, "
+            f"--group {shlex.quote(pattern)} puts all images in {source} into one group, "
             f"{groups.names[0]!r}: choose a pattern whose (…) differs from person to person or "
             "scene to scene"
         )
     if len(groups.alone) == len(table.ids):
         raise ResightError(
-            f"--group {pattern!r} is in no name of an image in {source}, such as "
+            f"--group {shlex.quote(pattern)} is in no name of an image in {source}, such as "
             f"{groups.alone[0]!r}: choose a pattern that is, or leave it out"
         )
     return groups

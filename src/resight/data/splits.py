@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -111,8 +112,8 @@ def divided(
 def nothing_to_spare(where: str, split: str, groups: Groups, pattern: str) -> ResightError:
     """The error for groups of which none can be held out as `split`."""
     return ResightError(
-        f"no group to spare for {split}: by --group {pattern!r} every class in {where} is in a "
-        f"single group, such as {groups.names[0]!r}; choose a pattern that tells more apart"
+        f"no group to spare for {split}: by --group {shlex.quote(pattern)} every class in {where} "
+        f"is in a single group, such as {groups.names[0]!r}; choose a pattern that tells more apart"
     )
 
 
