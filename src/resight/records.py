@@ -14,6 +14,30 @@ def best_epoch(rows: Iterable[Row], key: str) -> Row | None:
     return max((row for row in rows if key in row), key=lambda row: float(row[key]), default=None)
 
 
+def epoch_to_stop_at(rows: Sequence[Row], patience: int) -> int | None:
+    """The epoch after which early stopping ends the training: the first with `patience` epochs
+    behind it without a better validation accuracy. None if there is none yet; patience 0: never.
+    """
+    best, since = -1.0, 0
+    for row in rows if patience else ():
+        if row["val_accuracy"] > best:
+            best, since = row["val_accuracy"], row["epoch"]
+        elif row["epoch"] - since >= patience:
+            return int(row["epoch"])
+    return None
+
+
+def stopped_words(rows: Sequence[Row], epochs: int, patience: int) -> str | None:
+    """Why a training of `epochs` ended before its last one; None if it did not."""
+    epoch, best = epoch_to_stop_at(rows, patience), best_epoch(rows, "val_accuracy")
+    if epoch is None or epoch == epochs or best is None:
+        return None
+    return (
+        f"stopped after epoch {epoch} of {epochs}, at LR {rows[-1]['lr']:.3g}: no better "
+        f"validation accuracy since epoch {best['epoch']}"
+    )
+
+
 def watched_split(row: Row) -> str:
     """The split that was measured after an epoch: validation if there is one, else test."""
     return "val" if "val_accuracy" in row else "test"

@@ -328,6 +328,7 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "ema": 0.0,
             "lookahead": 0,
             "norm_batch": 0,
+            "early_stop": 0,
         },
         "evaluate": {"tta": "none", "when": "each-epoch"},
     }

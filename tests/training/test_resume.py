@@ -22,6 +22,7 @@ from resight.runs.checkpoints import Checkpointer
 from resight.runs.run import load_run
 from resight.training import epochs, resolve
 from trainings import (
+    Listener,
     StopAt,
     StopInLrTest,
     assert_same_run,
@@ -110,6 +111,21 @@ def test_a_stop_at_any_step_loses_nothing(step: int, tmp_path: Path) -> None:
         fit(recipe, data, tmp_path / "cut", reporter=StopAt(step, interrupt))
     resume(tmp_path / "cut", data)
     assert_same_run(whole, tmp_path / "cut")
+
+
+def test_a_resume_says_where_it_runs_and_how_long(tmp_path: Path) -> None:
+    recipe, heard = tiny("digits"), Listener()
+    data = images_for(recipe)
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(4, interrupt))
+    resume(tmp_path / "cut", data, reporter=heard)
+    first, device, left = heard.lines[:3]
+    assert first.endswith("at step 4 of 9")
+    assert ", fp32 (" in device
+    assert left.startswith("about ")
+    assert left.endswith(" left")
+    assert heard.steps[0].seconds_left is not None
+    assert load_run(tmp_path / "cut").result["timings"]["cost"] > 0
 
 
 def test_sigterm_stops_like_ctrl_c_but_exits_143(tmp_path: Path) -> None:

@@ -430,4 +430,4 @@ def test_the_result_is_said_before_anybody_looks_into_it(
     run = fit(tiny("digits"), data, out, report=report, reporter=listener)
     assert said[-3:-1] == [run.predictions.headline, run.predictions.beside_accuracy]
     assert said[-1].startswith("trained in ")
-    assert said[-1].endswith("from the command to the result")
+    assert said[-1].endswith("from start to result")

@@ -48,6 +48,17 @@ def train(
     val: ValOption = None,
     group: GroupOption = None,
     image_size: ImageSizeOption = None,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(
+            "--early-stop",
+            help="Stop after N epochs without a better validation accuracy; the weights of the "
+            "best epoch count. Holds out 10% of the training images if there is no validation "
+            "split.",
+            metavar="N",
+            min=0,
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -112,6 +123,7 @@ def train(
         val=val,
         group=group,
         image_size=image_size,
+        early_stop=early_stop,
     )
     options: dict[str, Any] = {
         "out": out,

@@ -120,7 +120,9 @@ def training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     columns = {
         "run": list(labels),
         "epochs": [
-            str(row.epochs) if row.finished else f"{row.epochs_done} of {row.epochs}"
+            str(row.epochs)
+            if row.epochs_done == row.epochs
+            else f"{row.epochs_done} of {row.epochs}"
             for row in numbers
         ],
         "LR max": [_lr(row) for row in numbers],

@@ -23,6 +23,7 @@ SAMPLED_FILES = 200  # whose size is read
 DIGITS = Images(train=1438, classes=tuple("0123456789"), side_px=8)
 CIFAR_PX = 32
 MOST_MINUTES = 15.0  # of a training whose epochs were not given
+VAL_FRACTION = 0.1  # of train, held out for early stopping
 GIVEN = ("image_size", "batch_size")  # other settings are chosen to fit them
 
 
@@ -37,6 +38,7 @@ def recipe_for(
         recipe = AUTO
     if recipe != AUTO:
         base, flat = asked(recipe, changes)
+        flat = _watched(flat, base.train.early_stop, base.data.val_fraction, data)
         if flat.get(POLICY) == AUTO:
             del flat[POLICY]
             size = _number(flat.get(SHORT["image_size"])) or base.data.image_size
@@ -50,7 +52,7 @@ def recipe_for(
             "recipe 'auto' is chosen for images: give them with --data; `resight recipes` lists "
             "recipes with data of their own"
         )
-    flat = flattened(changes)
+    flat = _watched(flattened(changes), 0, 0.0, data)
     given = {key: _number(flat.get(SHORT[key])) for key in GIVEN}
     policy = flat.pop(POLICY, AUTO)
     chosen = choose(survey(data, val=flat.get(SHORT["val"], 0.0)), **given, policy=policy)
@@ -77,6 +79,28 @@ def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:
         counts = [n - held_count(n, sources.TEST_FRACTION) for n in found.counts["all"]]
     paths = [f"{found.root}{os.sep}{stamp.path}" for stamp in found.stamps]
     return Images(_kept(sum(counts), val), found.classes, _median_side(paths))
+
+
+def _watched(
+    flat: dict[str, Any], patience: int, held: float, data: str | Path | ImageData | None
+) -> dict[str, Any]:
+    """`flat` with a validation split for early stopping, where nobody has given one.
+
+    patience, held: the recipe's own early stopping and validation split.
+    """
+    stops = flat.get(SHORT["early_stop"], patience)
+    if not stops or held or SHORT["val"] in flat or _has_val(data):
+        return flat
+    return flat | {SHORT["val"]: VAL_FRACTION}
+
+
+def _has_val(data: str | Path | ImageData | None) -> bool:
+    """Whether the images have a validation split of their own."""
+    if isinstance(data, ImageData):
+        return data.val is not None
+    if data is None or data in sources.NAMES:
+        return False
+    return "val" in (sources.find(data).counts or ())
 
 
 def _number(given: object) -> int | None:

@@ -79,7 +79,7 @@ def with_validation(data: ImageData, fraction: float, seed: int, group: str = ""
     if not len(held):
         raise ResightError(
             f"no image to spare for --val: every class in {data.source} has only one train image; "
-            "add images or leave out --val"
+            "add images, or leave out --val and --early-stop"
         )
     train, val = (
         Split.counted(

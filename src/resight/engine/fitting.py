@@ -59,6 +59,15 @@ def check_lookahead(recipe: Recipe, steps: int) -> None:
         )
 
 
+def check_early_stop(recipe: Recipe, data: ImageData) -> None:
+    """Refuse early stopping where there is nothing to watch: the test split selects nothing."""
+    if recipe.train.early_stop and data.val is None:
+        raise ResightError(
+            f"train.early_stop = {recipe.train.early_stop} needs a validation split: hold one out "
+            "with --val 0.1, or leave out --early-stop"
+        )
+
+
 def check_width(recipe: Recipe, runtime: Runtime) -> None:
     """Refuse a net so narrow that it would corrupt the process's memory on a CPU (see `NETS`)."""
     least = recipe.model.facts.narrowest_on_cpu

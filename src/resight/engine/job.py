@@ -23,6 +23,7 @@ from resight.engine.captured import Captured
 from resight.engine.fitting import (
     Room,
     check_batches,
+    check_early_stop,
     check_lookahead,
     check_width,
     equal_piece,
@@ -135,6 +136,7 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     steps = steps_per_epoch(len(data.train), recipe.train.batch_size, recipe.train.last_batch)
     check_width(recipe, runtime)
     check_lookahead(recipe, steps)
+    check_early_stop(recipe, data)
     train, test = place(data, "train", runtime), place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)
     runtime = in_pieces(recipe, runtime, _room(recipe, data, runtime))

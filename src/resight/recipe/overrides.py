@@ -22,6 +22,7 @@ SHORT = {
     "val": "data.val_fraction",
     "image_size": "data.image_size",
     "group": "data.group",
+    "early_stop": "train.early_stop",
 }
 
 
@@ -60,8 +61,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     The names in `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, if a section's name is
     taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
     not given itself; another image size scales that of smaller images, another batch size gets the
-    pieces for batch norm that are nearest to the recipe's. `lr` is "find" or a number; the other
-    LRs follow it: see `_lr_changes`.
+    pieces for batch norm that are nearest to the recipe's, early stopping an evaluation after each
+    epoch. `lr` is "find" or a number; the other LRs follow it: see `_lr_changes`.
     """
     dotted = flattened(changes)
     epochs, lr = dotted.pop("epochs", None), dotted.pop("lr", None)
@@ -77,6 +78,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     batch, piece = dotted.get("train.batch_size"), recipe.train.norm_batch
     if isinstance(batch, int) and batch > 0 and piece and batch % piece:
         dotted = {"train.norm_batch": _piece_of(batch, piece)} | dotted
+    if dotted.get("train.early_stop"):
+        dotted = {"evaluate.when": "each-epoch"} | dotted
     if lr is not None:
         dotted = _lr_changes(base, lr) | dotted
     return recipe.with_changes(dotted) if dotted else recipe

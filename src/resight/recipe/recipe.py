@@ -104,6 +104,11 @@ class Recipe(Settings):
                 f"{self.model.net} does not have: set it to 0"
             )
         at_end = self.evaluate.when == "end"
+        if at_end and self.train.early_stop:
+            raise ValueError(
+                f"train.early_stop = {self.train.early_stop} watches the validation accuracy of "
+                "each epoch: set evaluate.when = 'each-epoch', or train.early_stop = 0"
+            )
         if at_end and self.data.val_fraction and self.schedule.follows_losses:
             raise ValueError(
                 f"schedule.shape = '{self.schedule.shape}' watches the validation loss of each "

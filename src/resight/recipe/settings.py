@@ -406,6 +406,7 @@ class Train(Settings):
     ema: Share = 0.0  # decay per step of the averaged weights, which are evaluated; 0 for none
     lookahead: Annotated[int, Field(ge=0)] = 0  # steps between averages; 0 for none
     norm_batch: Annotated[int, Field(ge=0)] = 0  # images that batch norm averages over; 0: all
+    early_stop: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation accuracy
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -17,7 +17,7 @@ from resight.findings import Diagnosis
 from resight.look.open_run import OpenRun
 from resight.look.summary import summary
 from resight.recipe.recipe import Recipe
-from resight.records import beside_words
+from resight.records import beside_words, stopped_words
 from resight.render.sprites import sheet
 from resight.reporting.gallery import Gallery
 from resight.runs.calibration import calibration, with_temperature
@@ -236,6 +236,7 @@ def base_facts(run: Run) -> Facts:
     recipe, resolved = run.recipe, run.resolved
     data = resolved.get("data", {})
     metrics = run.metrics
+    stopped = stopped_words(metrics, recipe.schedule.epochs, recipe.train.early_stop)
     return {
         "version": 1,
         "title": f"{recipe.name} on {data.get('name', recipe.data.source)}",
@@ -245,7 +246,11 @@ def base_facts(run: Run) -> Facts:
         "headline": _headline(run, recipe, data),
         "findings": [],
         "diagnosed": False,
-        "notes": [*data.get("notes", []), *([MIXED] if recipe.augment.mixes else [])],
+        "notes": [
+            *data.get("notes", []),
+            *([MIXED] if recipe.augment.mixes else []),
+            *([stopped] if stopped else []),
+        ],
         "classes": list(data.get("classes", [])),
         "confusion": None,
         "most_confused": [],
@@ -283,7 +288,7 @@ def _headline(run: Run, recipe: Recipe, data: dict[str, Any]) -> Headline:
         "split": "test",
         "weights": result.get("weights"),
         "train_accuracy": result.get("train_accuracy"),
-        "epochs": recipe.schedule.epochs,
+        "epochs": result.get("epochs_trained", recipe.schedule.epochs),
         "seed": recipe.train.seed,
         "parameters": result.get("parameters"),
         "recipe": recipe.name,

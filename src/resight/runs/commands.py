@@ -72,6 +72,7 @@ OPTIONS = {
     "--seed": "train.seed",
     "--val": "data.val_fraction",
     "--group": "data.group",
+    "--early-stop": "train.early_stop",
     "--batch-size": "train.batch_size",
 }
 

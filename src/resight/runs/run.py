@@ -242,7 +242,7 @@ class Run:
             (),
             [
                 ("data", result["data"]),
-                ("epochs", result["epochs"]),
+                ("epochs", result.get("epochs_trained", result["epochs"])),
                 ("weights", result["weights"]),
                 ("test loss", f"{result['test_loss']:.4f}"),
                 ("train accuracy", f"{result['train_accuracy']:.2%}"),

@@ -339,7 +339,7 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     lines = [
         f"{recipe.name} on {data.name}: {splits} / {len(data.test):,} test, {len(data.classes)} "
         f"classes, {data.image_size}×{data.image_size} px",
-        f"{job.runtime.name}, {job.runtime.precision} ({job.runtime.reasons['precision']})",
+        device_line(job),
         _schedule_line(recipe),
     ]
     if why := job.runtime.reasons.get("micro_batch"):
@@ -366,6 +366,12 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     if minutes is None and total > MIN_OFFER_SECONDS:
         line += _offer(job, cost, total)
     return [*lines, line]
+
+
+def device_line(job: Job) -> str:
+    """What the training runs on, and why with that precision."""
+    runtime = job.runtime
+    return f"{runtime.name}, {runtime.precision} ({runtime.reasons['precision']})"
 
 
 def price(job: Job, cost: Cost, plan: LrTestPlan) -> str:

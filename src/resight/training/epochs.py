@@ -43,7 +43,8 @@ class Seen:
 
 
 def fit_epochs(training: Training) -> Predictions | None:
-    """Train the remaining epochs, with `last.pt` never more than 30 s old.
+    """Train the remaining epochs, with `last.pt` never more than 30 s old; fewer with early
+    stopping, a function of the rows so far, so that a resumed training stops where it would have.
 
     Findings of the watch are reported at once. Returns the predictions for the monitored split
     after the last epoch; None if no epoch was left to train.
@@ -51,7 +52,7 @@ def fit_epochs(training: Training) -> Predictions | None:
     state, checkpoints = training.job.state, Checkpointer(training.run.path / "last.pt")
     predictions = None
     try:
-        while training.epoch < training.schedule.epochs:
+        while training.epoch < training.schedule.epochs and not training.stopped:
             seen = _train_epoch(training, checkpoints)
             predictions = _end_epoch(training, seen)
             for finding in training.watch.epoch(state.history):

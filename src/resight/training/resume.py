@@ -33,8 +33,11 @@ def refuse_differences(path: Path, differ: list[str]) -> None:
         )
 
 
-def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict[str, Any] | None]:
+def reopen(
+    run: Run, request: Request, session: Session, *, announce: bool
+) -> tuple[Job, Run, dict[str, Any] | None]:
     """A job for `run`, held by the session, and what to restore (None: start at the first step).
+    announce: estimate the cost of the rest and report it.
 
     Raises `ResightError` for images different from those it was trained on, and for a damaged
     checkpoint.
@@ -51,6 +54,8 @@ def reopen(run: Run, request: Request, session: Session) -> tuple[Job, Run, dict
         f"resuming {run.path} at step {step} of {job.total_steps}"
         + ("" if saved else " (no checkpoint yet)")
     )
+    if announce:
+        session.announce_rest(job, saved)
     return job, run, saved
 
 

@@ -6,12 +6,12 @@ import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job, open_data
 from resight.engine.runtime import Runtime, RuntimeOptions
-from resight.progress import Reporter, default_reporter
+from resight.progress import Reporter, default_reporter, duration
 from resight.recipe.auto import Choice
 from resight.recipe.recipe import Recipe
 from resight.runs.run import Run
@@ -98,6 +98,16 @@ class Session:
     def build(self, recipe: Recipe, images: ImageData, runtime: Runtime) -> Job:
         with self.timings("build"):
             return build_job(recipe, images, runtime)
+
+    def announce_rest(self, job: Job, saved: dict[str, Any] | None) -> None:
+        """Report the device, and what the rest of a training from the checkpoint `saved` costs."""
+        with count_recording(job, self.timings, "cost"):
+            self.cost = costs.measure(job)
+        step, epochs = (saved["step"], len(saved["history"])) if saved else (0, 0)
+        left = self.cost.steps(job, step) + self.cost.evaluations(job, epochs)
+        left += 0.0 if saved else self.cost.lr_test(job)
+        self.say(costs.device_line(job))
+        self.say(f"about {duration(left)} left")
 
     def announce(self, job: Job, minutes: float | None, choice: Choice) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""

@@ -91,7 +91,7 @@ def train(
             if begun is None:
                 job, run, saved = _begin_new(request, session, announce=announce)
             else:
-                job, run, saved = reopen(begun, request, session)
+                job, run, saved = reopen(begun, request, session, announce=announce)
             if "data" not in run.resolved:  # new, or killed before this was written
                 facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
                 run.write("resolved.json", facts)
@@ -109,6 +109,8 @@ def train(
             forecast = Forecast(job, session.cost)
             training = Training(session, job, run, schedule, watch, forecast, resumed_from=first)
             last = _fit(training, report=report)
+            if training.stopped:
+                session.say(training.stopped)
             predictions = _finish(training, last)
             session.say(predictions.headline)
             session.say(predictions.beside_accuracy)
@@ -210,6 +212,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "data": job.data.name,
         "seed": job.recipe.train.seed,
         "epochs": job.recipe.schedule.epochs,
+        "epochs_trained": training.epoch,
         "lr_max": run.resolved["schedule"]["lr_max"],
         "weights": "best validation epoch" if job.data.val and each else "last epoch",
         "test_accuracy": predictions.accuracy,
@@ -249,7 +252,7 @@ def _speed(run: Run) -> str:
     result = run.result
     trained = f"trained in {duration(result['train_seconds'])}"
     speed = f"at {result['images_per_second']:,.0f} images/s"
-    whole = f"{duration(result['wall_seconds'])} from the command to the result"
+    whole = f"{duration(result['wall_seconds'])} from start to result"
     if result.get("resumed_from_step") is None:
         return f"{trained} {speed}; {whole}"
     return f"{trained} in all, before and after the interruption, {speed}; since then {whole}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.recipe.settings import Schedule
+from resight.records import stopped_words
 from resight.runs.run import Run
 from resight.training.forecast import Forecast
 from resight.training.session import Session
@@ -32,3 +33,11 @@ class Training:
     def epoch(self) -> int:
         """The current epoch, counted from 0: as many are finished."""
         return len(self.job.state.history)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why early stopping has ended it, if it has."""
+        recipe = self.job.recipe
+        return stopped_words(
+            self.job.state.history, recipe.schedule.epochs, recipe.train.early_stop
+        )
