@@ -14,6 +14,7 @@ from resight.cli.app import app
 from resight.data import ahead, cache, sources
 from resight.data.ahead import load_ahead, loading
 from resight.errors import ResightError
+from resight.runs.run import load_run
 
 SETTINGS: dict[str, Any] = {"image_size": 8, "split_seed": 0, "skip_bad": False}
 
@@ -135,3 +136,37 @@ def test_a_command_takes_the_images_that_it_began(
         assert loads.pop()
         assert not loads
     assert root.is_dir()
+
+
+def test_a_command_lists_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing the recipe, loading ahead and training all ask for it; the next command asks
+    anew."""
+    root, listed = folder(tmp_path / "mine", each=20), []
+    find = sources.folder.find
+
+    def noted(path: Path, **options: Any) -> Any:
+        listed.append(path)
+        return find(path, **options)
+
+    monkeypatch.setattr(sources.folder, "find", noted)
+    words = ["train", "--data", str(root), "--epochs", "1", "--no-report", "--json"]
+    words += ["--set", "model.width=8"]
+    trained = []
+    for number in (1, 2):
+        out = tmp_path / f"run-{number}"
+        result = CliRunner().invoke(app, [*words, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        assert listed == [root] * number
+        trained.append(load_run(out).resolved["data"]["train"])
+        (root / "train" / "cat" / f"{number}.png").unlink()
+    assert trained == [40, 39]
+
+
+def test_python_sees_files_that_have_changed(tmp_path: Path) -> None:
+    root = folder(tmp_path / "mine")
+    with sources.listed_once():
+        first = sources.find(root)
+        assert sources.find(str(root)) is first
+        assert sources.find(root, held_out=False) is not first
+    (root / "train" / "cat" / "0.png").unlink()
+    assert len(sources.find(root).stamps) == len(first.stamps) - 1

@@ -263,21 +263,23 @@ def _loading(
     """Load the images of a training in a thread: torch's import, inside, takes as long."""
     from resight.data.ahead import loading
     from resight.data.auto import recipe_for
+    from resight.data.sources import listed_once
 
-    wanted = recipe_for(recipe, data, changes).recipe
-    source = wanted.data.source if data is None else data
-    if source == "digits":  # it is scikit-learn's import that takes long
-        yield
-        return
-    with loading(
-        source,
-        image_size=wanted.data.image_size,
-        fit=wanted.data.fit,
-        split_seed=wanted.data.split_seed,
-        group=wanted.data.group,
-        skip_bad=skip_bad,
-    ):
-        yield
+    with listed_once():
+        wanted = recipe_for(recipe, data, changes).recipe
+        source = wanted.data.source if data is None else data
+        if source == "digits":  # it is scikit-learn's import that takes long
+            yield
+            return
+        with loading(
+            source,
+            image_size=wanted.data.image_size,
+            fit=wanted.data.fit,
+            split_seed=wanted.data.split_seed,
+            group=wanted.data.group,
+            skip_bad=skip_bad,
+        ):
+            yield
 
 
 def recipes(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +96,33 @@ def _find_named(name: str) -> Found:
     return found
 
 
+_listed: dict[tuple[Path, bool], Found] | None = None
+
+
+@contextlib.contextmanager
+def listed_once() -> Iterator[None]:
+    """Within it, `find` lists each path once. For a command: in a process that lives longer, files
+    may change from one call to the next."""
+    global _listed
+    _listed = {}
+    try:
+        yield
+    finally:
+        _listed = None
+
+
 def find(source: str | os.PathLike[str], *, held_out: bool = True) -> Found:
     """The images at a path, not yet read; held_out: as in `load_data`. Raises `ResightError`."""
-    path = _path(source)
+    path, known = _path(source), _listed
+    if known is not None and (path, held_out) in known:
+        return known[path, held_out]
+    found = _find(source, path, held_out=held_out)
+    if known is not None:
+        known[path, held_out] = found
+    return found
+
+
+def _find(source: str | os.PathLike[str], path: Path, *, held_out: bool) -> Found:
     try:
         if not os.fspath(source) or not path.exists():
             raise _no_such(os.fspath(source), path)
