@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
-from resight.engine.runtime import Runtime
+from resight.engine.runtime import Runtime, RuntimeOptions
+from resight.errors import ResightWarning
 
 
 def test_switches_of_one_run_do_not_reach_the_next(tmp_path: Path) -> None:
@@ -14,3 +18,25 @@ def test_switches_of_one_run_do_not_reach_the_next(tmp_path: Path) -> None:
     assert torch.are_deterministic_algorithms_enabled()
     Runtime.choose("cpu", "fp32").apply()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("changes", "pieces"),
+    [
+        ({"micro_batch": 0}, 0),
+        ({"micro_batch": 7, "reasons": {"micro_batch": "as it was"}}, 7),
+        ({"micro_batch": 7, "device": "cuda"}, None),  # recorded on another device
+        ({"micro_batch": None}, None),  # an older run's, which did not record it
+    ],
+)
+def test_a_runtime_like_a_runs_has_its_pieces_on_the_same_device(
+    changes: dict[str, Any], pieces: int | None, tmp_path: Path
+) -> None:
+    stored = Runtime.choose("cpu", "fp32", threads=1).to_dict() | changes
+    stored = {key: value for key, value in stored.items() if value is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResightWarning)
+        runtime = Runtime.like(stored, RuntimeOptions("cpu"), run=tmp_path)
+    assert runtime.micro_batch == pieces
+    assert runtime.reasons.get("micro_batch") == stored["reasons"].get("micro_batch")
+    assert runtime.to_dict()["micro_batch"] == (pieces or 0)
