@@ -138,8 +138,10 @@ def test_what_no_memory_holds_is_refused_with_what_it_would() -> None:
         r"use --set train\.norm_batch=125, or a smaller --image-size",
     ):
         in_pieces(fast, runtime(), Room(5000, 80 * MB, 19_999 * MB))
+    with pytest.raises(ResightError, match=r"about 14 GB .* use --set train\.norm_batch=20, or"):
+        in_pieces(fast, runtime(), Room(170, 80 * MB, 2700 * MB))  # one piece of 170; 20 fit
     with pytest.raises(ResightError, match=r"are free; use a smaller --image-size"):
-        in_pieces(fast, runtime(), Room(5000, 80 * MB, 260 * MB))
+        in_pieces(fast, runtime(), Room(5000, 80 * MB, 2600 * MB))  # 19, so 10 of 1,000
     in_pieces(fast, runtime(), Room(240, 80 * MB, 19_999 * MB))  # one piece of 240
 
 

@@ -21,6 +21,7 @@ LARGE_BATCH = 512
 # of the free memory, for what a step's images need: the rest is for weights, gradients, workspaces,
 # fragments, and what else runs on the machine
 MEMORY_SHARE = 0.6
+MIN_NORM_BATCH = 16  # that is advised: the statistics of fewer images are worth little
 # cuDNN's search builds every plan for some 45 shapes, which takes 6 to 9 s on an H200: only for
 # trainings of about half a minute and more, at a few milliseconds a step
 SEARCH_STEPS = 7500
@@ -193,13 +194,14 @@ def in_pieces(recipe: Recipe, runtime: Runtime, room: Room) -> Runtime:
 def _check_norm_batch(recipe: Recipe, room: Room) -> None:
     """Raise `ResightError` if there is no memory for the recipe's own pieces."""
     batch, piece = recipe.train.batch_size, recipe.train.norm_batch
-    if room.holds(min(piece, room.train_images)):
+    images = min(piece, room.train_images)
+    if room.holds(images):
         return
-    fitting = (n for n in range(min(room.images, batch), 1, -1) if batch % n == 0)
+    fitting = (n for n in range(min(room.images, batch), MIN_NORM_BATCH - 1, -1) if batch % n == 0)
     smaller = next(fitting, None)
     advice = f"use --set train.norm_batch={smaller}, or " if smaller else "use "
     raise ResightError(
-        f"train.norm_batch = {piece} at {recipe.data.image_size} px needs {room.words(piece)}; "
+        f"train.norm_batch = {piece} at {recipe.data.image_size} px needs {room.words(images)}; "
         f"{advice}a smaller --image-size"
     )
 
