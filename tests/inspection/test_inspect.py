@@ -301,11 +301,11 @@ def test_a_class_whose_files_are_all_bad_is_shown_and_named(tmp_path: Path) -> N
 def test_images_for_which_there_is_no_recipe_are_shown(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for i in range(5):
-            picture(tmp_path / name / f"{i}.png", i, (1, 1))
-    inspection = inspect_data(tmp_path)
+            picture(tmp_path / name / f"{i}.png", 10 * i + len(name))
+    inspection = inspect_data(tmp_path, augment={"cutout_px": 999})
 
     assert inspection.findings[0].name == "refused"
-    assert "image_size" in inspection.findings[0].evidence
+    assert "augment.cutout_px = 999" in inspection.findings[0].evidence
     assert inspection.counts == {"all": [5, 5]}
 
 

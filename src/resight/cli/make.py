@@ -321,6 +321,7 @@ def data(
     """Look before training: classes, sizes, bad files, copies, odd images. Downloads CIFAR."""
     from resight.data.cifar import VARIANTS
     from resight.data.download import download
+    from resight.data.sources import listed_once
     from resight.inspection.inspect import inspect_data
     from resight.inspection.page import check_page, write_page
 
@@ -337,7 +338,8 @@ def data(
             path = download(name, progress=progress)
             reporter.say(f"{name} is at {path}")
         changes = changes_of(set_, val=val, group=group, image_size=image_size)
-        inspection = inspect_data(name, skip_bad=skip_bad, reporter=reporter, **changes)
+        with listed_once():
+            inspection = inspect_data(name, skip_bad=skip_bad, reporter=reporter, **changes)
         if page is not None:
             write_page(inspection, page, reporter=reporter)
     finally:
