@@ -298,17 +298,6 @@ def test_a_class_whose_files_are_all_bad_is_shown_and_named(tmp_path: Path) -> N
     assert "class 'dog'" in inspection.findings[0].evidence
 
 
-def test_images_for_which_there_is_no_recipe_are_shown(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        for i in range(5):
-            picture(tmp_path / name / f"{i}.png", 10 * i + len(name))
-    inspection = inspect_data(tmp_path, augment={"cutout_px": 999})
-
-    assert inspection.findings[0].name == "refused"
-    assert "augment.cutout_px = 999" in inspection.findings[0].evidence
-    assert inspection.counts == {"all": [5, 5]}
-
-
 def test_where_nothing_can_be_read_that_is_said(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -53,7 +53,7 @@ def inspect_data(
     reporter = reporter or Quiet()
     recipe = DIGITS if source == DIGITS else None
     found, refused = _found(source)
-    settings, why, name, refused = _settings(recipe, source, changes, refused)
+    settings, why, name = _settings(recipe, source, changes, refused=bool(refused))
     table = _table(source, found, settings, reporter)
     try:
         data = None if refused else _as_trained(source, settings)
@@ -155,21 +155,17 @@ def _found(source: str | Path) -> tuple[Found | None, str]:
 
 
 def _settings(
-    recipe: str | None, source: str | Path, changes: Mapping[str, Any], refused: str
-) -> tuple[Data, tuple[str, ...], str, str]:
-    """How a training would take the images, the words for it, its recipe's name, and why it would
-    refuse them."""
+    recipe: str | None, source: str | Path, changes: Mapping[str, Any], *, refused: bool
+) -> tuple[Data, tuple[str, ...], str]:
+    """How a training would take the images, the words for it, and its recipe's name; refused: there
+    would be none."""
     if not refused:
-        try:
-            choice = recipe_for(recipe, source, changes)
-        except ResightError as error:
-            refused = str(error)
-        else:
-            name = choice.recipe.name
-            return choice.recipe.data, choice.why or (f"recipe: {name}",), name, ""
+        choice = recipe_for(recipe, source, changes)
+        name = choice.recipe.name
+        return choice.recipe.data, choice.why or (f"recipe: {name}",), name
     size = {"image_size": SIZE_UNKNOWN_PX}
     given = {key: value for key, value in changes.items() if value is not None}
-    return requested(None, size | given).data, (), "", refused
+    return requested(None, size | given).data, (), ""
 
 
 def _table(source: str | Path, found: Found | None, settings: Data, reporter: Reporter) -> Table:
