@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import resight
 from helpers import make_data
-from resight.data.types import ImageData
+from resight.data.types import ImageData, Split
 from resight.progress import Quiet, StepInfo
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
@@ -45,6 +48,15 @@ def tiny(name: str, **changes: Any) -> Recipe:
 
 def images_for(recipe: Recipe, **settings: Any) -> ImageData:
     return make_data(size=recipe.data.image_size, **settings)
+
+
+def unequal(data: ImageData) -> ImageData:
+    """All train images of class 0, every third of class 1, every fifth of class 2."""
+    labels = data.train.labels
+    kept = np.concatenate([np.flatnonzero(labels == k)[:: 2 * k + 1] for k in range(3)])
+    kept.sort()
+    train = Split(data.train.images[kept], labels[kept], data.train.ids[kept])
+    return dataclasses.replace(data, train=train, fingerprint=f"{data.fingerprint}-unequal")
 
 
 def fit(recipe: Recipe, data: ImageData, out: Path, **options: Any) -> resight.Run:

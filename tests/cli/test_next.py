@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -131,3 +133,33 @@ def test_of_seeds() -> None:
     assert compare == ["compare", "two/seed-*"]  # the shell expands it
     run("compare", *sorted(map(str, Path("two").glob("seed-*"))))
     run(*report)
+
+
+@pytest.mark.parametrize("recipe", ["digits", "own.toml"])
+def test_of_diagnose_where_classes_are_unequal(recipe: str) -> None:
+    for name, each in (("cat", 20), ("dog", 4)):
+        for i in range(each):
+            picture(Path("my photos") / name / f"{name}{i // 2}-{i}.png", 10 * each + i)
+    (Path("my photos") / "cat" / "broken.jpg").write_bytes(b"no image")
+    Path("own.toml").write_text(run("recipes", "digits").replace('"digits"', '"own"', 1))
+    words = ["--recipe", recipe, "--data", "my photos", "--skip-bad", "--group", "([a-z]+[0-9]+)-"]
+    words += ["--image-size", "8", "--batch-size", "8", "--lr", "0.02", "--set", "model.width=4"]
+    run("train", *words, "--epochs", "1", "--no-report", "--out", "a run")
+    (finding,) = unequal(run("diagnose", "a run", "--json"))
+    assert finding["command"] == (
+        f"resight train --recipe 'a run/recipe.json' --data '{Path('my photos').absolute()}' "
+        "--skip-bad --set train.sampling=balanced"
+    )
+    assert finding["command"] in run("diagnose", "a run")
+    _, verb, *words = shlex.split(finding["command"])
+    run(verb, *words, "--out", "next", "--no-report")
+    first, second = load_run("a run"), load_run("next")
+    assert second.recipe == first.recipe.with_changes({"train.sampling": "balanced"})
+    assert second.resolved["data"]["fingerprint"] == first.resolved["data"]["fingerprint"]
+    (finding,) = unequal(run("diagnose", "next", "--json"))
+    assert finding["command"] is None
+
+
+def unequal(output: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(output)["findings"]
+    return [finding for finding in found if finding["name"] == "class-imbalance"]

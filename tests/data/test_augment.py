@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -514,6 +515,28 @@ def test_what_an_image_is_mixed_with_is_augmented_by_its_own_numbers(
             ]
             assert torch.equal(image, first)
             alone, _ = placed.augmented(torch.arange(12), plan.unmixed(), settings_)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_repeated_images_are_augmented_each_by_numbers_of_its_own(resident: bool) -> None:
+    """As if the epoch's images lay there one by one, as often as they come up."""
+    pixels = make_images(12, 8, 8, 3)
+    settings_ = Augment(
+        crop_pad_px=2, flip="random", rotate_deg=20, contrast=0.3, cutout_px=3, mixup=0.4
+    )
+    chosen = torch.tensor([3, 3, 3, 0, 7, 7, 1, 3, 11, 0, 2, 3])
+    plan = EpochPlan.draw(12, 8, settings_, seed=3, epoch=1, images=chosen)
+    placed, _ = device_split(pixels, resident=resident)
+    images, labels = placed.augmented(plan.order[2:9], plan, settings_)
+
+    there = dataclasses.replace(placed, images=placed.images[chosen], labels=chosen)
+    alike = dataclasses.replace(plan, images=None)
+    expected, of = there.augmented(plan.order[2:9], alike, settings_)
+    assert torch.equal(images, expected)
+    assert labels.tolist() == of.tolist() == chosen[plan.order[2:9]].tolist()
+    threes = placed.augmented(torch.tensor([0, 1, 2]), plan.unmixed(), settings_)[0]
+    assert not torch.equal(threes[0], threes[1])
+    assert not torch.equal(threes[1], threes[2])
 
 
 def test_a_mixed_image_is_the_same_in_any_batch() -> None:

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from resight.data.plan import EpochPlan, beta, generator
+from helpers import make_data
+from resight.data.plan import EpochPlan, balanced, beta, generator
+from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Augment
 
 FULL = Augment(crop_pad_px=4, flip="random", cutout_px=8)
@@ -143,7 +145,9 @@ def test_what_is_drawn_for_one_leaves_all_others_as_they_were(
     full, less = draw(augment=ALL), draw(augment=ALL.model_copy(update=off))
     assert getattr(less, missing) is None
     for name, part in vars(full).items():
-        if name not in (missing, "patches") and (name, missing) != ("strengths", "operations"):
+        if part is None or name in (missing, "patches"):
+            continue
+        if (name, missing) != ("strengths", "operations"):
             assert torch.equal(part, getattr(less, name)), name
 
 
@@ -346,13 +350,14 @@ def test_a_global_seed_moves_no_plan() -> None:
     assert same(one, draw()) == [True] * 4
 
 
-def test_nothing_of_the_images_goes_in() -> None:
+def test_nothing_of_the_pixels_goes_in() -> None:
     assert list(inspect.signature(EpochPlan.draw).parameters) == [
         "n",
         "image_size",
         "augment",
         "seed",
         "epoch",
+        "images",
     ]
 
 
@@ -406,3 +411,107 @@ def test_the_first_image_of_the_epochs_is_uniform() -> None:
     first = [int(draw(10, epoch=epoch).order[0]) for epoch in range(2000)]
 
     assert p_uniform(np.bincount(first, minlength=10)) > 0.001
+
+
+def labels_of(*counts: int) -> torch.Tensor:
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+
+def test_balanced_classes_are_equally_frequent() -> None:
+    labels = labels_of(200, 60, 20, 8, 2)
+    images = balanced(labels, seed=0, epoch=0)
+    assert torch.bincount(labels[images]).tolist() == [58] * 5
+    times = torch.bincount(images, minlength=290).split([200, 60, 20, 8, 2])
+    assert [(int(part.min()), int(part.max())) for part in times] == [
+        (0, 1),
+        (0, 1),
+        (2, 3),
+        (7, 8),
+        (29, 29),
+    ]
+
+
+def test_a_balanced_epoch_is_the_one_of_the_first_release() -> None:
+    assert balanced(labels_of(5, 2, 1), seed=3, epoch=2).tolist() == [0, 2, 1, 6, 5, 6, 7, 7]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any),
+    seed=st.integers(0, 2**63 - 1),
+    epoch=st.integers(0, 1000),
+    order=st.randoms(),
+)
+def test_whatever_the_classes_hold_they_are_balanced(
+    counts: list[int], seed: int, epoch: int, order: Any
+) -> None:
+    n, there = sum(counts), sum(count > 0 for count in counts)
+    rows = list(range(n))
+    order.shuffle(rows)
+    labels = labels_of(*counts)[rows]
+    images = balanced(labels, seed=seed, epoch=epoch)
+    assert len(images) == n
+    drawn = torch.bincount(labels[images], minlength=len(counts))
+    for label, count in enumerate(counts):
+        if not count:
+            assert drawn[label] == 0
+            continue
+        assert n // there <= drawn[label] <= -(-n // there)
+        times = torch.bincount(images, minlength=n)[labels == label]
+        assert int(times.max()) - int(times.min()) <= 1
+    assert torch.equal(images, balanced(labels, seed=seed, epoch=epoch))
+
+
+def test_over_the_epochs_the_images_of_a_class_come_up_equally_often() -> None:
+    labels = labels_of(30, 10)
+    times = sum(
+        torch.bincount(balanced(labels, seed=0, epoch=epoch), minlength=40) for epoch in range(300)
+    )
+    assert p_uniform(times[:30].numpy()) > 0.001  # type: ignore[index]
+    assert times[30:].tolist() == [600] * 10  # type: ignore[index]
+
+
+def test_the_class_that_has_one_more_is_drawn() -> None:
+    labels = labels_of(3, 3, 1)  # 7 images: 3, 2 and 2
+    most = [
+        int(torch.bincount(labels[balanced(labels, seed=0, epoch=epoch)]).argmax())
+        for epoch in range(300)
+    ]
+    assert p_uniform(np.bincount(most, minlength=3)) > 0.001
+
+
+def of(sampling: str, epoch: int = 1, **augment: Any) -> EpochPlan:
+    """Of 70 images of three classes."""
+    changes: dict[str, Any] = {"train.sampling": sampling, "data.image_size": 8}
+    changes |= {f"augment.{key}": value for key, value in augment.items()}
+    return EpochPlan.of(Recipe().with_changes(changes), make_data(), epoch)
+
+
+def test_balancing_leaves_all_other_numbers_as_they_were() -> None:
+    uniform, plan = of("uniform", cutout_px=3), of("balanced", cutout_px=3)
+    plain = Augment(crop_pad_px=4, flip="random", cutout_px=3)
+    assert same(uniform, draw(70, size=8, augment=plain, epoch=1)) == [True] * 4
+    assert uniform.images is None
+    assert plan.images is not None
+    labels = torch.from_numpy(make_data().train.labels)
+    assert torch.equal(plan.images, balanced(labels, seed=0, epoch=1))
+    for name in ("order", "shifts", "flips", "boxes"):
+        assert torch.equal(getattr(plan, name), getattr(uniform, name)), name
+
+
+def test_alternating_flips_show_the_repeats_of_an_image_both_ways() -> None:
+    augment = Augment(crop_pad_px=0, flip="alternating", cutout_px=0)
+    images = torch.tensor([2, 0, 2, 2, 0, 1, 2])
+    first, second = (
+        EpochPlan.draw(7, 8, augment, seed=4, epoch=epoch, images=images).flips for epoch in (0, 1)
+    )
+    assert first is not None
+    assert second is not None
+    assert torch.equal(second, ~first)
+    assert first[[0, 2, 3, 6]].int().diff().abs().tolist() == [1, 1, 1]
+    assert first[[1, 4]].int().diff().abs().tolist() == [1]
+    once = EpochPlan.draw(7, 8, augment, seed=4, epoch=0, images=torch.arange(7)).flips
+    plain = EpochPlan.draw(7, 8, augment, seed=4, epoch=0).flips
+    assert once is not None
+    assert plain is not None
+    assert torch.equal(once, plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,18 @@ def test_what_a_net_that_knows_nothing_is_sure_of_is_not_named() -> None:
     blind = predictions(30.0 * np.eye(2)[[0] * 80], [0] * 41 + [1] * 39)
     found = check(evidence(predictions=blind, classes=("a", "b"), class_counts=np.array([50, 50])))
     assert names(found) == {"barely-above-guessing", "never-predicted"}
+
+
+@pytest.mark.parametrize(("counts", "advised"), [([80, 80, 41], False), ([80, 80, 40], True)])
+def test_balancing_is_advised_where_classes_are_unequal(counts: list[int], advised: bool) -> None:
+    """Where the net answers one class only, train has `counts` images of each."""
+    blind = predictions(np.eye(3)[[0] * 90], [0] * 30 + [1] * 30 + [2] * 30)
+    command = "resight train --recipe r/recipe.json --data d --set train.sampling=balanced"
+    seen = evidence(class_counts=np.array(counts), predictions=blind, balanced=command)
+    for look_for in (prediction_checks.never_predicted, prediction_checks.barely_above_guessing):
+        (finding,) = look_for(seen)
+        assert finding.command == (command if advised else None)
+        assert ("; or balance the classes (train.sampling" in finding.advice) == advised
+        (finding,) = look_for(dataclasses.replace(seen, balanced=None))  # balanced already
+        assert finding.command is None
+        assert "balance" not in finding.advice

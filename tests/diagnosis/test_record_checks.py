@@ -58,23 +58,44 @@ def test_of_a_mixed_training_the_accuracy_on_unmixed_images_is_compared() -> Non
     assert not list(record_checks.gap(mixed))
     lost = dataclasses.replace(mixed, metrics=rows((1.1, 0.34, 0.6)))
     assert names(record_checks.not_learning(lost)) == {"not-learning"}
-    assert not list(record_checks.not_learning(dataclasses.replace(lost, unmixed_accuracy=0.6)))
-    known = dataclasses.replace(mixed, unmixed_accuracy=0.95)
+    assert not list(record_checks.not_learning(dataclasses.replace(lost, plain_accuracy=0.6)))
+    known = dataclasses.replace(mixed, plain_accuracy=0.95)
     assert "train 95.0%, test 60.0%" in next(record_checks.gap(known)).evidence
 
     rising = rows((1.0, 0.4, 0.5), (0.8, 0.45, 0.6), (0.7, 0.5, 0.7))
     mixed = dataclasses.replace(mixed, metrics=rising)
     assert not list(record_checks.improving(mixed))
-    assert not list(record_checks.improving(dataclasses.replace(mixed, unmixed_accuracy=0.8)))
-    behind = dataclasses.replace(mixed, unmixed_accuracy=0.72)
+    assert not list(record_checks.improving(dataclasses.replace(mixed, plain_accuracy=0.8)))
+    behind = dataclasses.replace(mixed, plain_accuracy=0.72)
     assert "train accuracy is 72.0%" in next(record_checks.improving(behind)).evidence
 
     fast = {"train.batch_size": 1000, "schedule.lr_max": 0.0256, "augment.cutmix": 1.0}
     low = dataclasses.replace(mixed, recipe=find_recipe("fast").with_changes(fast), lr_max=0.0256)
     assert not list(record_checks.lr_against_recipe(low))
-    learnt = dataclasses.replace(low, unmixed_accuracy=0.95)
+    learnt = dataclasses.replace(low, plain_accuracy=0.95)
     assert not list(record_checks.lr_against_recipe(learnt))
-    assert list(record_checks.lr_against_recipe(dataclasses.replace(low, unmixed_accuracy=0.6)))
+    assert list(record_checks.lr_against_recipe(dataclasses.replace(low, plain_accuracy=0.6)))
+
+
+def test_of_balanced_samples_the_accuracy_on_each_image_once_is_compared() -> None:
+    drawn = evidence(recipe=recipe(**{"train.sampling": "balanced"}), metrics=rows((1.0, 0.9, 0.6)))
+    assert drawn.train_accuracy is None
+    assert not list(record_checks.gap(drawn))
+    known = dataclasses.replace(drawn, plain_accuracy=0.95)
+    assert "train 95.0%, test 60.0%" in next(record_checks.gap(known)).evidence
+
+
+def test_balanced_samples_are_known_by_chance_as_equal_classes_are() -> None:
+    counts = np.array([800, 50, 50])
+    metrics = rows(*((1.1, 0.34, 0.8) for _ in range(3)))
+    drawn = recipe(**{"train.sampling": "balanced"})
+    seen = evidence(recipe=drawn, class_counts=counts, metrics=metrics)
+    assert seen.chance_loss == pytest.approx(np.log(3))
+    assert seen.chance_accuracy(900) == pytest.approx(1 / 3 + 3 * np.sqrt(2 / 9 / 900))
+    assert names(record_checks.not_learning(seen)) == {"not-learning"}
+    plain = dataclasses.replace(seen, recipe=recipe())
+    assert plain.chance_loss == pytest.approx(0.426, abs=1e-3)
+    assert plain.chance_accuracy(900) > 8 / 9
 
 
 def test_too_few_steps_are_not_called_not_learning() -> None:
@@ -123,6 +144,15 @@ def test_a_rare_class_is_a_note() -> None:
     findings = list(record_checks.imbalance(evidence(class_counts=np.array([100, 100, 20]))))
     assert names(findings) == {"class-imbalance"}
     assert "100 images of 'a' and 20 of 'c'" in findings[0].evidence
+    assert findings[0].command is None
+    assert findings[0].advice.endswith("add images of the rare classes")
+    cured = evidence(class_counts=np.array([100, 100, 20]), balanced="resight train --set …")
+    (finding,) = record_checks.imbalance(cured)
+    assert finding.command == "resight train --set …"
+    assert finding.advice.endswith(
+        "add images of the rare classes; or balance the classes (train.sampling or "
+        "loss.class_weights = 'balanced'), which costs some accuracy on the frequent ones"
+    )
     assert not list(record_checks.imbalance(evidence(class_counts=np.array([100, 100, 21]))))
 
 

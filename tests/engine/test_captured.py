@@ -179,6 +179,13 @@ EXACT: dict[str, tuple[dict[str, Any], int]] = {  # sections, and the graphs the
         },
         2,
     ),
+    "balanced sampling, mixed": (
+        {
+            "augment": Augment(crop_pad_px=1, flip="alternating", cutout_px=3, mixup=0.4),
+            "train": Train(batch_size=32, sampling="balanced"),
+        },
+        2,
+    ),
     "no augmentation": ({"augment": Augment(crop_pad_px=0, flip="none", cutout_px=0)}, 2),
 }
 # where the table's float32 rates, or the average's arithmetic, round otherwise than Python's

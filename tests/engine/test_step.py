@@ -306,23 +306,27 @@ def test_label_smoothing_reaches_the_loss(data: ImageData) -> None:
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("weights", "sampling"), [("none", "uniform"), ("balanced", "uniform"), ("none", "balanced")]
+)
 @pytest.mark.parametrize("mixed", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
 @pytest.mark.parametrize("pieces", [0, 8])
 def test_of_a_mixed_image_both_labels_count_by_their_shares(
-    mixed: dict[str, float], weights: Any, pieces: int
+    mixed: dict[str, float], weights: Any, sampling: Any, pieces: int
 ) -> None:
     """Loss, hits and gradient, by a loop over images with targets that are probabilities."""
     recipe = recipe_of(
         loss=Loss(class_weights=weights, label_smoothing=0.1),
         augment=Augment(crop_pad_px=1, cutout_px=3, **mixed),
-        train=Train(batch_size=32, norm_batch=pieces),
+        train=Train(batch_size=32, norm_batch=pieces, sampling=sampling),
     )
     job = job_of(recipe)
     reference, before = copy.deepcopy(job.state.model).train(), weights_of(job.state.model)
     plan, split = job.plan(0), job.train
     assert plan.partners is not None
     assert plan.shares is not None
+    of = torch.arange(len(split)) if plan.images is None else plan.images
+    labels, weighs = split.labels[of], split.weights[of]
     loss, hits = torch.zeros(()), 0
     for piece in torch.split(plan.order[:32], pieces or 32):
         images, _ = split.augmented(piece, plan, recipe.augment)
@@ -330,11 +334,11 @@ def test_of_a_mixed_image_both_labels_count_by_their_shares(
             share, other = float(plan.shares[own]), int(plan.partners[own])
             for part, image in ((share, own), (1 - share, other)):
                 target = torch.full((3,), 0.1 / 3)
-                target[split.labels[image]] += 0.9
-                weight = float(split.weights[image]) if weights == "balanced" else 1.0
+                target[labels[image]] += 0.9
+                weight = float(weighs[image]) if weights == "balanced" else 1.0
                 loss = loss - part * weight * (target * logits.log_softmax(0)).sum() / 32
             larger = own if share >= 0.5 else other
-            hits += int(logits.argmax()) == int(split.labels[larger])
+            hits += int(logits.argmax()) == int(labels[larger])
     parameters = [p for p in reference.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, parameters)
 

@@ -195,6 +195,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         train=Train(
             batch_size=draw(st.integers(1, 64)) * max(pieces, 1),
             last_batch=draw(st.sampled_from(["keep", "drop"])),
+            sampling=draw(st.sampled_from(["uniform", "balanced"])),
             seed=draw(st.integers(0, 2**63 - 1)),
             ema=ema,
             lookahead=0 if ema else draw(st.integers(0, 10)),
@@ -324,6 +325,7 @@ def test_no_settings_is_the_custom_resnet() -> None:
         "train": {
             "batch_size": 512,
             "last_batch": "keep",
+            "sampling": "uniform",
             "seed": 0,
             "ema": 0.0,
             "lookahead": 0,
@@ -411,6 +413,11 @@ def test_a_line_break_in_a_recipe_leaves_the_message_one_line(values: dict[str, 
         ("train", {"seed": -1}, "train.seed = -1 must be ≥ 0"),
         ("train", {"seed": 2**63}, f"train.seed = {2**63} must be < {2**63}"),
         ("train", {"ema": 1}, "train.ema = 1 must be < 1"),
+        (
+            "train",
+            {"sampling": "equal"},
+            "train.sampling = 'equal' must be 'uniform' or ",
+        ),
         ("train", {"last_batch": "pad"}, "train.last_batch = 'pad' must be 'keep' or "),
         ("model", {"width": None}, "model.width = None must be a valid integer"),
         ("model", {"norm": "group"}, "model.norm = 'group' must be 'batch' or 'layer'"),
@@ -921,3 +928,14 @@ def test_small_images_to_the_end_stay_so_at_any_number_of_epochs(before: int, af
     schedule = Linear(shape="linear", epochs=before, small_px=24, small_epochs=before)
     recipe = Recipe(model=Model(net="fastnet"), schedule=schedule)
     assert recipe.with_epochs(after).schedule.small_epochs == after
+
+
+def test_classes_are_balanced_in_one_way_only() -> None:
+    for section, key in (("train", "sampling"), ("loss", "class_weights")):
+        assert Recipe().with_changes({f"{section}.{key}": "balanced"}).balances_classes
+    assert not Recipe().balances_classes
+    message = message_of({"train": {"sampling": "balanced"}, "loss": {"class_weights": "balanced"}})
+    assert message == (
+        "recipe: train.sampling = 'balanced' and loss.class_weights = 'balanced' both make up for "
+        "unequal classes: set one of them to 'uniform' or 'none'"
+    )

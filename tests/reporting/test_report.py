@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 import resight
 from helpers import folder, make_data
+from resight.data.types import ImageData
 from resight.diagnosis.diagnose import evidence_of
 from resight.engine.job import prepare
 from resight.engine.runtime import Runtime
@@ -42,6 +43,7 @@ from resight.reporting.live import serve
 from resight.reporting.report import report
 from resight.training import train as training
 from resight.training.interrupt import Interrupted
+from trainings import unequal
 
 DATA = make_data(120, n_test=60, val=30)
 RECIPE = Recipe().with_changes(
@@ -64,8 +66,8 @@ def train(out: Path, **options: Any) -> resight.Run:
     return resight.train(RECIPE, DATA, out=out, **options)
 
 
-def opened(run: resight.Run) -> OpenRun:
-    return OpenRun(run, DATA, Runtime.choose("cpu", "fp32"))
+def opened(run: resight.Run, data: ImageData = DATA) -> OpenRun:
+    return OpenRun(run, data, Runtime.choose("cpu", "fp32"))
 
 
 def embedded(page: str) -> dict[str, Any]:
@@ -233,7 +235,34 @@ def test_mixed_samples_name_both_labels(out: Path) -> None:
     assert shares == pytest.approx(plan.shares[plan.order[:40]].tolist(), abs=1e-4)
     assert any("mixed with others" in note for note in facts["notes"])
     evidence = evidence_of(made)
-    assert evidence.train_accuracy == evidence.unmixed_accuracy > 0.5
+    assert evidence.train_accuracy == evidence.plain_accuracy > 0.5
+
+
+def test_samples_of_balanced_classes_are_those_that_are_trained_on(out: Path) -> None:
+    recipe = RECIPE.with_changes({"augment.mixup": 1.0, "train.sampling": "balanced"})
+    data = unequal(DATA)
+    made = opened(resight.train(recipe, data, out=out, reporter=Quiet(), precision="fp32"), data)
+    job = prepare(recipe, data, Runtime.choose("cpu", "fp32"), changes={})
+    plan = job.plan(0)
+    samples = plan.order[:40]
+    expected, labels = job.train.augmented(samples, plan, recipe.augment)
+    images, shown = made.augmented(40)
+    assert torch.equal(images, expected)
+    assert torch.equal(shown, labels)
+    assert plan.images is not None
+    assert plan.partners is not None
+    mixture = made.mixture(40)
+    assert mixture is not None
+    assert torch.equal(mixture[0], job.train.labels[plan.images[plan.partners[samples]]])
+
+    counts = np.bincount(data.train.labels)
+    once = made.augmented(len(data.train), mixed=False, repeated=False)[1]
+    assert np.bincount(once).tolist() == counts.tolist()
+    repeated = np.bincount(made.augmented(len(data.train), mixed=False)[1])
+    assert repeated.max() - repeated.min() <= 1
+    evidence = evidence_of(made)
+    assert evidence.plain_accuracy is not None
+    assert evidence.train_accuracy == evidence.plain_accuracy
 
 
 def test_the_gallery_of_a_folder_shows_its_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,7 +26,7 @@ from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at
 from resight.recipe.settings import Constant, Data, Evaluate, Model, Train
 from resight.training import costs, lr_test_plan
-from trainings import Listener, fit, tiny
+from trainings import Listener, fit, tiny, unequal
 
 COST = costs.Cost(update=0.5, image={0: 0.1, 9: 0.04, 12: 0.06}, test_image=0.01)
 ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1, 28: 0.1}, test_image=0.01)
@@ -266,6 +267,18 @@ def test_dropped_images_are_said() -> None:
     assert not any(
         "left out" in line for line in costs.announcement(job_of(recipe_of()), ROUND, None)
     )
+
+
+@pytest.mark.parametrize(("last", "each", "times"), [("keep", 17, "2.5"), ("drop", 16, "2.3")])
+def test_balanced_sampling_is_said(last: Any, each: int, times: str) -> None:
+    recipe = recipe_of(train=Train(batch_size=16, last_batch=last, sampling="balanced"))
+    data = unequal(make_data(100, size=recipe.data.image_size))
+    assert np.bincount(data.train.labels).tolist() == [34, 11, 7]
+    lines = costs.announcement(build_job(recipe, data, runtime()), ROUND, None)
+    assert [line for line in lines if "balanced" in line or "leaves out" in line] == [
+        f"balanced sampling: about {each} images of each class per epoch, so each of the 7 of "
+        f"'class 2' about {times} times"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from trainings import (
     interrupt,
     resume,
     tiny,
+    unequal,
 )
 
 
@@ -99,6 +100,21 @@ def test_pieces_that_memory_cut_stay_when_there_is_more_of_it(
     after = load_run(tmp_path / "cut").environment["runtime"]
     assert after["micro_batch"] == 11
     assert after["reasons"]["micro_batch"] == before["reasons"]["micro_batch"]
+    assert_same_run(whole, tmp_path / "cut")
+
+
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.3, "flip": "alternating"}])
+def test_balanced_sampling_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    changes = {f"augment.{key}": value for key, value in settings.items()}
+    recipe = tiny("custom-resnet", **changes, **{"train.sampling": "balanced"})
+    data = unequal(images_for(recipe, n=140))  # 70 of them: 46, 15 and 9
+    whole = fit(recipe, data, tmp_path / "whole").path
+    uniform = recipe.with_changes({"train.sampling": "uniform"})
+    other = fit(uniform, data, tmp_path / "other").path
+    assert load_run(whole).metrics[0]["train_loss"] != load_run(other).metrics[0]["train_loss"]
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
+    resume(tmp_path / "cut", data)
     assert_same_run(whole, tmp_path / "cut")
 
 

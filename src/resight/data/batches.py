@@ -68,10 +68,9 @@ class DeviceSplit:
         return augment.normalize(images, self.mean, self.std)
 
     def augmented(self, index: Tensor, plan: EpochPlan, settings: Augment) -> tuple[Tensor, Tensor]:
-        """Images and labels at `index` (int64 (B,), on the device) as `plan` drew them.
+        """Images and labels of the samples `index` (int64 (B,), on the device) as `plan` drew them.
 
-        What an image is mixed with is augmented by its own numbers; its label is at
-        `plan.partners[index]`.
+        What a sample is mixed with, `plan.partners[index]`, is augmented by its own numbers.
         """
         images = self._seen(index, plan, settings)
         if plan.partners is not None:
@@ -79,16 +78,17 @@ class DeviceSplit:
             patches = None if plan.patches is None else plan.patches[index]
             assert plan.shares is not None
             images = augment.mix(images, partners, plan.shares[index], patches)
-        return images, self.labels[index]
+        return images, self.labels[plan.images_of(index)]
 
     def _seen(self, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
-        """The images at `index`, not mixed: float32 (B, C, H, W), normalised."""
+        """The samples `index`, not mixed: float32 (B, C, H, W), normalised."""
+        rows = plan.images_of(index)
         shifts = None if plan.shifts is None else plan.shifts[index]
         flips = None if plan.flips is None else plan.flips[index]
         if self.resident:
-            images, where = self.images, index
+            images, where = self.images, rows
         else:
-            images = self.images[index.cpu()].to(self.device, non_blocking=True)
+            images = self.images[rows.cpu()].to(self.device, non_blocking=True)
             where = torch.arange(len(index), device=self.device)
         pixels = augment.crop_flip(
             images, where, shifts, flips, pad_px=settings.crop_pad_px, fill=settings.crop_fill
@@ -114,7 +114,7 @@ def balanced_weights(labels: Tensor) -> Tensor:
 
 
 def _changed(images: Tensor, index: Tensor, plan: EpochPlan, settings: Augment) -> Tensor:
-    """`images` (B, C, H, W) in [0, 1], which are those at `index`, as `plan` drew them."""
+    """`images` (B, C, H, W) in [0, 1], those of the samples `index`, as `plan` drew them."""
     sources = []
     if plan.turns is not None:
         turns = plan.turns[index]

@@ -64,11 +64,12 @@ def hold_out(
 ) -> npt.NDArray[np.bool_]:
     """Which images are held out: whole groups, of class c about `targets[c]` images, bool (N,).
 
-    groups, labels: int64 (N,); a group may have images of several classes. Every class keeps a
-    group; one of two groups or more also gives one, where the other classes allow it. In the order
-    of numbers drawn with `seed` (raw Philox output, as in `stratified_split`) groups are taken that
-    fit whole into what is still to be held out; then, while there are any, those that bring the
-    classes' shares nearer to what they should be, the best first.
+    groups, labels: int64 (N,); a group may have images of several classes. targets: each fewer than
+    the class has. Every class keeps a group; one of two groups or more also gives one, where the
+    other classes allow it. In the order of numbers drawn with `seed` (raw Philox output, as in
+    `stratified_split`) groups are taken that fit whole into what is still to be held out; then,
+    while there are any, those that bring the classes' shares nearer to what they should be, the
+    best first.
     """
     k = len(targets)
     goal, sizes = np.array(targets, dtype=np.int64), np.bincount(labels, minlength=k)
@@ -99,8 +100,7 @@ def hold_out(
 
     for group in order.tolist():
         own = slice(starts[group], starts[group + 1])
-        inside = classes[own]
-        if (out[inside] + counts[own] <= goal[inside]).all() and (kept[inside] > 1).all():
+        if (out[classes[own]] + counts[own] <= goal[classes[own]]).all():
             take(group)
     for label in several[np.argsort(kept[several], kind="stable")]:
         if not out[label]:

@@ -1,8 +1,9 @@
 """`EpochPlan`: every random number of an epoch, drawn on the CPU for all N images.
 
-Each number is keyed by (seed, epoch, purpose) and belongs to an image, not to a place in a batch:
+Each number is keyed by (seed, epoch, purpose) and belongs to a sample, not to a place in a batch:
 so the device, the batch size, the number of processes or an interruption cannot change what is
-drawn, and switching one augmentation off leaves the others unchanged.
+drawn, and switching one augmentation off leaves the others unchanged. A sample is an image, but
+where classes are balanced: there the samples of an image that is repeated differ in their numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from resight.data.operations import OPERATIONS
+from resight.data.types import ImageData
+from resight.recipe.recipe import Recipe
 from resight.recipe.settings import MAX_MAGNITUDE, Augment
 
 MIN_ERASED = 0.02  # of the image's area, as in the paper on random erasing
@@ -30,7 +33,8 @@ def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """order: int64 (N,), the images in the order they are trained on. Per image: shifts int64
+    """order: int64 (N,), the samples in the order they are trained on. images: int64 (N,), the
+    image of each sample; None if sample i is image i. Per sample: shifts int64
     (N, 2) in [0, 2·pad] (rows, columns), flips bool (N,), turns float32 (N, 2) in [-1, 1], of
     rotation and scale, tints float32 (N, 3) in [-1, 1], of brightness, contrast and saturation,
     operations int64 (N, n), of RandAugment or TrivialAugment, as places in `OPERATIONS`, strengths
@@ -38,12 +42,13 @@ class EpochPlan:
     in px, boxes int64 (N, 2), the cutout's upper left corner, erased int64 (N, 4), upper left
     corner, height and width of the erased rectangle, 0 without one.
 
-    Of Mixup and CutMix: partners int64 (N,), the image that each is mixed with, shares float32 (N,)
-    in [0, 1], of its own label, patches int64 (N, 3), upper left corner and side of the square that
-    the partner covers, 0 where the image takes Mixup. What the recipe does not use is None.
+    Of Mixup and CutMix: partners int64 (N,), the sample with which each is mixed, shares float32
+    (N,) in [0, 1], of its own label, patches int64 (N, 3), upper left corner and side of the square
+    that the partner covers, 0 where the image takes Mixup. What the recipe does not use is None.
     """
 
     order: Tensor
+    images: Tensor | None
     shifts: Tensor | None
     flips: Tensor | None
     turns: Tensor | None
@@ -60,8 +65,29 @@ class EpochPlan:
     patches: Tensor | None
 
     @classmethod
-    def draw(cls, n: int, image_size: int, augment: Augment, *, seed: int, epoch: int) -> EpochPlan:
-        """The numbers of `epoch` (from 0) for `n` images of `image_size` px."""
+    def of(cls, recipe: Recipe, data: ImageData, epoch: int) -> EpochPlan:
+        """The numbers of `epoch` (from 0) of a training with `recipe` on `data.train`."""
+        train, seed = data.train, recipe.train.seed
+        images = None
+        if recipe.train.sampling == "balanced":
+            images = balanced(torch.from_numpy(train.labels), seed=seed, epoch=epoch)
+        return cls.draw(
+            len(train), data.image_size, recipe.augment, seed=seed, epoch=epoch, images=images
+        )
+
+    @classmethod
+    def draw(
+        cls,
+        n: int,
+        image_size: int,
+        augment: Augment,
+        *,
+        seed: int,
+        epoch: int,
+        images: Tensor | None = None,
+    ) -> EpochPlan:
+        """The numbers of `epoch` (from 0) for `n` samples of `image_size` px; images: as in a
+        plan."""
 
         def integers(purpose: str, high: int) -> Tensor:
             return torch.randint(high, (n, 2), generator=generator(seed, epoch, purpose))
@@ -92,8 +118,9 @@ class EpochPlan:
                 strengths = magnitude * (1 - 2 * (strengths < 0).float())
         return cls(
             order=order,
+            images=images,
             shifts=integers("crop", 2 * pad + 1) if pad else None,
-            flips=_flips(n, augment, seed=seed, epoch=epoch),
+            flips=_flips(n, augment, images, seed=seed, epoch=epoch),
             turns=signed("turn", 2) if turned else None,
             tints=signed("tint", 3) if tinted else None,
             operations=operations,
@@ -114,8 +141,12 @@ class EpochPlan:
         parts = (self.turns, self.operations, self.tints, self.hues, self.greys, self.blurs)
         return any(part is not None for part in parts)
 
+    def images_of(self, samples: Tensor) -> Tensor:
+        """The images of `samples`, int64 (B,)."""
+        return samples if self.images is None else self.images[samples]
+
     def batch(self, position: int, size: int) -> Tensor:
-        """The images of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
+        """The samples of batch number `position` (from 0): int64 (B,), B = `size` or fewer."""
         return self.order[position * size : (position + 1) * size]
 
     def unmixed(self) -> EpochPlan:
@@ -131,7 +162,9 @@ class EpochPlan:
         return replace(self, **{name: change(part) for name, part in parts.items()})
 
 
-def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
+def _flips(
+    n: int, augment: Augment, images: Tensor | None, *, seed: int, epoch: int
+) -> Tensor | None:
     if augment.flip == "none":
         return None
     if augment.flip == "random":
@@ -139,7 +172,37 @@ def _flips(n: int, augment: Augment, *, seed: int, epoch: int) -> Tensor | None:
     # alternating: half of the images start mirrored, then all are flipped each epoch
     # (airbench's derandomised flip: every image is seen both ways in any two epochs)
     first = torch.rand(n, generator=generator(seed, 0, "flip")) < 0.5
-    return first ^ bool(epoch % 2)
+    if images is None:
+        return first ^ bool(epoch % 2)
+    return first[images] ^ ((epoch + _repeats(images)) % 2 == 1)
+
+
+def _repeats(images: Tensor) -> Tensor:
+    """How many samples of its image come before each sample: int64 (N,), for `images` of a plan."""
+    order = images.argsort(stable=True)
+    first = torch.searchsorted(images[order], images)
+    return order.argsort() - first
+
+
+def balanced(labels: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Images of an epoch in which the classes are equally frequent: int64 (N,), for `labels` int64
+    (N,).
+
+    Each class has N / K of them, give or take one, and each image of a class as many as any other,
+    give or take one: none twice before all were there once. Which ones have one more is drawn.
+    """
+    n, drawn = len(labels), generator(seed, epoch, "balanced")
+    shuffled = torch.randperm(n, generator=drawn)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = torch.bincount(labels)
+    there = counts.nonzero()[:, 0]
+    each, rest = divmod(n, len(there))
+    wanted = each * (counts > 0)
+    wanted[there[torch.randperm(len(there), generator=drawn)[:rest]]] += 1
+    classes = torch.repeat_interleave(wanted)  # of each sample
+    places = torch.arange(n) - (wanted.cumsum(0) - wanted)[classes]  # within its class
+    starts = counts.cumsum(0) - counts
+    return by_class[starts[classes] + places % counts[classes]]
 
 
 def _blurs(uniform: Tensor, augment: Augment) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resight.data.types import ImageData
 from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
-from resight.diagnosis.evidence import Evidence
+from resight.diagnosis.evidence import Evidence, trains_on_plain_images
 from resight.diagnosis.watch import judged_from
 from resight.errors import ResightError, ResightWarning
 from resight.findings import Diagnosis, Finding
@@ -104,7 +104,8 @@ def evidence_of(opened: OpenRun) -> Evidence:
         lr_max=resolved.get("schedule", {}).get("lr_max"),
         lr_test=run.lr_test,
         predictions=opened.predictions,
-        unmixed_accuracy=_unmixed_accuracy(opened),
+        plain_accuracy=_plain_accuracy(opened),
+        balanced=run.balanced_command(),
         failure=run.failure or None,
         finished=run.finished,
     )
@@ -114,18 +115,19 @@ def _judged_from(run: Run) -> int:
     return judged_from(run.recipe.schedule, run.resolved["steps_per_epoch"])
 
 
-def _unmixed_accuracy(opened: OpenRun) -> float | None:
-    """On training images, of a net that was trained on mixed ones; None if it is not needed or the
-    run lacks images or net."""
-    if not opened.run.recipe.augment.mixes or opened.data is None or opened.model is None:
+def _plain_accuracy(opened: OpenRun) -> float | None:
+    """On training images, of a net that was trained on mixed or repeated ones; None if it is not
+    needed or the run lacks images or net."""
+    needed = not trains_on_plain_images(opened.run.recipe)
+    if not needed or opened.data is None or opened.model is None:
         return None
     with torch.no_grad(), opened.runtime.autocast():
-        return net_checks.accuracy(opened.model, *_training_images(opened))
+        return net_checks.accuracy(opened.model, *_training_images(opened, repeated=False))
 
 
 def _probe(opened: OpenRun) -> list[Finding]:
     assert opened.model is not None
-    images, labels, at_once = _training_images(opened)
+    images, labels, at_once = _training_images(opened, repeated=True)
     with torch.no_grad(), opened.runtime.autocast():
         return [
             *net_checks.batch_norm(opened.model, images, labels, at_once),
@@ -133,8 +135,9 @@ def _probe(opened: OpenRun) -> list[Finding]:
         ]
 
 
-def _training_images(opened: OpenRun) -> tuple[Tensor, Tensor, int | None]:
+def _training_images(opened: OpenRun, *, repeated: bool) -> tuple[Tensor, Tensor, int | None]:
     """Some of them, augmented but not mixed, their labels, and as many at a time as a step had
-    memory for."""
+    memory for. repeated: as balanced sampling does, if the recipe has it."""
     count = net_checks.probe_images(opened.run.recipe.data.image_size)
-    return *opened.augmented(count, mixed=False), opened.runtime.micro_batch or None
+    images, labels = opened.augmented(count, mixed=False, repeated=repeated)
+    return images, labels, opened.runtime.micro_batch or None

@@ -83,5 +83,6 @@ def leakage(duplicates: list[Duplicate], test_images: int) -> Iterator[Finding]:
             title="test images have near duplicates in train",
             evidence=f"{near:,} of {test_images:,} test images ({near / test_images:.1%})",
             threshold=f"{THRESHOLDS.near_note:.0%} of the test images",
-            advice="look at them in the report; keep pictures of the same scene in one split",
+            advice="look at them in the report; keep pictures of the same scene in one split "
+            "(--group REGEX, where the file names tell which they are)",
         )

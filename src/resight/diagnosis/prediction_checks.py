@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from resight.diagnosis.evidence import Evidence
+from resight.diagnosis.evidence import BALANCE, Evidence
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding, Severity
 from resight.intervals import standard_error
@@ -41,7 +41,9 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
         evidence=f"no {predictions.split} image is predicted as {names}{more}",
         threshold=f"a class with {THRESHOLDS.never_support} images or more; a problem if classes "
         f"have {THRESHOLDS.never_images} or more on average",
-        advice="look at its row in the confusion matrix; check its labels, or add images of it",
+        advice="look at its row in the confusion matrix; check its labels, or add images of it"
+        + f"; or {BALANCE}" * bool(evidence.cure),
+        command=evidence.cure,
     )
 
 
@@ -56,10 +58,11 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
     largest = predictions.classes[int(np.bincount(predictions.labels).argmax())]
     balanced, even = predictions.balanced_accuracy, 1 / predictions.classes_measured
     knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
+    cure = None if knows else evidence.cure
     advice = (
         f"train for more than these {evidence.step:,} steps (more epochs, or smaller batches) or "
         "on more images, and check that the labels are right"
-    )
+    ) + f"; or {BALANCE}" * bool(cure)
     yield Finding(
         name="barely-above-guessing",
         severity="note" if knows else "problem",
@@ -70,6 +73,7 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
         f"chance gives {even:.1%}",
         threshold="an interval that includes guessing",
         advice="look at recall per class rather than accuracy" if knows else advice,
+        command=cure,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from resight.diagnosis.evidence import Evidence, chance_accuracy
+from resight.diagnosis.evidence import BALANCE, Evidence
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
@@ -24,8 +24,8 @@ def not_learning(evidence: Evidence) -> Iterator[Finding]:
         return
     last = evidence.metrics[-1]
     lowest = min(row["train_loss"] for row in evidence.metrics)
-    known = chance_accuracy(evidence.class_counts, float(evidence.class_counts.sum()))
-    accuracies = (last["train_accuracy"], evidence.unmixed_accuracy or 0.0)
+    known = evidence.chance_accuracy(float(evidence.class_counts.sum()))
+    accuracies = (last["train_accuracy"], evidence.plain_accuracy or 0.0)
     if (
         last["train_loss"] >= THRESHOLDS.chance_loss_share * chance
         and max(accuracies) <= known
@@ -262,6 +262,6 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
         f"{counts[fewest]:,} of '{evidence.classes[fewest]}'",
         threshold=f"{THRESHOLDS.imbalance_ratio:g} times as many",
         advice="look at recall per class rather than accuracy; add images of the rare classes"
-        + ", or let every class count as much as any other: --set loss.class_weights=balanced"
-        * (evidence.recipe.loss.class_weights == "none"),
+        + f"; or {BALANCE}" * bool(evidence.cure),
+        command=evidence.cure,
     )

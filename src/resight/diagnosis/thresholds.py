@@ -43,6 +43,7 @@ class Thresholds:
     # classes, labels, images
     guess_standard_errors: float = 3.0  # of balanced accuracy above chance: it knows something
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
+    unequal_ratio: float = 2.0  # the same, from which balancing the classes is advised
     never_support: int = 5  # test images of a class that is never predicted
     never_images: int = 20  # test images per class on average: a problem
     leak_note: int = 1  # test images that are also in train, pixel for pixel

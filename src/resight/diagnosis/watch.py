@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from resight.diagnosis import record_checks
-from resight.diagnosis.evidence import Evidence, chance_accuracy
+from resight.diagnosis.evidence import Evidence
 from resight.diagnosis.record_checks import at_chance
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
@@ -72,12 +72,12 @@ class Watch:
         steps = list(self._recent)
         loss, accuracy = _means(steps)
         half = len(steps) // 2
-        counts, chance = self.evidence.class_counts, self.evidence.chance_loss
+        k, chance = len(self.evidence.classes), self.evidence.chance_loss
         seen = (
             f"over the last {len(steps)} steps the loss is {loss:.3f} and the accuracy "
             f"{accuracy:.1%}"
         )
-        even = math.log(len(counts))  # chance level without even knowing the class frequencies
+        even = math.log(k)  # chance level without even knowing the class frequencies
         if loss > THRESHOLDS.worse_than_chance * even:
             return [
                 Finding(
@@ -85,7 +85,7 @@ class Watch:
                     severity="problem",
                     title="the training has diverged",
                     evidence=f"{seen}; a model that has learned nothing (chance level) has a loss "
-                    f"of ln {len(counts)} = {even:.3f}",
+                    f"of ln {k} = {even:.3f}",
                     threshold=f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
                     advice="stop it (Ctrl-C) and train again with a lower LR",
                     command=self.evidence.find_lr,
@@ -93,7 +93,7 @@ class Watch:
             ]
         if _means(steps[half:])[0] < THRESHOLDS.falling * _means(steps[:half])[0]:
             return []
-        known = chance_accuracy(counts, sum(images for _, _, images in steps))
+        known = self.evidence.chance_accuracy(sum(images for _, _, images in steps))
         if loss >= THRESHOLDS.chance_loss_share * chance and accuracy <= known:
             return [at_chance(self.evidence, seen)]
         return []

@@ -83,14 +83,7 @@ class Job:
 
     def plan(self, epoch: int) -> EpochPlan:
         """The numbers of `epoch` (from 0), on the device."""
-        plan = EpochPlan.draw(
-            len(self.train),
-            self.data.image_size,
-            self.recipe.augment,
-            seed=self.recipe.train.seed,
-            epoch=epoch,
-        )
-        return plan.to(self.runtime.device)
+        return EpochPlan.of(self.recipe, self.data, epoch).to(self.runtime.device)
 
     def steps_at(self, lrs: Sequence[float]) -> Iterator[Tensor]:
         """Train one step at each of `lrs`, epoch after epoch from the first.

@@ -45,7 +45,7 @@ class Executor(Protocol):
         """
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
-        """A step on the images at `index` (int64 (B,)), at the optimizer's rates; no averaging.
+        """A step on the samples `index` (int64 (B,)), at the optimizer's rates; no averaging.
 
         Returns loss and correct predictions as `step` writes them, float32 and int64 scalars on the
         device.
@@ -111,7 +111,7 @@ class Eager:
 def learn(
     context: StepContext, index: Tensor, plan: EpochPlan, kind: StepKind
 ) -> tuple[Tensor, Tensor]:
-    """Forward, backward and the optimizer's step on the images at `index`; see `Executor.step`.
+    """Forward, backward and the optimizer's step on the samples `index`; see `Executor.step`.
 
     In pieces if the recipe or the runtime asks for it: their gradients are summed, each piece's
     loss weighted by its images, so that the update is that of the whole batch. Batch norm's
@@ -150,20 +150,20 @@ def learn(
 def _measured(
     context: StepContext, logits: Tensor, labels: Tensor, piece: Tensor, plan: EpochPlan
 ) -> tuple[Tensor, Tensor]:
-    """Loss and correct predictions of the images at `piece`, whose `labels` are given.
+    """Loss and correct predictions of the samples `piece`, whose `labels` are given.
 
-    Of a mixed image the loss is the mean of both labels' losses by their shares, and the label with
+    Of a mixed one the loss is the mean of both labels' losses by their shares, and the label with
     the larger share is the right one.
     """
     split, settings = context.split, context.recipe.loss
-    guessed = logits.detach().argmax(1)
+    guessed, weights = logits.detach().argmax(1), split.weights[plan.images_of(piece)]
     if plan.partners is None:
-        loss = _loss(logits, labels, settings, split.weights[piece])
+        loss = _loss(logits, labels, settings, weights)
         return loss, (guessed == labels).sum()
     assert plan.shares is not None
-    partners, shares = plan.partners[piece], plan.shares[piece]
+    partners, shares = plan.images_of(plan.partners[piece]), plan.shares[piece]
     others = split.labels[partners]
-    own = _losses(logits, labels, settings, split.weights[piece])
+    own = _losses(logits, labels, settings, weights)
     other = _losses(logits, others, settings, split.weights[partners])
     right = guessed == torch.where(shares >= 0.5, labels, others)
     return (own * shares + other * (1 - shares)).mean(), right.sum()

@@ -76,14 +76,17 @@ class OpenRun:
             return np.bincount(self.data.train.labels, minlength=len(self.data.classes))
         return np.array(facts.get("class_counts", [1] * len(facts["classes"])), dtype=np.int64)
 
-    def augmented(self, count: int, *, mixed: bool = True) -> tuple[Tensor, Tensor]:
+    def augmented(
+        self, count: int, *, mixed: bool = True, repeated: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """The first `count` training images of the first epoch as the net saw them: float32 (n, C,
         H, W), normalised, and their labels int64 (n,). Needs `data`.
 
-        mixed: with Mixup and CutMix, if the recipe has them.
+        mixed: with Mixup and CutMix, repeated: as classes are balanced, if the recipe does so.
         """
         assert self.data is not None
-        plan = self._first_plan if mixed else self._first_plan.unmixed()
+        plan = self._first_plan if repeated else self._plan("uniform")
+        plan = plan if mixed else plan.unmixed()
         split = self._place(self.data.train, resident=False)  # only what is shown is loaded
         return split.augmented(plan.order[:count], plan, self.run.recipe.augment)
 
@@ -94,20 +97,19 @@ class OpenRun:
         plan = self._first_plan
         if plan.partners is None or plan.shares is None:
             return None
-        rows = plan.order[:count]
-        return torch.from_numpy(self.data.train.labels)[plan.partners[rows].cpu()], plan.shares[
-            rows
-        ]
+        samples = plan.order[:count]
+        partners = plan.images_of(plan.partners[samples]).cpu()
+        return torch.from_numpy(self.data.train.labels)[partners], plan.shares[samples]
 
     @cached_property
     def _first_plan(self) -> EpochPlan:
         """Of the first epoch, on the device. Needs `data`."""
+        return self._plan(self.run.recipe.train.sampling)
+
+    def _plan(self, sampling: str) -> EpochPlan:
         assert self.data is not None
-        recipe, data = self.run.recipe, self.data
-        plan = EpochPlan.draw(
-            len(data.train), data.image_size, recipe.augment, seed=recipe.train.seed, epoch=0
-        )
-        return plan.to(self.runtime.device)
+        recipe = self.run.recipe.with_changes({"train.sampling": sampling})
+        return EpochPlan.of(recipe, self.data, epoch=0).to(self.runtime.device)
 
     def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 (n, H, W, C) → float32 (n, C, H, W) on the device, with the run's statistics."""

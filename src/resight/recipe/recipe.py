@@ -98,6 +98,11 @@ class Recipe(Settings):
                 f"schedule.stem_epochs = {self.schedule.stem_epochs:g} must be at most "
                 f"schedule.epochs = {self.schedule.epochs}"
             )
+        if self.train.sampling == self.loss.class_weights == "balanced":
+            raise ValueError(
+                "train.sampling = 'balanced' and loss.class_weights = 'balanced' both make up for "
+                "unequal classes: set one of them to 'uniform' or 'none'"
+            )
         if self.train.norm_batch and not self.model.facts.batch_norm:
             raise ValueError(
                 f"train.norm_batch = {self.train.norm_batch} is for batch norm, which "
@@ -159,6 +164,11 @@ class Recipe(Settings):
                 f"schedule.medium_px = {sizes['medium']} must be more than schedule.small_px = "
                 f"{sizes['small']}, which it follows"
             )
+
+    @property
+    def balances_classes(self) -> bool:
+        """Whether each class counts as much as any other, however many images it has."""
+        return "balanced" in (self.train.sampling, self.loss.class_weights)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:

@@ -400,8 +400,12 @@ class Loss(Settings):
 
 
 class Train(Settings):
+    """sampling: "uniform" trains on each image once per epoch; "balanced" on as many images per
+    epoch, equally many of each class, those of rare classes repeatedly."""
+
     batch_size: Annotated[int, Field(ge=1)] = 512
     last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
+    sampling: Literal["uniform", "balanced"] = "uniform"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     ema: Share = 0.0  # decay per step of the averaged weights, which are evaluated; 0 for none
     lookahead: Annotated[int, Field(ge=0)] = 0  # steps between averages; 0 for none

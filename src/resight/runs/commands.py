@@ -44,6 +44,16 @@ def find_lr_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str | 
     return None if data is None else shlex.join([*words, *data])
 
 
+def balanced_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str | None:
+    """The shell command that trains as the run at `path` on equally many images of each class; None
+    if its classes are balanced already, and as in `repeat_command`."""
+    data = _data_words(recipe, facts)
+    if data is None or recipe.balances_classes:
+        return None
+    words = ["resight", "train", "--recipe", str(path / "recipe.json")]
+    return shlex.join([*words, *data, "--set", "train.sampling=balanced"])
+
+
 def resume_command(path: Path) -> str:
     """The shell command that resumes the run, or the runs of several seeds, at `path`."""
     return shlex.join(["resight", "train", "--resume", str(path)])

@@ -149,6 +149,10 @@ class Run:
         """The shell command that repeats its LR test: see `commands.find_lr_command`."""
         return commands.find_lr_command(self.path, self.recipe, self.resolved.get("data", {}))
 
+    def balanced_command(self) -> str | None:
+        """The shell command that balances classes: see `commands.balanced_command`."""
+        return commands.balanced_command(self.path, self.recipe, self.resolved.get("data", {}))
+
     def plot_curves(self) -> Figure:
         """Loss and accuracy by epoch. Raises `ResightError` before the first epoch is done."""
         metrics = self.metrics

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from resight.engine.fitting import piece_size
@@ -348,7 +349,9 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         lines.append(f"eager execution, no CUDA graphs: {job.runtime.reasons['executor']}")
     if not job.train.resident:
         lines.append("the images need more than half of the free memory: streamed from disk")
-    if dropped := len(data.train) - job.epoch_images():
+    if recipe.train.sampling == "balanced":
+        lines.append(_balanced_line(job))
+    elif dropped := len(data.train) - job.epoch_images():
         lines.append(
             f"each epoch leaves out {dropped:,} of the {len(data.train):,} training images, "
             "different ones each time: the recipe drops the last, smaller batch (--set "
@@ -372,6 +375,18 @@ def device_line(job: Job) -> str:
     """What the training runs on, and why with that precision."""
     runtime = job.runtime
     return f"{runtime.name}, {runtime.precision} ({runtime.reasons['precision']})"
+
+
+def _balanced_line(job: Job) -> str:
+    """How many images of each class an epoch has, and how often those of the smallest."""
+    labels, counts = np.unique(job.data.train.labels, return_counts=True)
+    rarest, fewest = job.data.classes[labels[counts.argmin()]], int(counts.min())
+    each = job.epoch_images() / len(labels)
+    times = each / fewest
+    return (
+        f"balanced sampling: about {each:,.0f} images of each class per epoch, so each of the "
+        f"{fewest:,} of '{rarest}' about {times:,.{int(times < 10)}f} times"
+    )
 
 
 def price(job: Job, cost: Cost, plan: LrTestPlan) -> str:
