@@ -262,6 +262,8 @@ def test_samples_of_balanced_classes_are_those_that_are_trained_on(out: Path) ->
     assert repeated.max() - repeated.min() <= 1
     evidence = evidence_of(made)
     assert evidence.plain_accuracy is not None
+    facts = embedded((out / "report" / "index.html").read_text("utf-8"))
+    assert any("equally many images of each class" in note for note in facts["notes"])
     assert evidence.train_accuracy == evidence.plain_accuracy
 
 

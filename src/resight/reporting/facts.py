@@ -37,6 +37,10 @@ MIXED = (
     "train loss and train accuracy are of images mixed with others (Mixup, CutMix), which no net "
     "gets all right: they are not comparable to those of other splits"
 )
+REPEATED = (
+    "train loss and train accuracy are of equally many images of each class, those of rare classes "
+    "repeatedly (train.sampling): they are not comparable to those of other splits"
+)
 
 
 class Headline(TypedDict):
@@ -250,6 +254,7 @@ def base_facts(run: Run) -> Facts:
             *data.get("notes", []),
             *([MIXED] if recipe.augment.mixes else []),
             *([stopped] if stopped else []),
+            *([REPEATED] if recipe.train.sampling == "balanced" else []),
         ],
         "classes": list(data.get("classes", [])),
         "confusion": None,
