@@ -548,7 +548,7 @@ def test_a_run_goes_on_under_the_other_executor_and_says_so(
         fit(recipe, data, tmp_path / "cut", announce=False, reporter=StopAt(4, interrupt))
     choose("eager" if captured_first else "captured")
     with pytest.warns(ResightWarning, match=r"executor: \w+ → \w+"):
-        again = resume(tmp_path / "cut", data, precision="fp32")
+        again = resume(tmp_path / "cut", data, precision="fp32", announce=False)
 
     assert_same(again.checkpoint(), whole.checkpoint())
     assert (again.predictions.logits == whole.predictions.logits).all()

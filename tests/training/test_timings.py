@@ -121,7 +121,7 @@ def test_each_second_of_a_training_goes_to_what_took_it(
     clock = Clock()
     monkeypatch.setattr(session, "Timings", partial(Timings, clock=clock))
     for seconds, module, name in (
-        (1, request, "find_recipe"),
+        (1, request, "recipe_for"),
         (2, session, "open_data"),
         (4, session, "build_job"),
         (16, resolve, "run_range_test"),

@@ -13,7 +13,7 @@ from resight.render.drawing import WIDTH_PX, png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_CHARACTERS = 300  # per text
+MAX_CHARACTERS = 500  # per text; a recipe's longest section has 330
 
 
 def joined(*parts: Callable[[], str]) -> str:
