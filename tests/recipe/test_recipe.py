@@ -332,7 +332,7 @@ def test_no_settings_is_the_custom_resnet() -> None:
             "norm_batch": 0,
             "early_stop": 0,
         },
-        "evaluate": {"tta": "none", "when": "each-epoch"},
+        "evaluate": {"tta": "none", "when": "each-epoch", "norm": "running"},
     }
 
 

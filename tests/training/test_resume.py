@@ -83,6 +83,25 @@ def test_augmentation_and_balanced_classes_go_on_bit_for_bit(
     assert_same_run(whole, tmp_path / "cut")
 
 
+@pytest.mark.parametrize("when", ["each-epoch", "end"])
+@pytest.mark.parametrize("average", [{}, {"train.ema": 0.9}], ids=["net", "ema"])
+def test_norms_taken_anew_go_on_bit_for_bit(
+    when: str, average: dict[str, Any], tmp_path: Path
+) -> None:
+    anew = {"evaluate.norm": "anew", "evaluate.when": when, **average}
+    recipe = tiny("custom-resnet", **anew)
+    data = images_for(recipe)
+    whole = fit(recipe, data, tmp_path / "whole").path
+    running = recipe.with_changes({"evaluate.norm": "running"})
+    other = fit(running, data, tmp_path / "other").path
+    logits = [load_run(path).predictions.logits for path in (whole, other)]
+    assert (logits[0] != logits[1]).any()
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(5, interrupt))
+    resume(tmp_path / "cut", data)
+    assert_same_run(whole, tmp_path / "cut")
+
+
 def test_pieces_that_memory_cut_stay_when_there_is_more_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def choose(
         "data.image_size": side,
         "train.batch_size": batch,
         "train.last_batch": "keep" if batch >= images.train else "drop",
+        "evaluate.norm": "anew",  # the last steps saw few images
         **{f"augment.{key}": value for key, value in augment.items()},
     }
     if isinstance(base.optimizer, Muon):

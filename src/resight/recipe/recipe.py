@@ -108,6 +108,11 @@ class Recipe(Settings):
                 f"train.norm_batch = {self.train.norm_batch} is for batch norm, which "
                 f"{self.model.net} does not have: set it to 0"
             )
+        if self.evaluate.norm == "anew" and not self.model.facts.batch_norm:
+            raise ValueError(
+                f"evaluate.norm = 'anew' is for batch norm, which {self.model.net} does not have: "
+                "set it to 'running'"
+            )
         at_end = self.evaluate.when == "end"
         if at_end and self.train.early_stop:
             raise ValueError(

@@ -427,10 +427,15 @@ class Train(Settings):
 class Evaluate(Settings):
     """`flip`: the mean logits of an image and its mirror image; `flip-shift`: half of that, plus a
     quarter each of the same for the image shifted by one pixel up-left and down-right;
-    `flip-shift-unsure`: that, where one view leaves the most probable class below 0.6."""
+    `flip-shift-unsure`: that, where one view leaves the most probable class below 0.6.
+
+    norm: batch norm's statistics are the `running` ones of the last steps, or taken `anew` before
+    each evaluation, from up to 5,000 training images without augmentation.
+    """
 
     tta: Literal["none", "flip", "flip-shift", "flip-shift-unsure"] = "none"
     when: Literal["each-epoch", "end"] = "each-epoch"
+    norm: Literal["running", "anew"] = "running"
 
 
 def _kinds(union: Any, key: str) -> dict[str, type[Any]]:

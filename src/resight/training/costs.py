@@ -14,6 +14,7 @@ import torch
 from resight.engine.fitting import piece_size
 from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job, with_recipe
+from resight.engine.norms import MAX_IMAGES
 from resight.engine.rates import given_rates
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
@@ -76,7 +77,10 @@ class Cost:
         """Seconds of the evaluations after the epochs from number `first` (from 0) on."""
         each = job.recipe.evaluate.when == "each-epoch"
         count = job.recipe.schedule.epochs - first if each else 1
-        return self.test_image * len(job.monitor) * count
+        images = float(len(job.monitor))
+        if job.recipe.evaluate.norm == "anew":  # seen once, whatever the views of the others
+            images += min(MAX_IMAGES, len(job.train)) / VIEWS[job.recipe.evaluate.tta]
+        return self.test_image * images * count
 
     def lr_test(self, job: Job) -> float:
         """Seconds of the LR test if it does not end early; 0 if the recipe needs none."""

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resight.data.plan import generator
 from resight.engine.fitting import piece_size
 from resight.engine.forward import predict
 from resight.engine.job import Job
+from resight.engine.norms import renew_norms
 from resight.engine.rates import Rates, epoch_rates
 from resight.errors import ResightError
 from resight.progress import StepInfo
@@ -177,6 +179,12 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
     measured = None
     if job.recipe.evaluate.when == "each-epoch" or epoch == epochs:
         began = time.perf_counter()
+        if job.recipe.evaluate.norm == "anew":
+            drawn = generator(job.recipe.train.seed, training.epoch, "norms")
+            order = torch.randperm(len(job.train), generator=drawn)
+            renew_norms(
+                state.eval_model, job.train, job.runtime, order, training.session.stop.check
+            )
         measured = measure(job, split, training.session.stop)
         if not math.isfinite(measured.loss):
             what = f"the {split} loss became {measured.loss}"
