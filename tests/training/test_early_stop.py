@@ -84,6 +84,25 @@ def test_a_run_that_stopped_is_finished(tmp_path: Path) -> None:
     assert "already finished" in heard.lines[0]
 
 
+def test_it_is_announced_and_a_resume_after_it_says_that_nothing_is_left(tmp_path: Path) -> None:
+    recipe = stopping()
+    data, heard = images_for(recipe, val=12), Listener()
+    run = fit(recipe, data, tmp_path / "run", reporter=heard)
+    assert (
+        f"early stopping: after {PATIENCE} epochs without a better accuracy on 12 validation "
+        "images (one is 8.3%)"
+    ) in heard.lines
+    (run.path / "result.json").unlink()  # killed before it was written
+    again = Listener()
+    resume(run.path, data, reporter=again)
+    assert again.lines[2] == "no epoch is left to train"
+    with pytest.raises(resight.Interrupted):
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(3, interrupt))
+    left = Listener()
+    resume(tmp_path / "cut", data, reporter=left)
+    assert left.lines[2].startswith("at most ")
+
+
 def test_a_validation_split_is_held_out_for_it(tmp_path: Path) -> None:
     given = {"early_stop": 3}
     data, own = make_data(), make_data(val=9)

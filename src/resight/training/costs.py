@@ -368,6 +368,11 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
             f"only {job.total_steps} step{'s' * (job.total_steps > 1)} in all, too few for most "
             "nets: --recipe auto chooses batch and epochs for these images"
         )
+    if data.val is not None and (patience := recipe.train.early_stop):
+        lines.append(
+            f"early stopping: after {patience} epoch{'s' * (patience > 1)} without a better "
+            f"accuracy on {len(data.val):,} validation images (one is {1 / len(data.val):.1%})"
+        )
     line = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:

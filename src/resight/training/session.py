@@ -14,6 +14,7 @@ from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.progress import Reporter, default_reporter, duration
 from resight.recipe.auto import Choice
 from resight.recipe.recipe import Recipe
+from resight.records import stopped_words
 from resight.runs.run import Run
 from resight.training import costs
 from resight.training.costs import Cost
@@ -101,13 +102,17 @@ class Session:
 
     def announce_rest(self, job: Job, saved: dict[str, Any] | None) -> None:
         """Report the device, and what the rest of a training from the checkpoint `saved` costs."""
+        self.say(costs.device_line(job))
+        step, rows = (saved["step"], saved["history"]) if saved else (0, [])
+        epochs, patience = job.recipe.schedule.epochs, job.recipe.train.early_stop
+        if len(rows) == epochs or stopped_words(rows, epochs, patience):
+            self.say("no epoch is left to train")
+            return
         with count_recording(job, self.timings, "cost"):
             self.cost = costs.measure(job)
-        step, epochs = (saved["step"], len(saved["history"])) if saved else (0, 0)
-        left = self.cost.steps(job, step) + self.cost.evaluations(job, epochs)
+        left = self.cost.steps(job, step) + self.cost.evaluations(job, len(rows))
         left += 0.0 if saved else self.cost.lr_test(job)
-        self.say(costs.device_line(job))
-        self.say(f"about {duration(left)} left")
+        self.say(f"{'at most' if patience else 'about'} {duration(left)} left")
 
     def announce(self, job: Job, minutes: float | None, choice: Choice) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""
