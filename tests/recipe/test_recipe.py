@@ -887,6 +887,14 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_one(field: str, valu
             "train.norm_batch = 256 is for batch norm, which resnet18-gn does not have",
         ),
         (
+            {"model.net": "resnet18-gn", "evaluate.norm": "anew"},
+            "evaluate.norm = 'anew' is for batch norm, which resnet18-gn does not have",
+        ),
+        (
+            {"train.early_stop": 5, "evaluate.when": "end"},
+            "train.early_stop = 5 watches the validation accuracy of each epoch: set evaluate.when",
+        ),
+        (
             {"schedule.shape": "plateau", "evaluate.when": "end", "data.val_fraction": 0.1},
             "schedule.shape = 'plateau' watches the validation loss of each epoch",
         ),

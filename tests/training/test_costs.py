@@ -59,6 +59,11 @@ def test_an_evaluation_at_the_end_costs_once() -> None:
     assert COST.evaluations(end) == COST.evaluations(end, 2) == pytest.approx(0.3)
 
 
+def test_norms_taken_anew_cost_a_view_of_each_training_image() -> None:
+    job = job_of(recipe_of(evaluate=Evaluate(norm="anew", tta="flip")))
+    assert COST.evaluations(job) == pytest.approx(3 * (30 + 70 / 2) * 0.01)
+
+
 def test_the_last_batch_that_is_dropped_costs_nothing() -> None:
     job = job_of(recipe_of(train=Train(batch_size=32, last_batch="drop")))
     assert COST.steps(job) == pytest.approx(6 * 0.5 + 192 * 0.1)
