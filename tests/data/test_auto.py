@@ -68,7 +68,10 @@ def test_auto_is_the_default_for_a_folder_and_for_nothing_else(tmp_path: Path) -
     root = photos(tmp_path / "photos", {"cat": 30, "dog": 30})
     assert recipe_for(None, str(root), {}).recipe.name == AUTO
     assert recipe_for(None, root, {}).most_minutes == 15
-    assert recipe_for(None, root, {"epochs": 3}).most_minutes is None
+    given = recipe_for(None, root, {"epochs": 3})
+    assert given.most_minutes is None
+    assert given.recipe.schedule.epochs == 3
+    assert ", 3 epochs; " in given.why[0]
     assert recipe_for("fast", root, {}).recipe == find_recipe("fast")
     for data in (None, "cifar10", "digits", make_data(30)):
         chosen = recipe_for(None, data, {})

@@ -337,6 +337,11 @@ def test_a_choice_may_limit_the_epochs_but_not_below_some_steps(
     shortened, _ = costs.say(job, None, choice, listener)
     assert shortened.recipe.schedule.epochs == epochs
     assert "chosen: because" in listener.lines
+    said = [line for line in listener.lines if line.startswith("shortened")]
+    one = "s" * (epochs > 1)
+    assert said == (
+        [] if epochs == 24 else [f"shortened to {epochs} epoch{one} (limit: {most:g} min)"]
+    )
     seconds = 49 * epochs
     assert listener.lines[-1] == (
         f"with --image-size 4 about {duration(seconds / 4)}; "

@@ -55,7 +55,8 @@ def recipe_for(
     flat = _watched(flattened(changes), 0, 0.0, data)
     given = {key: _number(flat.get(SHORT[key])) for key in GIVEN}
     policy = flat.pop(POLICY, AUTO)
-    chosen = choose(survey(data, val=flat.get(SHORT["val"], 0.0)), **given, policy=policy)
+    images = survey(data, val=flat.get(SHORT["val"], 0.0))
+    chosen = choose(images, **given, epochs=_number(flat.get("epochs")), policy=policy)
     most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
     return replace(chosen, recipe=changed(chosen.recipe, flat), most_minutes=most)
 

@@ -56,11 +56,12 @@ def choose(
     *,
     image_size: int | None = None,
     batch_size: int | None = None,
+    epochs: int | None = None,
     policy: str = AUTO,
 ) -> Choice:
-    """The recipe for `images`. image_size, batch_size, policy: given instead of chosen."""
+    """The recipe for `images`. image_size, batch_size, epochs, policy: given instead of chosen."""
     side = image_size or _side(images)
-    batch, epochs = batch_size or _batch(images.train), _epochs(images.train)
+    batch, epochs = batch_size or _batch(images.train), epochs or _epochs(images.train)
     symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch

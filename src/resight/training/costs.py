@@ -317,6 +317,9 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
     for line in choice.why:
         reporter.say(line)
     if epochs < job.recipe.schedule.epochs:
+        if choice.why:
+            most = choice.most_minutes if minutes is None else minutes
+            reporter.say(f"shortened to {epochs} epoch{'s' * (epochs > 1)} (limit: {most:g} min)")
         job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in announcement(job, cost, minutes):
         reporter.say(line)
