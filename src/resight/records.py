@@ -58,5 +58,9 @@ def beside_words(guess: float, balanced: float, classes: int) -> str:
     """`guessing the largest class gives 67.80%; balanced accuracy 81.20%`, the latter where the
     largest of `classes` has 1.5 times its even share or more."""
     words = f"guessing the largest class gives {guess:.2%}"
-    uneven = guess * classes >= UNEVEN_SHARE
-    return words + (f"; balanced accuracy {balanced:.2%}" if uneven else "")
+    return words + (f"; balanced accuracy {balanced:.2%}" if is_uneven(guess, classes) else "")
+
+
+def is_uneven(guess: float, classes: int) -> bool:
+    """Whether the largest of `classes` has 1.5 times its even share of the images or more."""
+    return guess * classes >= UNEVEN_SHARE

@@ -37,7 +37,7 @@ def run(*words: str) -> str:
 def next_commands(output: str) -> list[list[str]]:
     """The commands after `next`, each without `resight`."""
     (line,) = AHEAD.findall(output)
-    parts = re.split(r", or(?:, after another training,)? |, then edit it, then | {4}\(", line)
+    parts = re.split(r", or(?:, after another training,)? |, then edit it, then | {4}# ", line)
     commands = [shlex.split(part) for part in parts if part.startswith("resight ")]
     assert commands, line
     return [words[1:] for words in commands]

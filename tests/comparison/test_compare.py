@@ -196,6 +196,23 @@ def test_the_terminals_tables_say_it_all(pair: tuple[Run, Run]) -> None:
     assert "not their recipes: another seed gives another accuracy" in " ".join(text.split())
 
 
+def test_where_classes_are_unequal_balanced_accuracy_stands_beside_accuracy(
+    pair: tuple[Run, Run],
+) -> None:
+    assert "balanced" not in str(compare(pair))
+    for run, balanced in zip(pair, (0.3333, 0.7436), strict=True):
+        own = {"guess_accuracy": 0.8125, "balanced_accuracy": balanced, "test_classes": 3}
+        run.write("result.json", run.result | own)
+    text = str(compare([Run(run.path) for run in pair]))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["a", "56.67", "(44.10", "to", "68.43)", "33.33", "81.25"] in [row[:7] for row in rows]
+    assert ["b", "80.00", "(68.22", "to", "88.17)", "74.36", "81.25"] in [row[:7] for row in rows]
+    assert "more accuracy may be less use" in " ".join(text.split())
+    for run in pair:  # equal ones
+        run.write("result.json", run.result | {"guess_accuracy": 0.34})
+    assert "guessing" not in str(compare([Run(run.path) for run in pair]))
+
+
 def test_columns_that_no_run_has_are_left_out(tmp_path: Path, pair: tuple[Run, Run]) -> None:
     assert "best val" not in str(compare(pair))
     watched = make_run(tmp_path / "v", "c" * 60, split="val")

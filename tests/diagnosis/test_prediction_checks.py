@@ -68,7 +68,7 @@ def test_accuracy_within_luck_of_guessing_is_named() -> None:
     )
     assert (finding.name, finding.severity) == ("barely-above-guessing", "problem")
     assert "always answering 'a', the largest class, is right on 54.4%" in finding.evidence
-    assert "more than these 120 steps" in finding.advice
+    assert "more than 120 steps" in finding.advice
     better = of_two(60, 19, a=43)
     assert better.accuracy_interval[0] > 43 / 79
     assert not list(prediction_checks.barely_above_guessing(evidence(predictions=better)))

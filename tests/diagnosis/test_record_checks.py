@@ -204,6 +204,31 @@ def test_a_healthy_small_run_is_not_called_diverged() -> None:
     assert names(record_checks.diverged(evidence(metrics=lost, **two))) == {"diverged"}
 
 
+def test_a_high_loss_after_a_few_steps_says_nothing() -> None:
+    few = rows((2.5, 0.3, 0.3))
+    few[0]["step"] = 3
+    assert not list(record_checks.diverged(evidence(metrics=few)))
+    few[0]["step"] = 20
+    assert names(record_checks.diverged(evidence(metrics=few))) == {"diverged"}
+
+
+def test_an_early_stop_at_a_high_lr_is_named() -> None:
+    stopped = [
+        {"epoch": n, "step": 120 * n, "lr": lr, "val_accuracy": accuracy}
+        for n, (lr, accuracy) in enumerate([(0.25, 0.5), (0.2, 0.7), (0.15, 0.6), (0.1, 0.7)], 1)
+    ]
+    changed = recipe(**{"train.early_stop": 2, "data.val_fraction": 0.1})
+    early = evidence(recipe=changed, metrics=stopped, lr_max=0.25)
+    (finding,) = record_checks.stopped_at_a_high_lr(early)
+    assert "after epoch 4 of" in finding.evidence
+    assert finding.evidence.endswith("that is 40% of LR max")
+    assert "more than 2 epochs" in finding.advice
+    low = dataclasses.replace(early, metrics=[*stopped[:3], stopped[3] | {"lr": 0.05}])
+    assert not list(record_checks.stopped_at_a_high_lr(low))
+    on = dataclasses.replace(early, metrics=stopped[:3])
+    assert not list(record_checks.stopped_at_a_high_lr(on))
+
+
 def test_a_loss_above_chance_at_the_end_is_diverged_though_it_never_learned() -> None:
     never = rows((9.0, 0.34, 0.33), (1.33, 0.33, 0.33))
     (finding,) = record_checks.diverged(evidence(metrics=never))

@@ -298,6 +298,49 @@ def test_a_class_whose_files_are_all_bad_is_shown_and_named(tmp_path: Path) -> N
     assert "class 'dog'" in inspection.findings[0].evidence
 
 
+def test_unequal_classes_are_named(tmp_path: Path) -> None:
+    for name, count in (("cat", 20), ("dog", 4)):
+        for i in range(count):
+            picture(tmp_path / "train" / name / f"{i}.png", 100 * len(name) + 7 * i + count)
+            picture(tmp_path / "test" / name / f"{i}.png", 5000 + 11 * i + count)
+    (unequal,) = inspect_data(tmp_path, image_size=8).findings
+    assert (unequal.name, unequal.severity) == ("unequal-classes", "note")
+    assert unequal.evidence == "20 images of 'cat' to train on, 4 of 'dog'"
+    (tmp_path / "train" / "cat" / "0.png").unlink()
+    assert not inspect_data(tmp_path, image_size=8).findings  # below five times as many
+
+
+def test_a_mirrored_letter_is_not_a_wrong_label(tmp_path: Path) -> None:
+    def letters(names: tuple[str, str]) -> Inspection:
+        root = tmp_path / names[0]
+        for split in ("train", "test"):
+            for i in range(4):
+                first = root / split / names[0] / f"{i}.png"
+                picture(first, (1000 if split == "test" else 0) + i, (64, 64))
+                mirrored = np.ascontiguousarray(np.asarray(Image.open(first))[:, ::-1])
+                (root / split / names[1]).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mirrored).save(root / split / names[1] / f"{i}.png")
+        return inspect_data(root, image_size=32)
+
+    assert "label-conflict" in severities(letters(("left", "right")))
+    assert severities(letters(("b", "d"))) == {"symbols": "note"}
+
+
+def test_groups_are_advised_only_where_the_split_is_drawn(tmp_path: Path) -> None:
+    def advice(root: Path) -> str:
+        finding = next(f for f in inspect_data(root, image_size=8).findings if "splits" in f.name)
+        return finding.advice
+
+    own = folder(tmp_path / "own")
+    (own / "test" / "cat" / "0.png").write_bytes((own / "train" / "cat" / "0.png").read_bytes())
+    assert "--group" not in advice(own)
+    drawn = tmp_path / "drawn"
+    for name in ("cat", "dog"):
+        for i in range(10):
+            picture(drawn / name / f"{i}.png", 100 * len(name) + ord(name[0]))
+    assert "--group" in advice(drawn)
+
+
 def test_where_nothing_can_be_read_that_is_said(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -341,7 +341,7 @@ def test_a_name_like_nothing_known_gets_all_of_them() -> None:
     with pytest.raises(ResightError) as caught:
         find_recipe("xyz")
 
-    assert str(caught.value).endswith("known: " + ", ".join(NAMES))
+    assert str(caught.value).endswith("known: " + ", ".join([*NAMES, "auto"]))
 
 
 def test_a_missing_file_is_named_as_a_file() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -124,6 +125,7 @@ def test_an_unfinished_run_gets_a_report_of_what_there_is(out: Path) -> None:
 
 
 def test_a_report_without_its_images_says_so(run: resight.Run) -> None:
+    shutil.rmtree(run.path / "report", ignore_errors=True)  # one with pictures would stay
     facts = embedded(report(run, reporter=Quiet()).read_text("utf-8"))
     assert facts["gallery"] is None
     assert any("images" in note for note in facts["notes"])
@@ -314,6 +316,20 @@ def test_the_gallery_of_a_folder_shows_its_files(tmp_path: Path) -> None:
         assert np.array_equal(image, expected)
 
 
+def test_a_report_with_pictures_is_not_replaced_by_one_without(tmp_path: Path) -> None:
+    images = folder(tmp_path / "photos")
+    made = resight.train(RECIPE, images, out=tmp_path / "run", reporter=Quiet(), precision="fp32")
+    page, gone = made.path / "report" / "index.html", images / "test" / "cat" / "0.png"
+    before = page.read_bytes()
+    gone.unlink()
+    with pytest.raises(ResightError, match="the report that is there stays"):
+        resight.report(made, reporter=Quiet())
+    assert page.read_bytes() == before
+    (made.path / "report" / "images" / "augmented.png").unlink()
+    resight.report(made, reporter=Quiet())
+    assert page.read_bytes() != before
+
+
 def test_images_in_memory_have_neither_photos_nor_links(run: resight.Run) -> None:
     gallery = collect(opened(run), lambda done, total: None)
     assert gallery is not None
@@ -341,6 +357,7 @@ def test_a_page_of_2000_mistakes_stays_below_5_mb(out: Path) -> None:
 
 def from_command(command: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """The recipe that the command line would train."""
+    import resight.training.seeds  # takes `train` from there for good
     from resight.cli.app import app
 
     asked: dict[str, Any] = {}
@@ -533,6 +550,7 @@ def test_report_and_diagnose_as_commands(run: resight.Run) -> None:
     result = CliRunner().invoke(app, ["diagnose", str(run.path), "--json"])
     assert result.exit_code == 0
     assert "findings" in json.loads(result.stdout)
+    shutil.rmtree(run.path / "report", ignore_errors=True)  # one with pictures would stay
     result = CliRunner().invoke(app, ["report", str(run.path)])
     assert result.exit_code == 0
     assert f"page   {run.path}/report/index.html" in result.stdout

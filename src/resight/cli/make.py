@@ -350,4 +350,4 @@ def data(
     if page is not None:
         print(f"page: {page}")
     refused = any(finding.name == "refused" for finding in inspection.findings)
-    print(f"next: {inspection.next_command}" + "    (when that is fixed)" * refused)
+    print(f"next: {inspection.next_command}" + "    # when that is fixed" * refused)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resight.records import best_epoch
+from resight.records import best_epoch, is_uneven
 from resight.runs.run import Run
 
 
@@ -36,6 +36,9 @@ class RunNumbers:
     weights: str | None
     test_accuracy: float | None
     test_accuracy_95: tuple[float, float] | None
+    guess_accuracy: float | None
+    balanced_accuracy: float | None
+    test_classes: int | None
     test_images: int | None
     test_last: float | None
     test_best: float | None
@@ -49,6 +52,12 @@ class RunNumbers:
     parameters: int | None
     device: str | None
     precision: str | None
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the classes in test are so unequal that accuracy alone misleads."""
+        guess, classes = self.guess_accuracy, self.test_classes
+        return guess is not None and classes is not None and is_uneven(guess, classes)
 
     @classmethod
     def of(cls, run: Run, name: str) -> RunNumbers:
@@ -76,6 +85,9 @@ class RunNumbers:
             weights=result.get("weights"),
             test_accuracy=result.get("test_accuracy"),
             test_accuracy_95=(interval[0], interval[1]) if interval else None,
+            guess_accuracy=result.get("guess_accuracy"),
+            balanced_accuracy=result.get("balanced_accuracy"),
+            test_classes=result.get("test_classes"),
             test_images=result.get("test_images"),
             test_last=last.get("test_accuracy"),
             test_best=best_test.get("test_accuracy"),

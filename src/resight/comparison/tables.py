@@ -14,6 +14,10 @@ NONE = "–"
 NOTES = "Notes"
 BEST_TEST = "best test: the epoch is chosen on the test images themselves, so it is not a result"
 TRAIN = "train: measured during training, on the last epoch's augmented images"
+UNEVEN = (
+    "balanced: the mean of the classes' recall; guessing: what always answering the largest class "
+    "gives. With classes as unequal as these, more accuracy may be less use"
+)
 METHOD = (
     "McNemar's exact test on the images that only one of the two gets right; the interval is "
     "Bonett and Price's for paired proportions"
@@ -100,10 +104,13 @@ def _shared(numbers: Sequence[RunNumbers]) -> dict[str, str]:
 
 def accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
     again = all(row.test_last in (None, row.test_accuracy) for row in numbers)
+    uneven = any(row.unequal for row in numbers)
     table = _table(
         {
             "run": list(labels),
             "test (95% CI)": [_test(row) for row in numbers],
+            "balanced": [_percent(row.balanced_accuracy) if uneven else NONE for row in numbers],
+            "guessing": [_percent(row.guess_accuracy) if uneven else NONE for row in numbers],
             "last test": [NONE if again else _percent(row.test_last) for row in numbers],
             "best test (epoch)": [_best(row.test_best, row.test_best_epoch) for row in numbers],
             "last val": [_percent(row.val_last) for row in numbers],
@@ -112,6 +119,7 @@ def accuracy(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
         }
     )
     lines = [BEST_TEST] if "best test (epoch)" in table[0] else []
+    lines += [UNEVEN] if uneven else []
     return Section("Accuracy in %", table, [*lines, *([TRAIN] if "train" in table[0] else [])])
 
 

@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     record_checks.improving,
     record_checks.lr_against_curve,
     record_checks.lr_against_recipe,
+    record_checks.stopped_at_a_high_lr,
     record_checks.imbalance,
     prediction_checks.barely_above_guessing,
     prediction_checks.never_predicted,

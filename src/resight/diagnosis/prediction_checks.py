@@ -60,18 +60,20 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
     knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
     cure = None if knows else evidence.cure
     advice = (
-        f"train for more than these {evidence.step:,} steps (more epochs, or smaller batches) or "
+        f"train for more than {evidence.step:,} step{'s' * (evidence.step != 1)} (more epochs, or "
+        "smaller batches) or "
         "on more images, and check that the labels are right"
     ) + f"; or {BALANCE}" * bool(cure)
     yield Finding(
         name="barely-above-guessing",
         severity="note" if knows else "problem",
-        title="accuracy is hardly better than guessing",
+        title="accuracy is "
+        + ("below guessing" if high < guess else "hardly better than guessing"),
         evidence=f"{predictions.split} accuracy is {predictions.accuracy:.1%} (95% CI: {low:.1%} "
         f"to {high:.1%}, {len(predictions):,} images), and always answering '{largest}', the "
         f"largest class, is right on {guess:.1%}; balanced accuracy is {balanced:.1%}, of which "
         f"chance gives {even:.1%}",
-        threshold="an interval that includes guessing",
+        threshold="an interval that does not lie above guessing",
         advice="look at recall per class rather than accuracy" if knows else advice,
         command=cure,
     )

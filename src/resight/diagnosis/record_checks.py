@@ -14,7 +14,7 @@ from resight.errors import ResightError
 from resight.findings import Finding
 from resight.intervals import standard_error
 from resight.recipe.catalog import own_lr
-from resight.records import watched_split
+from resight.records import stopped_words, watched_split
 
 
 def not_learning(evidence: Evidence) -> Iterator[Finding]:
@@ -76,7 +76,8 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
     losses = [row["train_loss"] for row in evidence.metrics]
     lowest, last = min(losses), losses[-1]
     even = math.log(len(evidence.classes))
-    if evidence.settled and last > THRESHOLDS.worse_than_chance * even:
+    enough = evidence.settled and evidence.step >= THRESHOLDS.few_steps
+    if enough and last > THRESHOLDS.worse_than_chance * even:
         yield Finding(
             name="diverged",
             severity="problem",
@@ -245,6 +246,27 @@ def lr_against_recipe(evidence: Evidence) -> Iterator[Finding]:
         threshold=f"{THRESHOLDS.own_lr_ratio:g} times the recipe's LR, with train accuracy below "
         f"{THRESHOLDS.own_lr_learnt:.0%}",
         advice=f"use the recipe's own LR, which was chosen by whole trainings: --lr {own:.3g}",
+    )
+
+
+def stopped_at_a_high_lr(evidence: Evidence) -> Iterator[Finding]:
+    """Early stopping ended the training before the LR had fallen."""
+    recipe, rows, lr_max = evidence.recipe, evidence.metrics, evidence.lr_max
+    epochs, patience = recipe.schedule.epochs, recipe.train.early_stop
+    words = stopped_words(rows, epochs, patience)
+    if words is None or lr_max is None:
+        return
+    share = rows[-1]["lr"] / lr_max
+    if share <= THRESHOLDS.early_lr_share:
+        return
+    yield Finding(
+        name="stopped-at-a-high-lr",
+        severity="problem",
+        title="early stopping ended the training before the LR had fallen",
+        evidence=f"{words}; that is {share:.0%} of LR max",
+        threshold=f"{THRESHOLDS.early_lr_share:.0%} of LR max",
+        advice="a schedule that lets the LR fall gains most at its end: leave out --early-stop and "
+        f"take fewer --epochs, or wait for more than {patience} epoch{'s' * (patience != 1)}",
     )
 
 

@@ -17,11 +17,13 @@ class Thresholds:
     diverged_rise: float = 1.5  # last epoch's training loss / the lowest epoch's
     diverged_loss: float = 0.25  # of what it had gained on the chance-level loss, lost again
     worse_than_chance: float = 1.2  # × ln K, of a training's or a split's loss
+    few_steps: int = 20  # before which a high loss says nothing
     watch_steps: int = 100  # averaged during training; also the minimum warm-up
     falling: float = 0.98  # loss of their second half / of the first: still learning
     # the LR
     own_lr_ratio: float = 3.0  # LR max / the one that the named recipe sets itself, or the inverse
     own_lr_learnt: float = 0.9  # train accuracy: above, the LR has done no harm
+    early_lr_share: float = 0.2  # of LR max, at which early stopping ended a training
     # inputs
     own_mean_sd: float = 0.05  # statistics used − the train split's own, in sd of train
     split_mean_sd: float = 0.25  # a split's mean − the statistics used, in sd of train

@@ -19,7 +19,7 @@ from resight.inspection.thresholds import THRESHOLDS
 from resight.recipe.auto import of_symbols
 
 SQUARE = {  # what happens to a thin image
-    "crop": "a square cut out of it shows a part; data.fit = pad shows all",
+    "crop": "a square cut out of it shows a part; --set data.fit=pad shows all",
     "pad": "in a square it is a strip between borders",
     "squash": "made square, what it shows is hard to recognise",
 }
@@ -81,8 +81,11 @@ def outside_classes(paths: Sequence[str]) -> Iterator[DataFinding]:
 def copies(seen: Seen, twins: Sequence[Twins]) -> Iterator[DataFinding]:
     """The same picture under two labels, in two splits, or twice in one class of one split."""
     labels, splits = seen.table.labels, seen.split_of
+    if of_symbols(seen.table.classes):  # a mirrored b is a d
+        twins = [t for t in twins if not t.mirrored]
     conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
     across = [t for t in twins if splits[t.first] != splits[t.second]]
+    drawn = "all" in dict(seen.table.parts)  # by Resight, which can keep groups together
     repeated = [t for t in twins if t not in set(conflicts) | set(across)]
     if conflicts:
         yield DataFinding(
@@ -103,7 +106,7 @@ def copies(seen: Seen, twins: Sequence[Twins]) -> Iterator[DataFinding]:
             threshold=f"1 pair; a problem above {THRESHOLDS.leak_problem:.0%} of a split's images, "
             "pixel for pixel",
             advice="what was learnt by heart counts as right there: remove one of the two, and "
-            "keep pictures of one scene in one split (--group, where names tell them)",
+            "keep pictures of one scene in one split" + " (--group, where names tell them)" * drawn,
             cases=tuple(_case(seen, pair) for pair in across),
         )
     if repeated:
@@ -128,6 +131,24 @@ def nearest_of_each(seen: Seen, twins: Sequence[Twins]) -> list[Twins]:
         other_split = bool(splits[pair.first] != splits[pair.second])
         kept.setdefault((pair.second, other_class, other_split), pair)
     return sorted(kept.values(), key=lambda pair: (pair.distance, pair.first, pair.second))
+
+
+def unequal(seen: Seen) -> Iterator[DataFinding]:
+    """The largest class has many times the training images of the smallest."""
+    counts = seen.counts().get("train", [])
+    if not counts or not min(counts) or max(counts) < THRESHOLDS.imbalance_ratio * min(counts):
+        return
+    most, fewest = counts.index(max(counts)), counts.index(min(counts))
+    classes = seen.table.classes
+    yield DataFinding(
+        name="unequal-classes",
+        severity="note",
+        title="the classes are unequal",
+        evidence=f"{counts[most]:,} images of '{classes[most]}' to train on, {counts[fewest]:,} of "
+        f"'{classes[fewest]}'",
+        threshold=f"{THRESHOLDS.imbalance_ratio:g} times as many",
+        advice="add images of the rare ones; judge by balanced accuracy and recall per class",
+    )
 
 
 def light(seen: Seen) -> Iterator[DataFinding]:

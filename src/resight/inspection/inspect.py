@@ -74,6 +74,7 @@ def inspect_data(
         *checks.odd_sizes(seen),
         *checks.unsupported(seen, [path for path in others if isinstance(path, str)]),
         *checks.outside_classes([file.path for file in others if isinstance(file, FileStamp)]),
+        *checks.unequal(seen),
         *checks.symbols(table.classes),
     ]
     notes = [note for note in (data.notes if data else ()) if not any(t in note for t in TOLD)]

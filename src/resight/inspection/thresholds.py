@@ -18,6 +18,7 @@ class Thresholds:
     thin_ratio: float = 3.0  # longer side / shorter, at least: a square holds a third of it
     tiny_px: int = 8  # shorter side: below, there is nothing to see
     tiny_share: float = 0.5  # shorter side / the size that is trained on: below, it is blown up
+    imbalance_ratio: float = 5.0  # images of the largest class / of the smallest, to train on
     # copies
     leak_problem: float = 0.01  # share of a split's images that are in train, pixel for pixel
     compared_images: int = 100_000  # among more, near duplicates are not searched for

@@ -87,7 +87,8 @@ def choose(
     done = "cropped"
     done += "" if symbols else ", mirrored"
     done += f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
-    done = done if policy == AUTO else f"augmented by the policy {policy}"
+    if policy != AUTO:
+        done = "not augmented" if policy == "none" else f"augmented by the policy {policy}"
     what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
     return Choice(
         recipe,

@@ -287,7 +287,7 @@ def find_recipe(recipe: str | Path | Recipe) -> Recipe:
         )
     if is_file(name):
         return Recipe.load(name)
-    hint = did_you_mean(name, RECIPES)
+    hint = did_you_mean(name, [*RECIPES, AUTO])
     if Path(name).is_dir():
         hint = f"; it is a folder: did you mean --data {shlex.quote(name)}?"
     raise ResightError(f"recipe '{name}' is neither a known name nor a file{hint}")

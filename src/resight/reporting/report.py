@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import examine
+from resight.errors import ResightError
 from resight.files import make_folder, write_atomically
 from resight.findings import Diagnosis
 from resight.look.cam import Method
@@ -38,12 +39,23 @@ def report(
     reporter = reporter or default_reporter()
     try:
         opened = open_run(run, data, device=device, reporter=reporter)
+        if opened.missing and _has_pictures(opened.run.path):
+            raise ResightError(
+                f"{opened.missing}; the report that is there stays, since a new one would have no "
+                "pictures (remove it to get one all the same)"
+            )
         progress = reporter.counting("Grad-CAM")
         gallery = collect(opened, progress, layer=layer, method=method)
         write_report(opened, examine(opened), gallery)
         return opened.run.path / PAGE
     finally:
         reporter.close()
+
+
+def _has_pictures(run: Path) -> bool:
+    """Whether the run's report shows images."""
+    page = run / PAGE
+    return page.is_file() and (page.parent / "images" / "augmented.png").is_file()
 
 
 def write_report(

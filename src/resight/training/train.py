@@ -43,6 +43,8 @@ from resight.training.session import Session
 from resight.training.timings import count_epochs, count_report
 from resight.training.under_way import Training
 
+BEST_WEIGHTS = "best validation epoch"
+
 
 def train(
     recipe: str | Path | Recipe | None = None,
@@ -113,6 +115,10 @@ def train(
                 session.say(training.stopped)
             predictions = _finish(training, last)
             session.say(predictions.headline)
+            if run.result["weights"] == BEST_WEIGHTS:
+                best = best_epoch(job.state.history, "val_accuracy")
+                assert best is not None
+                session.say(f"with the weights of epoch {best['epoch']}, the best on validation")
             session.say(predictions.beside_accuracy)
             session.say(_speed(run))
             _diagnose_and_report(training, report=report)
@@ -214,7 +220,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "epochs": job.recipe.schedule.epochs,
         "epochs_trained": training.epoch,
         "lr_max": run.resolved["schedule"]["lr_max"],
-        "weights": "best validation epoch" if job.data.val and each else "last epoch",
+        "weights": BEST_WEIGHTS if job.data.val and each else "last epoch",
         "test_accuracy": predictions.accuracy,
         "test_accuracy_95": [low, high],
         "guess_accuracy": predictions.guess_accuracy,
