@@ -47,6 +47,7 @@ def test_of_several_batches_they_are_torchs_cumulative_average(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(norms, "images_at_once", lambda split, runtime: 25)
+    monkeypatch.setattr(norms, "MIN_BATCH", 2)
     monkeypatch.setattr(norms, "MAX_IMAGES", 50)
     net = narrow()
     reference = copy.deepcopy(net).train()
@@ -87,7 +88,7 @@ def test_a_stop_leaves_a_net_that_can_go_on() -> None:
             raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norms, "images_at_once", lambda split, runtime: 30)
+        patch.setattr(norms, "images_at_once", lambda split, runtime: 5)  # but 32 or more
         with pytest.raises(KeyboardInterrupt):
             renew_norms(net, SPLIT, CPU, ORDER, between)
     fresh = narrow()
@@ -95,6 +96,15 @@ def test_a_stop_leaves_a_net_that_can_go_on() -> None:
     renew_norms(fresh, SPLIT, CPU, ORDER)
     for key, value in fresh.state_dict().items():
         assert torch.equal(value, net.state_dict()[key])
+
+
+def test_few_large_images_are_not_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = [narrow(), narrow()]
+    for net, suits in zip(nets, (5, 32), strict=True):
+        monkeypatch.setattr(norms, "images_at_once", lambda split, runtime, n=suits: n)
+        renew_norms(net, SPLIT, CPU, ORDER)
+    few, expected = (statistics(net) for net in nets)
+    assert all(torch.equal(few[key], value) for key, value in expected.items())
 
 
 def test_a_net_without_batch_norm_and_a_single_image_are_left_alone() -> None:

@@ -12,6 +12,7 @@ from resight.engine.forward import images_at_once
 from resight.engine.runtime import Runtime
 
 MAX_IMAGES = 5000  # more make no difference
+MIN_BATCH = 32  # of fewer, large images the variance between images would be missed
 
 
 @torch.no_grad()
@@ -23,7 +24,8 @@ def renew_norms(
     between: Callable[[], None] = lambda: None,
 ) -> None:
     """Set the running statistics of `model` to those of the first 5,000 images in `order` (int64
-    (N,), on the CPU), not augmented: the means over equal batches of as many as suit the device.
+    (N,), on the CPU), not augmented: the means over equal batches of as many as suit the device,
+    but 32 or more.
 
     Running statistics of the last steps are of augmented images, of few, and of weights that have
     moved since. order: has to mix the classes, since a batch has statistics of its own. Nothing
@@ -38,7 +40,8 @@ def renew_norms(
     was_training = model.training
     model.train()
     try:
-        batches = torch.tensor_split(rows, -(-len(rows) // images_at_once(split, runtime)))
+        most = max(MIN_BATCH, images_at_once(split, runtime))
+        batches = torch.tensor_split(rows, -(-len(rows) // most))
         for done, batch in enumerate(batches):
             between()
             for norm in norms:
