@@ -37,9 +37,29 @@ def test_early_stopping_ends_at(
     assert epoch_to_stop_at(rows(*accuracies), patience) == expected
 
 
-@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=12), st.integers(1, 5))
-def test_it_is_the_first_epoch_with_enough_behind_it(values: list[float], patience: int) -> None:
-    seen = rows(*values)
+def with_losses(*values: tuple[float, float]) -> list[dict[str, Any]]:
+    """Rows of (accuracy, loss)."""
+    made = rows(*(accuracy for accuracy, _ in values))
+    return [{**row, "val_loss": loss} for row, (_, loss) in zip(made, values, strict=True)]
+
+
+def test_of_equally_accurate_epochs_the_one_with_the_lowest_loss_is_best() -> None:
+    seen = with_losses((0.5, 0.69), (0.5, 0.61), (0.25, 0.1), (0.5, 0.61), (0.5, 0.64))
+    best = best_epoch(seen, "val_accuracy")
+    assert best is not None
+    assert best["epoch"] == 2
+    assert epoch_to_stop_at(seen, 3) == 5  # the second epoch was better than the first
+    assert epoch_to_stop_at(seen, 1) == 3
+
+
+accuracies_and_losses = st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([1.0, 2.0]))
+
+
+@given(st.lists(accuracies_and_losses, max_size=12), st.integers(1, 5))
+def test_it_is_the_first_epoch_with_enough_behind_it(
+    values: list[tuple[float, float]], patience: int
+) -> None:
+    seen = with_losses(*values)
     stop = epoch_to_stop_at(seen, patience)
     for n in range(1, len(seen) + 1):
         best = best_epoch(seen[:n], "val_accuracy")

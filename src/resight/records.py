@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,18 +11,27 @@ UNEVEN_SHARE = 1.5  # of an even share, for the largest class
 
 
 def best_epoch(rows: Iterable[Row], key: str) -> Row | None:
-    """The first of the rows with the highest `key`; None if no row has it."""
-    return max((row for row in rows if key in row), key=lambda row: float(row[key]), default=None)
+    """The row with the highest `key`, an accuracy; of equal ones the one with the lowest loss on
+    the same split, then the first. None if no row has it.
+    """
+    return max((row for row in rows if key in row), key=lambda row: _merit(row, key), default=None)
+
+
+def _merit(row: Row, key: str) -> tuple[float, float]:
+    """What an epoch is compared by. Of few images many epochs get equally many right, and the loss
+    says which is the surest of them."""
+    return float(row[key]), -float(row.get(key.replace("accuracy", "loss"), math.inf))
 
 
 def epoch_to_stop_at(rows: Sequence[Row], patience: int) -> int | None:
     """The epoch after which early stopping ends the training: the first with `patience` epochs
-    behind it without a better validation accuracy. None if there is none yet; patience 0: never.
+    behind it of which none was better on validation, by the rule of `best_epoch`. None if there is
+    none yet; patience 0: never.
     """
-    best, since = -1.0, 0
+    best, since = (-1.0, -math.inf), 0
     for row in rows if patience else ():
-        if row["val_accuracy"] > best:
-            best, since = row["val_accuracy"], row["epoch"]
+        if (merit := _merit(row, "val_accuracy")) > best:
+            best, since = merit, row["epoch"]
         elif row["epoch"] - since >= patience:
             return int(row["epoch"])
     return None

@@ -19,7 +19,7 @@ class RunNumbers:
 
     lr_found: whether an LR test found `lr_max`; lr_usual: whether it is the optimizer's usual one,
     since no test could. *_last and *_best: of the measurements after each
-    epoch; *_best_epoch: the first with the best. test_accuracy: of the weights that were kept.
+    epoch, the best as `records.best_epoch` has it. test_accuracy: of the weights that were kept.
     """
 
     name: str

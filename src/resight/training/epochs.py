@@ -191,11 +191,10 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
             raise _not_finite(training, what, state.step, lr)
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
         row["evaluate_seconds"] = time.perf_counter() - began
-    best = best_epoch(state.history, "val_accuracy")
     state.end_epoch(row)
     run.append_metrics(row)
     training.session.reporter.epoch(row, epochs)
-    if measured and split == "val" and (not best or measured.accuracy > best["val_accuracy"]):
+    if measured and split == "val" and best_epoch(state.history, "val_accuracy") is row:
         run.write_best(state.eval_model, epoch)
     return measured
 

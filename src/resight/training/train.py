@@ -116,9 +116,8 @@ def train(
             predictions = _finish(training, last)
             session.say(predictions.headline)
             if run.result["weights"] == BEST_WEIGHTS:
-                best = best_epoch(job.state.history, "val_accuracy")
-                assert best is not None
-                session.say(f"with the weights of epoch {best['epoch']}, the best on validation")
+                kept = run.result["weights_epoch"]
+                session.say(f"with the weights of epoch {kept}, the best on validation")
             session.say(predictions.beside_accuracy)
             session.say(_speed(run))
             _diagnose_and_report(training, report=report)
@@ -200,8 +199,9 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
     session, job, run = training.session, training.job, training.run
     timings, stop, model = session.timings, session.stop, job.state.eval_model
     with timings("evaluate"):
+        kept = training.epoch
         if job.data.val is not None:
-            _load_best(job, run)
+            kept = _load_best(job, run)
             measure(job, "val", stop).save(run.path / "predictions-val.npz")  # for the report
         predictions = last if last and last.split == "test" else measure(job, "test", stop)
     with timings("save"):
@@ -221,6 +221,7 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         "epochs_trained": training.epoch,
         "lr_max": run.resolved["schedule"]["lr_max"],
         "weights": BEST_WEIGHTS if job.data.val and each else "last epoch",
+        "weights_epoch": kept,
         "test_accuracy": predictions.accuracy,
         "test_accuracy_95": [low, high],
         "guess_accuracy": predictions.guess_accuracy,
@@ -264,7 +265,8 @@ def _speed(run: Run) -> str:
     return f"{trained} in all, before and after the interruption, {speed}; since then {whole}"
 
 
-def _load_best(job: Job, run: Run) -> None:
+def _load_best(job: Job, run: Run) -> int:
+    """Take the weights of the best epoch on validation; returns which it is."""
     epoch, best = run.load_best(job.state.eval_model), best_epoch(job.state.history, "val_accuracy")
     if best is not None and epoch != best["epoch"]:
         # killed after one of the two files was written, and resumed without the same bits
@@ -274,6 +276,7 @@ def _load_best(job: Job, run: Run) -> None:
             ResightWarning,
             stacklevel=2,
         )
+    return epoch
 
 
 def _farewell(run: Run | None) -> str:
