@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ResightError(ValueError):
@@ -34,8 +34,16 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    """The first names, quoted: `'a', 'b', … (40 in all)`."""
+    first = ", ".join(f"'{name}'" for name in names[:most])
+    return first + f", … ({len(names)} in all)" * (len(names) > most)
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` if something in `known` is close to `name`, else the whole list.
+
+    prefix: said before x, for names that are known within something.
 
     >>> did_you_mean("digts", ["digits", "cifar10"])
     "; did you mean 'digits'?"
@@ -44,5 +52,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean '{lower[near[0]]}'?"
+        return f"; did you mean '{prefix}{lower[near[0]]}'?"
     return f"; known: {', '.join(names)}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Severity = Literal["problem", "note"]
+COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,14 @@ class Finding:
     command: str | None = None
 
     def __str__(self) -> str:
-        command = f": {self.command}" if self.command else ""
-        seen = f"{self.evidence} (threshold {self.threshold})"
-        return f"{self.severity}: {self.title}: {seen}; {self.advice}{command}"
+        """At most 80 columns wide, but for the command, which is to be pasted."""
+        start = f"{self.severity}: "
+        lines = [
+            *folded(f"{self.title}: {self.evidence}", start),
+            *folded(f"{self.advice}{':' * bool(self.command)}", " " * len(start)),
+        ]
+        lines += [" " * len(start) + self.command] if self.command else []
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,13 @@ class Diagnosis:
     def problems(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity == "problem")
 
+    @property
+    def verdict(self) -> str | None:
+        """`no problem found`, with what that covers; None if there are problems."""
+        if self.problems:
+            return None
+        return "no problem found" + " in what could be checked" * bool(self.skipped)
+
     def to_dict(self) -> dict[str, Any]:
         return {"findings": [asdict(f) for f in self.findings], "skipped": list(self.skipped)}
 
@@ -53,15 +67,30 @@ class Diagnosis:
         return cls(findings, tuple(values["skipped"]))
 
     def __str__(self) -> str:
-        lines = [] if self.problems else ["no problem found"]
+        """Like a finding; with the thresholds."""
+        lines = [self.verdict] if self.verdict else []
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {finding.title}")
-            lines.append(f"  evidence   {finding.evidence}")
-            lines.append(f"  threshold  {finding.threshold}")
-            lines.append(f"  advice     {finding.advice}")
+            lines += folded(f"{finding.severity}: {finding.title}")
+            lines += folded(finding.evidence, "  evidence   ")
+            lines += folded(finding.threshold, "  threshold  ")
+            lines += folded(finding.advice, "  advice     ")
             lines += [f"             {finding.command}"] if finding.command else []
-        lines += [f"not checked: {reason}" for reason in self.skipped]
+        for reason in self.skipped:
+            lines += folded(reason, "not checked: ")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def folded(text: str, start: str = "") -> list[str]:
+    """Lines of at most `COLUMNS`, the first after `start`, the others indented as far; longer words
+    stay whole."""
+    return textwrap.wrap(
+        text,
+        COLUMNS,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

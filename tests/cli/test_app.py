@@ -119,7 +119,8 @@ def test_json_has_the_result_on_stdout_and_all_else_on_stderr(tmp_path: Path) ->
 
 
 def test_ctrl_c_exits_130_says_how_to_go_on_and_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, "-u", "-m", "resight", "train", *SMALL, "--epochs", "500"]
+    words = ["train", *SMALL, "--epochs", "500", "--no-report"]
+    command = [sys.executable, "-u", "-m", "resight", *words]
     with subprocess.Popen(
         [*command, "--out", "cut"],
         cwd=tmp_path,
@@ -138,7 +139,7 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_resumes(tmp_path: Path) -> None:
         error = process.stderr.read()
     assert process.returncode == 130
     assert error.startswith("stopping; press Ctrl-C again")
-    assert error.endswith("stopped (saved); resume with: resight train --resume cut\n")
+    assert error.endswith("stopped (saved); resume with: resight train --resume cut --no-report\n")
     saved = load_run(tmp_path / "cut").checkpoint()
     assert saved is not None
     assert saved["step"] > 0

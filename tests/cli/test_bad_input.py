@@ -184,7 +184,7 @@ def too_few_minutes(root: Path) -> list[str]:
 CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (no_such_recipe, ["custom-resnt", "did you mean 'custom-resnet'"]),
     (no_such_data, ["digts", "did you mean 'digits'"]),
-    (unknown_field, ["optimizer.weigth_decay", "did you mean 'weight_decay'"]),
+    (unknown_field, ["optimizer.weigth_decay", "did you mean 'optimizer.weight_decay'"]),
     (unknown_section, ["optimiser", "did you mean 'optimizer'"]),
     (setting_without_value, ["--set 'train.seed'", "section.field=value"]),
     (negative_batch, ["train.batch_size = -4", "must be ≥ 1"]),

@@ -24,6 +24,19 @@ def test_a_loss_at_chance_is_not_learning_and_one_below_is() -> None:
     assert names(record_checks.diverged(lost)) == {"diverged"}
 
 
+def test_after_a_divergence_a_lower_lr_is_named_and_no_test_that_chose_this_one() -> None:
+    lost = evidence(metrics=rows((0.5, 0.8, 0.8), (1.11, 0.33, 0.33)), lr_max=0.5)
+    chosen = dataclasses.replace(lost, recipe=recipe(**{"schedule.lr_max": "find"}))
+    given = dataclasses.replace(lost, recipe=recipe(**{"schedule.lr_max": 0.5}))
+    (after_a_test,), (after_a_number,) = (record_checks.diverged(e) for e in (chosen, given))
+    assert (after_a_test.advice, after_a_test.command) == (
+        "train again with a lower LR, such as --lr 0.05",
+        None,
+    )
+    assert after_a_number.advice.endswith("such as --lr 0.05, or one found by an LR test")
+    assert after_a_number.command == lost.find_lr
+
+
 def test_a_bump_in_the_middle_is_no_divergence() -> None:
     bump = rows((0.9, 0.6, 0.6), (0.5, 0.8, 0.8), (0.9, 0.6, 0.6), (0.4, 0.9, 0.9))
     assert not list(record_checks.diverged(evidence(metrics=bump)))

@@ -73,3 +73,11 @@ def test_an_epochs_gross_gap_is_said_while_it_trains() -> None:
     late = rows((0.2, 0.95, 0.4), (0.2, 0.95, 0.4))
     assert names(seen.epoch(late)) == {"train-test-gap"}
     assert not list(seen.epoch(late))
+
+
+def test_what_is_gone_at_the_end_is_withdrawn() -> None:
+    seen = watch()
+    feed(seen, 0, 0.2, 9.0, 250)
+    (gap,) = seen.epoch(rows((0.2, 0.95, 0.4), (0.2, 0.95, 0.4)))
+    assert seen.withdrawn([]) == [gap]
+    assert seen.withdrawn([gap]) == []

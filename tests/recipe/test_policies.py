@@ -119,7 +119,7 @@ def test_the_recipes_own_settings_go() -> None:
         ({"policy": "auto"}, ["chosen for the images of a training", "--set augment.policy=auto"]),
         (Augment().model_dump() | {"policy": "light"}, ["'light' has no effect", "leave out"]),
         ({"policy": "light", "flop": "none"}, ["augment.flop", "flip"]),
-        ({"polcy": "light"}, ["augment.polcy", "'policy'"]),
+        ({"polcy": "light"}, ["augment.polcy", "'augment.policy'"]),
         ({"policy": "strong", "erase": 0.0}, ["augment.erase = 0", "go together"]),
     ],
 )

@@ -340,13 +340,13 @@ def test_no_settings_is_the_custom_resnet() -> None:
     ("values", "wrong", "right"),
     [
         ({"modle": {}}, "modle", "model"),
-        ({"model": {"widht": 32}}, "model.widht", "width"),
-        ({"train": {"batchsize": 32}}, "train.batchsize", "batch_size"),
-        ({"optimizer": {"name": "adam", "beta_1": 0.9}}, "optimizer.beta_1", "beta1"),
+        ({"model": {"widht": 32}}, "model.widht", "model.width"),
+        ({"train": {"batchsize": 32}}, "train.batchsize", "train.batch_size"),
+        ({"optimizer": {"name": "adam", "beta_1": 0.9}}, "optimizer.beta_1", "optimizer.beta1"),
         (
             {"schedule": {"shape": "step", "step_epoch": 1}},
             "schedule.step_epoch",
-            "step_epochs",
+            "schedule.step_epochs",
         ),
         ({"schedule": {"shape": "onecycle"}}, "schedule.shape = 'onecycle'", "one-cycle"),
         ({"schedule": {"shape": "Cosine"}}, "schedule.shape = 'Cosine'", "cosine"),
@@ -734,7 +734,7 @@ def test_any_recipe_takes_any_shape(recipe: Recipe, shape: str) -> None:
     ("changes", "named"),
     [
         ({"modle.width": 3}, ["'modle.width'", "did you mean 'model'?"]),
-        ({"model.widht": 3}, ["'model.widht'", "did you mean 'width'?"]),
+        ({"model.widht": 3}, ["'model.widht'", "did you mean 'model.width'?"]),
         ({"model.width.x": 3}, ["'model.width.x'"]),
         ({"width": 3}, ["'width'", "no section 'width'"]),
         ({"model": 3}, ["'model' is a section", "model.net", "model.width"]),
@@ -793,7 +793,7 @@ def test_differences_ignore_name_and_source() -> None:
         ("empty.json", b"", "not valid JSON"),
         ("binary.toml", b"\xff\xfe\x00", "can't be read as a recipe"),
         ("wrong.toml", b"[train]\nbatch_size = 0", "train.batch_size = 0"),
-        ("wrong.json", b'{"model": {"widht": 3}}', "did you mean 'width'?"),
+        ("wrong.json", b'{"model": {"widht": 3}}', "did you mean 'model.width'?"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named_with_the_reason(

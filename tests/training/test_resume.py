@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import resight
 from helpers import TESTS, folder, make_data
+from resight.data.types import ImageData
 from resight.engine import job
 from resight.engine.memory import step_bytes
 from resight.errors import ResightError, ResightWarning
@@ -287,12 +289,36 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(tmp_path: Path) -
         resight.train("resnet18", data, resume=tmp_path / "cut", reporter=Quiet())
 
 
-def test_other_images_are_refused(tmp_path: Path) -> None:
+def test_other_images_are_refused_with_what_differs(tmp_path: Path) -> None:
     recipe = tiny("digits")
+    data = images_for(recipe)
     with pytest.raises(resight.Interrupted):
-        fit(recipe, images_for(recipe), tmp_path / "cut", reporter=StopAt(2, interrupt))
-    with pytest.raises(ResightError, match="fingerprint"):
-        resume(tmp_path / "cut", make_data(n=71))
+        fit(recipe, data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    other: dict[str, ImageData] = {
+        "71 to train on and 30 to test, not 70 and 30": make_data(n=71),
+        "as many, but some were replaced, changed or renamed: fingerprint 000000000000, not ": (
+            dataclasses.replace(data, fingerprint="0" * 32)
+        ),
+        "other classes: 'class 1', 'x' only in one of the two": (
+            dataclasses.replace(data, classes=("class 0", "x", "class 2"), fingerprint="0" * 32)
+        ),
+    }
+    for words, images in other.items():
+        with pytest.raises(ResightError, match=words):
+            resume(tmp_path / "cut", images)
+
+
+def test_an_image_that_can_no_longer_be_read_is_to_be_put_back(tmp_path: Path) -> None:
+    data = folder(tmp_path / "photos")
+    with pytest.raises(resight.Interrupted):
+        fit(tiny("digits"), data, tmp_path / "cut", reporter=StopAt(2, interrupt))
+    first = sorted(data.rglob("*.png"))[0]
+    first.write_bytes(b"no image")
+    with pytest.raises(ResightError) as refused:
+        resume(tmp_path / "cut", None)
+    assert str(refused.value).endswith(
+        "(not an image); put back what the run was trained on (if the images have moved: --data)"
+    )
 
 
 def test_another_runtime_is_warned_of(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from resight.findings import Finding
+from resight.findings import Finding, folded
 from resight.runs.timings import table
 
 if TYPE_CHECKING:
@@ -110,15 +110,13 @@ def print_timings(values: Mapping[str, Any]) -> None:
 
 
 def print_findings(run: Run) -> None:
-    """One or two lines per finding, problems first."""
+    """A few lines per finding, problems first."""
     diagnosis = run.diagnosis
     if diagnosis is None:
         return
-    if not diagnosis.problems:
-        print("no problem found")
+    if diagnosis.verdict:
+        print(diagnosis.verdict)
     for finding in diagnosis.findings:
-        command = f": {finding.command}" if finding.command else ""
-        print(f"{finding.severity}: {finding.title}: {finding.evidence}")
-        print(f"         {finding.advice}{command}")
+        print(finding)
     for reason in diagnosis.skipped:
-        print(f"not checked: {reason}")
+        print("\n".join(folded(reason, "not checked: ")))

@@ -194,7 +194,8 @@ def _assemble(
     if table.bad and not skip_bad:
         raise _unreadable(table, source)
     if table.bad:
-        notes.append(f"{len(table.bad)} unreadable files left out: {_bad_files(table)}")
+        files = "1 unreadable file" if len(table.bad) == 1 else f"{len(table.bad)} unreadable files"
+        notes.append(f"{files} left out: {_bad_files(table)}")
     groups = _groups(table, group, source) if group and seed is not None else None
     splits = _split_rows(table, seed, groups)
     if groups and not len(splits["test"]):
@@ -216,6 +217,9 @@ def _assemble(
             f"{len(groups.alone)} of {len(table.ids)} images are groups of their own, because "
             f"--group {shlex.quote(group)} is not in their names (first: {groups.alone[0]})"
         )
+    if seed is not None:
+        _check_readable(table, source)
+        _check_spare(table, splits, source)
     check = check_measured if seed is None else check_classes
     notes += check(source, table.classes, counts)
     if not one:
@@ -239,6 +243,27 @@ def _assemble(
         notes=tuple(note for note in notes if note),
         bad=tuple(str(table.ids[row]) for row in table.bad),
     )
+
+
+def _check_readable(table: Table, source: str) -> None:
+    """Raise `ResightError` for a class that has files of which none can be read."""
+    bad = np.bincount(table.labels[list(table.bad)], minlength=len(table.classes))
+    every = np.bincount(table.labels, minlength=len(table.classes))
+    for label in np.flatnonzero((bad == every) & (every > 0)).tolist():
+        first = next(row for row in table.bad if table.labels[row] == label)
+        raise ResightError(
+            f"no image of class '{table.classes[label]}' in {source} can be read "
+            f"({table.ids[first]}: {table.bad[first]}): replace them or remove the class's folder"
+        )
+
+
+def _check_spare(table: Table, splits: dict[str, npt.NDArray[np.int64]], source: str) -> None:
+    """Raise `ResightError` where a test split is to be made and every class has one image only."""
+    if len(table.parts) == 1 and len(splits["train"]) and not len(splits["test"]):
+        raise ResightError(
+            f"no image in {source} to spare for a test split: no class has more than one; add "
+            "images, or put others into test/ beside train/"
+        )
 
 
 def _groups(table: Table, pattern: str, source: str) -> Groups:
@@ -314,10 +339,18 @@ def _divided_groups(groups: Groups, splits: dict[str, npt.NDArray[np.int64]], ot
     )
 
 
-def _unreadable(table: Table, source: str) -> ResightError:
-    return ResightError(
+class UnreadableImages(ResightError):
+    """Files that can't be read as images. `what`: the same without advice."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what}; replace or remove them, or leave them out with --skip-bad")
+
+
+def _unreadable(table: Table, source: str) -> UnreadableImages:
+    return UnreadableImages(
         f"{len(table.bad)} of {len(table.labels)} images in {source} can't be read: "
-        f"{_bad_files(table)}; replace or remove them, or leave them out with --skip-bad"
+        f"{_bad_files(table)}"
     )
 
 

@@ -59,6 +59,12 @@ def at_chance(evidence: Evidence, seen: str) -> Finding:
 def diverged(evidence: Evidence) -> Iterator[Finding]:
     """The loss became non-finite, or ended far above its lowest value or above chance level."""
     advice = "train again with a lower LR"
+    if evidence.lr_max is not None:
+        advice += f", such as --lr {evidence.lr_max / 10:.2g}"
+    # an LR test that chose this LR would choose it again
+    command = None if evidence.recipe.schedule.lr_max == "find" else evidence.find_lr
+    if command:
+        advice += ", or one found by an LR test"
     if evidence.failure:
         yield Finding(
             name="diverged",
@@ -67,7 +73,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
             evidence=str(evidence.failure["message"]).split(":")[0],
             threshold="any loss or weight that is not finite",
             advice=advice,
-            command=evidence.find_lr,
+            command=command,
         )
         return
     if not evidence.metrics:
@@ -86,7 +92,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
             f"learned nothing has ln {len(evidence.classes)} = {even:.3f}",
             threshold=f"a loss above {THRESHOLDS.worse_than_chance:g} × that",
             advice=advice,
-            command=evidence.find_lr,
+            command=command,
         )
         return
     rise, learnt = THRESHOLDS.diverged_rise, lowest < THRESHOLDS.learnt_loss_share * chance
@@ -101,7 +107,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
             threshold=f"more than {rise:g} × the lowest loss, and {THRESHOLDS.diverged_loss:.0%} "
             "of what it was below the chance-level loss",
             advice=advice,
-            command=evidence.find_lr,
+            command=command,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Watch:
         default_factory=lambda: deque(maxlen=THRESHOLDS.watch_steps)
     )
     _seen: int = 0  # steps, counted over the whole training
-    _said: set[str] = field(default_factory=set)
+    _said: dict[str, Finding] = field(default_factory=dict)
 
     def steps(
         self, first: int, losses: Tensor, correct: Tensor, images: Tensor
@@ -64,6 +64,11 @@ class Watch:
         rows = dataclasses.replace(self.evidence, metrics=metrics, finished=False)
         found = [*record_checks.gap(rows), *record_checks.diverged(rows)]
         yield from self._new([f for f in found if f.severity == "problem"])
+
+    def withdrawn(self, found: Iterable[Finding]) -> list[Finding]:
+        """What was reported on the way and is not among the findings `found` at the end."""
+        names = {finding.name for finding in found}
+        return [finding for name, finding in self._said.items() if name not in names]
 
     def _settled(self) -> bool:
         return self._seen >= self.evidence.judged_from
@@ -101,7 +106,7 @@ class Watch:
     def _new(self, findings: list[Finding]) -> Iterator[Finding]:
         for finding in findings:
             if finding.name not in self._said:
-                self._said.add(finding.name)
+                self._said[finding.name] = finding
                 yield finding
 
 

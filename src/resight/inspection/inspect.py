@@ -32,7 +32,7 @@ from resight.recipe.settings import Data
 DIGITS = "digits"
 SIZE_UNKNOWN_PX = 64  # at which images are looked at that no recipe can be chosen for
 # notes of the loading that a finding says with more detail
-TOLD = ("unreadable files left out", "ignored: not an image", "also in train, pixel for pixel")
+TOLD = (" left out: ", "ignored: not an image", "also in train, pixel for pixel")
 
 
 def inspect_data(

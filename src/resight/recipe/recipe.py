@@ -332,7 +332,8 @@ def _one_line(error: ValidationError, where: str) -> str:
     field, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"])
-        text = f"unknown field '{field}'{did_you_mean(path[-1], known)}"
+        within = "".join(f"{part}." for part in path[:-1])
+        text = f"unknown field '{field}'{did_you_mean(path[-1], known, within)}"
     elif kind == "union_tag_invalid":
         context = first["ctx"]
         allowed = [word.strip(" '") for word in str(context["expected_tags"]).split(",")]

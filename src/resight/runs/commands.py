@@ -54,9 +54,10 @@ def balanced_command(path: Path, recipe: Recipe, facts: dict[str, Any]) -> str |
     return shlex.join([*words, *data, "--set", "train.sampling=balanced"])
 
 
-def resume_command(path: Path) -> str:
-    """The shell command that resumes the run, or the runs of several seeds, at `path`."""
-    return shlex.join(["resight", "train", "--resume", str(path)])
+def resume_command(path: Path, *words: str) -> str:
+    """The shell command that resumes the run, or the runs of several seeds, at `path`; words:
+    further options."""
+    return shlex.join(["resight", "train", "--resume", str(path), *words])
 
 
 def report_command(path: Path) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resight.data.sources import load_data
+from resight.data.sources import UnreadableImages, load_data
 from resight.data.splits import with_validation
 from resight.data.types import ImageData
-from resight.errors import ResightError
+from resight.errors import ResightError, shortened
 from resight.progress import Quiet, Reporter
 from resight.recipe.settings import Data
 
@@ -65,7 +65,14 @@ def own_images(
     except ResightError as error:
         if at is not None:
             raise
-        raise ResightError(f"{error} {MOVED}") from None
+        raise not_found_again(error) from None
+
+
+def not_found_again(error: ResightError) -> ResightError:
+    """Of images that a run was trained on: where they may be; leaving some out is no way on."""
+    what = error.what if isinstance(error, UnreadableImages) else str(error)
+    advice = "; put back what the run was trained on" if what != str(error) else ""
+    return ResightError(f"{what}{advice} {MOVED}")
 
 
 def load_like(
@@ -99,5 +106,20 @@ def check_own(facts: Mapping[str, Any], data: ImageData, *, run: Path, advice: s
     if theirs != mine:
         raise ResightError(
             f"{run}: the images at {data.source} are not the ones it was trained on "
-            f"(fingerprint {theirs[:12]}, not {mine[:12]}); {advice}"
+            f"({_difference(facts, data)}); {advice}"
         )
+
+
+def _difference(facts: Mapping[str, Any], data: ImageData) -> str:
+    """How images differ from those of a run, as far as what it recorded of them shows."""
+    held = len(data.val) if data.val is not None else 0
+    now = (len(data.train) + held, len(data.test))
+    then = (facts.get("train", 0) + facts.get("val", 0), facts.get("test", 0))
+    if other := {*data.classes} ^ {*facts.get("classes", data.classes)}:
+        return f"other classes: {shortened(sorted(other))} only in one of the two"
+    if now != then and "train" in facts:
+        return f"{now[0]:,} to train on and {now[1]:,} to test, not {then[0]:,} and {then[1]:,}"
+    return (
+        "as many, but some were replaced, changed or renamed: fingerprint "
+        f"{data.fingerprint[:12]}, not {facts['fingerprint'][:12]}"
+    )

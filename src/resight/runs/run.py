@@ -262,7 +262,8 @@ class Run:
             return ""
         found = self.diagnosis.findings
         lines = [f"{finding.severity}: {finding.title}: {finding.evidence}" for finding in found]
-        return "".join(map(html.line, lines[:MAX_FINDINGS_SHOWN])) or html.line("no problem found")
+        lines = lines[:MAX_FINDINGS_SHOWN] or [self.diagnosis.verdict or ""]
+        return "".join(map(html.line, lines))
 
     def _measured(self) -> Predictions:
         if not self.finished:

@@ -10,7 +10,7 @@ from resight.engine.job import Job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
-from resight.runs.own_images import MOVED, check_own
+from resight.runs.own_images import check_own, not_found_again
 from resight.runs.run import Run, load_run
 from resight.training.request import Request
 from resight.training.session import Session
@@ -71,7 +71,7 @@ def load_again(
     try:
         images = session.load(source, recipe, skip_bad=bool(facts.get("bad")))
     except ResightError as error:
-        raise ResightError(f"{error} {MOVED}") from None
+        raise not_found_again(error) from None
     if "fingerprint" in facts:
         advice = "put them back, or pass their folder with --data"
         check_own(facts, images, run=path, advice=advice)

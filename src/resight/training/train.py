@@ -124,7 +124,7 @@ def train(
             count_report(run, session.started)
             return run
         except StopRequested:
-            raise session.interrupted(_farewell(session.run)) from None
+            raise session.interrupted(_farewell(session.run, report=report)) from None
 
 
 def _begin_new(
@@ -171,6 +171,8 @@ def _diagnose_and_report(training: Training, *, report: bool) -> None:
         opened = OpenRun(run, job.data, job.runtime)
         diagnosis = examine(opened)
         session.stop.check()
+        for finding in training.watch.withdrawn(diagnosis.findings):
+            session.say(f"at the end no longer found: {finding.title}")
         if report:
             gallery = collect(opened, session.counting("Grad-CAM"))
             facts = write_report(opened, diagnosis, gallery)
@@ -279,11 +281,12 @@ def _load_best(job: Job, run: Run) -> int:
     return epoch
 
 
-def _farewell(run: Run | None) -> str:
+def _farewell(run: Run | None, *, report: bool) -> str:
     if run is None:
         return "stopped before training began: nothing was written"
     if run.finished:
         command = report_command(run.path)
         return f"stopped: the run is complete, its report is not; `{command}` writes it"
     saved = "saved" if (run.path / "last.pt").exists() else "no step done yet"
-    return f"stopped ({saved}); resume with: {resume_command(run.path)}"
+    words = [] if report else ["--no-report"]
+    return f"stopped ({saved}); resume with: {resume_command(run.path, *words)}"
