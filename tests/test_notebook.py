@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -203,7 +202,8 @@ def test_a_run_that_has_just_begun_shows_that(begun: Run) -> None:
     html = begun._repr_html_()
     assert "not finished: 0 of 3 epochs are done" in html
     assert "img" not in check(html).tags
-    begun.append_metrics({"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5})
+    row = {"epoch": 1, "step": 8, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
+    begun.append_metrics({**row, "train_seconds": 1.0, "images_per_second": 9.0})
     html = begun._repr_html_()
     assert "not finished: 1 of 3 epochs are done" in html
     assert "img" in check(html).tags
@@ -212,12 +212,11 @@ def test_a_run_that_has_just_begun_shows_that(begun: Run) -> None:
 def test_findings_are_shown_as_text(begun: Run) -> None:
     finding = {"name": "x", "severity": "problem", "title": NASTY, "evidence": "e" * 50_000}
     finding |= {"threshold": "t", "advice": "a", "command": None}
-    value = json.dumps({"findings": [finding] * 100, "skipped": []})
-    (begun.path / "diagnosis.json").write_text(value)
+    begun.write("diagnosis.json", {"findings": [finding] * 100, "skipped": []})
     html = begun._repr_html_()
     check(html)
     assert "problem: &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;?: eee" in html
-    (begun.path / "diagnosis.json").write_text('{"findings": [], "skipped": []}')
+    begun.write("diagnosis.json", {"findings": [], "skipped": []})
     assert "no problem found" in begun._repr_html_()
 
 

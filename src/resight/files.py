@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     A crash at any point leaves the old file or the new one. Raises `ResightError` where the disk
     is full or can't be written to.
     """
-    with _in_one_line(path):
+    with in_one_line(path):
         _replace(path, content)
 
 
@@ -46,19 +46,19 @@ def _replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless it is there. Raises `ResightError`."""
-    with _in_one_line(path):
+    with in_one_line(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """`write_atomically` of indented JSON."""
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON, as a file holds it; what is no text in a file's name is escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    return (text + "\n").encode(errors="backslashreplace")
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line in one write, without waiting for the disk. Raises `ResightError`."""
-    with _in_one_line(path), path.open("ab", buffering=0) as file:
+    with in_one_line(path), path.open("ab", buffering=0) as file:
         file.write(line.encode() + b"\n")
 
 
@@ -70,7 +70,7 @@ def exclusive(path: Path) -> Iterator[None]:
     is gone while a third one locks a new file.
     """
     lock = FileLock(path, blocking=False)
-    with _in_one_line(path):
+    with in_one_line(path):
         path.parent.stat()  # filelock would make a folder that is missing
         try:
             lock.acquire()
@@ -85,7 +85,8 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_one_line(path: Path) -> Iterator[None]:
+def in_one_line(path: Path) -> Iterator[None]:
+    """What fails while writing `path` becomes a `ResightError`."""
     try:
         yield
     except OSError as error:

@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 
 from helpers import folder, picture
 from resight.cli.app import app
+from resight.recipe.catalog import find_recipe
+from resight.runs.run import Run
+from run_folders import resolved
 
 runner = CliRunner()
 
@@ -130,18 +133,25 @@ def evaluating_no_run(root: Path) -> list[str]:
     return ["evaluate", str(root / "nothing")]
 
 
+def begun(root: Path) -> None:
+    run = Run(root)
+    run.write("resolved.json", resolved(source="digits"))
+    run.write("recipe.json", find_recipe("digits").to_dict())
+
+
 def evaluating_an_unfinished_run(root: Path) -> list[str]:
-    (root / "recipe.json").write_text("{}")
+    begun(root)
     return ["evaluate", str(root)]
 
 
 def a_damaged_run(root: Path) -> list[str]:
+    begun(root)
     (root / "recipe.json").write_text("{")
     return ["evaluate", str(root)]
 
 
 def a_damaged_checkpoint(root: Path) -> list[str]:
-    (root / "recipe.json").write_text('{"data": {"source": "digits", "image_size": 8}}')
+    begun(root)
     (root / "last.pt").write_bytes(b"PK\x03\x04 cut off")
     return ["train", "--resume", str(root)]
 
@@ -164,12 +174,12 @@ def diagnosing_no_run(root: Path) -> list[str]:
 
 
 def comparing_one_run(root: Path) -> list[str]:
-    (root / "recipe.json").write_text("{}")
+    begun(root)
     return ["compare", str(root)]
 
 
 def an_unknown_split(root: Path) -> list[str]:
-    (root / "recipe.json").write_text("{}")
+    begun(root)
     return ["evaluate", str(root), "--split", "tets"]
 
 
@@ -209,7 +219,7 @@ CASES: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (resuming_no_run, ["not a run", "resight train"]),
     (evaluating_no_run, ["nothing", "not a run"]),
     (evaluating_an_unfinished_run, ["has not finished", "--resume"]),
-    (a_damaged_run, ["recipe.json", "not valid JSON"]),
+    (a_damaged_run, ["recipe.json is not what the run wrote", "restore it"]),
     (a_damaged_checkpoint, ["last.pt", "damaged"]),
     (no_such_net, ["resnet-18", "did you mean 'resnet18'"]),
     (too_few_minutes, ["minutes = 0.0001", "--minutes"]),

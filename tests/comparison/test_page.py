@@ -99,7 +99,11 @@ def test_images_that_cannot_be_loaded_are_named_with_the_reason(pair: Comparison
 
     others = replace(images_of(pair.runs[0]), fingerprint="other")
     # unless given, the runs' own: those were never made
-    for images, reason in [(gone, "disk is gone"), (None, "/data/pets"), (others, "fingerprint")]:
+    for images, reason in [
+        (gone, "disk is gone"),
+        (None, "/data/pets"),
+        (others, "not the ones it was trained on"),
+    ]:
         (group,) = page_facts(pair, images)["disagreements"]
         assert group["sheet"] is None
         assert reason in group["reason"]
@@ -357,7 +361,11 @@ def test_names_of_any_kind_are_shown_as_text(opened: Opener, tmp_path: Path) -> 
     runs = [a, make_run(tmp_path / "b", "dcc", classes=("c", "d", "_"), ids=ids)]
     for run in runs:
         said = run.predictions
-        type(said)(said.logits, said.labels, said.ids, classes).save(run.path / "predictions.npz")
+        named = type(said)(said.logits, said.labels, said.ids, classes)
+        run.write_files({"predictions.npz": named.to_bytes()})
+        facts = run.resolved
+        facts["data"] |= {"classes": list(classes)}
+        run.write("resolved.json", facts)
     page = opened(compare(runs), lambda run: images_of(runs[0]))
 
     assert page.locator("img").count() == 0

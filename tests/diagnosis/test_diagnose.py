@@ -155,7 +155,7 @@ def test_a_diagnosis_is_kept_in_the_run_and_read_back(out: Path) -> None:
 def test_a_run_that_has_not_begun_can_not_be_diagnosed(out: Path) -> None:
     out.mkdir()
     (out / "recipe.json").write_text(json.dumps(Recipe().to_dict()))
-    with pytest.raises(ResightError, match="has not started"):
+    with pytest.raises(ResightError, match=r"has no resolved\.json, so it is not a run"):
         resight.diagnose(out)
 
 

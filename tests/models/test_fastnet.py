@@ -25,7 +25,7 @@ from resight.models import fastnet as fastnet_module
 from resight.models.fastnet import FastNet, whitening_filters
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
-from resight.runs.weights import load_model, save_model
+from resight.runs.weights import load_model, model_bytes
 
 DEEP = {"fastnet": False, "fastnet-deep": True}
 CPU = Runtime(torch.device("cpu"), "fp32", 1)
@@ -396,7 +396,7 @@ def test_a_stored_net_keeps_its_filters(name: str, tmp_path: Path) -> None:
     made = build_job(recipe, data, CPU)
     train_steps(made, 2)
     model = made.state.eval_model.eval()
-    save_model(tmp_path / "model.safetensors", model, recipe, data)
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(model, recipe, data))
     loaded = load_model(tmp_path / "model.safetensors")
     images = normalized(data).contiguous(memory_format=torch.channels_last)
     assert torch.equal(loaded(images), model(images))

@@ -44,6 +44,7 @@ from resight.reporting.live import serve
 from resight.reporting.report import report
 from resight.training import train as training
 from resight.training.interrupt import Interrupted
+from run_folders import resolved
 from trainings import unequal
 
 DATA = make_data(120, n_test=60, val=30)
@@ -399,7 +400,7 @@ def test_the_command_makes_the_same_recipe(
     out.mkdir()
     run = resight.Run(out)
     run.write("recipe.json", recipe.to_dict())
-    run.write("resolved.json", {"data": {"source": "digits"}})
+    run.write("resolved.json", resolved(source="digits"))
     command = run.repeat_command()
     assert command is not None
     assert from_command(command, monkeypatch) == recipe
@@ -409,7 +410,7 @@ def test_a_recipe_without_a_name_is_read_from_the_run(out: Path) -> None:
     out.mkdir()
     run = resight.Run(out)
     run.write("recipe.json", RECIPE.with_changes({"name": "mine"}).to_dict())
-    run.write("resolved.json", {"data": {"source": "digits"}})
+    run.write("resolved.json", resolved(source="digits"))
     assert run.repeat_command() == f"resight train --recipe {out}/recipe.json --data digits"
 
 
@@ -424,7 +425,7 @@ def test_the_lr_is_tested_on_the_runs_own_images(tmp_path: Path) -> None:
     out.mkdir()
     run = resight.Run(out)
     run.write("recipe.json", RECIPE.to_dict())
-    run.write("resolved.json", {"data": {"source": str(images), "bad": ["x.png"]}})
+    run.write("resolved.json", resolved(source=str(images), bad=["x.png"]))
     assert run.find_lr_command() == (
         f"resight find-lr --recipe '{out}/recipe.json' --data '{images}' --skip-bad"
     )

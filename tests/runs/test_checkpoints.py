@@ -23,9 +23,10 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResightError, match=r"can't write .*last\.pt: No space left"):
+    with pytest.raises(ResightError, match=r"can't write .*manifest\.json: No space left"):
         write_checkpoint(tmp_path / "last.pt", {"w": torch.zeros(2)})
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"last.pt", "manifest.json", ".manifest.lock"}
     assert (tmp_path / "last.pt").read_bytes() == before
 
 

@@ -502,7 +502,7 @@ def test_another_file_is_refused_and_never_unpickled(content: bytes, tmp_path: P
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert "not a Resight predictions file" in refused(tmp_path)
+    assert refused(tmp_path).startswith(f"{tmp_path}: not a regular file")
 
 
 def test_what_accuracy_is_compared_with() -> None:

@@ -23,10 +23,11 @@ from resight.data.types import ImageData
 from resight.engine import job
 from resight.engine.step import Eager
 from resight.errors import ResightError
-from resight.files import exclusive
+from resight.files import exclusive, json_bytes
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
+from resight.runs.manifest import write_files
 from resight.runs.run import load_run
 from resight.runs.seeds import SeedsResult
 from resight.training import costs, resolve, seeds, session
@@ -103,7 +104,8 @@ def test_the_summary_in_the_folder_is_the_results(data: ImageData, out: Path) ->
     assert [row["seed"] for row in written["runs"]] == [0, 1, 2]
     assert [row["lr_max"] for row in written["runs"]] == [0.02] * 3
     names = {path.name for path in out.iterdir()}
-    assert names == {".lock", "seed-0", "seed-1", "seed-2", "seeds.json"}
+    kept = {".lock", ".manifest.lock", "manifest.json"}
+    assert names == {*kept, "seed-0", "seed-1", "seed-2", "seeds.json"}
     assert math.fsum(result.timings.values()) == pytest.approx(result.wall_seconds, abs=1e-9)
     assert result.timings["steps"] == pytest.approx(math.fsum(result.train_seconds), abs=1e-9)
 
@@ -248,7 +250,7 @@ def test_a_last_run_counts_even_where_the_process_died_after_it(data: ImageData,
     result = fit_seeds(tiny("digits"), data, out)
     whole = summary(out)
     told = {**whole, "n": 1, "runs": whole["runs"][:1]}
-    (out / "seeds.json").write_text(json.dumps(told))
+    write_files(out, {"seeds.json": json_bytes(told)})
     assert resume_seeds(out, data).accuracies == result.accuracies
     assert summary(out) == whole
 
@@ -344,7 +346,7 @@ def test_resume_takes_what_was_begun_and_nothing_else(data: ImageData, out: Path
 @pytest.mark.parametrize("content", ["{", "[]", '{"plan": {"seeds": 3}, "failed": []}'])
 def test_a_damaged_summary_is_said_in_a_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "seeds.json").write_text(content)
-    with pytest.raises(ResightError, match=r"seeds\.json: can't be read: ") as raised:
+    with pytest.raises(ResightError, match=r"seeds\.json: not as Resight writes it \(") as raised:
         resume_seeds(tmp_path, None)
     assert "\n" not in str(raised.value)
 

@@ -127,7 +127,7 @@ def test_each_second_of_a_training_goes_to_what_took_it(
         (16, resolve, "run_range_test"),
         (32, training, "_watch"),
         (64, training, "measure"),
-        (128, training, "save_model"),
+        (128, training, "model_bytes"),
     ):
         monkeypatch.setattr(module, name, clock.moving(seconds, getattr(module, name)))
     monkeypatch.setattr(costs, "say", clock.moving(8, costs.say))

@@ -53,6 +53,8 @@ def test_a_run_folder_is_whole(data: ImageData, out: Path) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {
         ".lock",  # stays: see `files.exclusive`
+        ".manifest.lock",
+        "manifest.json",
         "recipe.json",
         "resolved.json",
         "environment.json",
@@ -403,16 +405,23 @@ def test_the_lock_is_released_where_the_reporter_fails(data: ImageData, out: Pat
         assert caught.tb  # whose frames are alive: no garbage collection has released it
 
 
-def test_a_run_killed_before_its_images_were_recorded_is_resumed(
-    data: ImageData, out: Path, tmp_path: Path
+@pytest.mark.parametrize("left", [(), ("resolved.json",), ("recipe.json",)])
+def test_a_training_killed_before_its_folder_was_a_run_is_begun_again(
+    left: tuple[str, ...], data: ImageData, out: Path, tmp_path: Path
 ) -> None:
     whole = fit(tiny("digits"), data, out)
     cut = tmp_path / "cut"
     cut.mkdir()
-    (cut / "recipe.json").write_bytes((out / "recipe.json").read_bytes())
-    run = resight.train(resume=cut, data=data, precision="fp32", reporter=Quiet(), report=False)
-    assert run.resolved == whole.resolved
+    for name in (*left, ".lock", "manifest.json"):
+        (cut / name).write_bytes((out / name).read_bytes())
+    (cut / ".recipe.json.x7f.tmp").write_bytes(b"{")
+    with pytest.raises(ResightError, match=r"cut has no (recipe|resolved)\.json, so it is not"):
+        resight.train(resume=cut, data=data)
+    assert fit(tiny("digits"), data, cut).resolved == whole.resolved
     assert (cut / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert not list(cut.glob("*.tmp"))
+    with pytest.raises(ResightError, match="already holds a run"):
+        fit(tiny("digits"), data, cut)
 
 
 @pytest.mark.parametrize("report", [False, True])

@@ -111,6 +111,38 @@ class TrainState:
         self.trace.correct.zero_()
         self.epoch_seconds = 0.0
 
+    def fault(self, saved: dict[str, Any], *, epochs: int) -> str | None:
+        """Why `saved` can't be a state of this training of `epochs`; None if it can."""
+        live = self.state_dict()
+        tensors = {key for key, value in live.items() if key not in ("history", "optimizer")}
+        if live.keys() - saved.keys():
+            return f"without {', '.join(sorted(live.keys() - saved.keys()))}"
+        if why := misfit({k: live[k] for k in tensors}, {k: saved[k] for k in tensors}):
+            return why
+        steps, step, rows = len(self.trace.losses), saved["step"], saved["history"]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return "its history is no list of epochs"
+        if not isinstance(step, int) or not (
+            len(rows) <= epochs and len(rows) * steps <= step <= min(len(rows) + 1, epochs) * steps
+        ):
+            return f"step {step!r:.20} after {len(rows)} epochs of {steps} steps"
+        return self._optimizer_fault(saved["optimizer"])
+
+    def _optimizer_fault(self, saved: Any) -> str | None:
+        live = _portable(self.optimizer.state_dict())
+        groups, state = _entry(saved, "param_groups"), _entry(saved, "state")
+        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+            return "the optimizer has no parameter groups"
+        if len(groups) != len(live["param_groups"]):
+            return f"{len(groups)} parameter groups, not {len(live['param_groups'])}"
+        for mine, theirs in zip(live["param_groups"], groups, strict=True):
+            both = mine.keys() & theirs.keys()  # torch's versions differ in what they keep
+            if why := misfit({k: mine[k] for k in both}, {k: theirs[k] for k in both}, "group"):
+                return why
+            if theirs.get("params") != mine["params"]:
+                return "a parameter group has other parameters"
+        return misfit(live["state"], state, "state") if live["state"] else None
+
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state that later steps do not touch."""
         copied: dict[str, Any] = _clone(self.state_dict())
@@ -154,6 +186,33 @@ def init_net(recipe: Recipe, *, classes: int, channels: int) -> nn.Module:
         )
 
 
+def misfit(live: Any, saved: Any, where: str = "") -> str | None:
+    """Where `saved` is not built as `live` is: other keys, shapes or kinds of values; None if it
+    is.
+
+    A number may be any other, a list a tuple, and None any number.
+    """
+    if isinstance(live, Tensor):
+        if not isinstance(saved, Tensor):
+            return f"{where} is no tensor"
+        if saved.shape != live.shape or saved.is_floating_point() != live.is_floating_point():
+            return f"{where} is {saved.dtype} {list(saved.shape)}, not {list(live.shape)}"
+        return None
+    if isinstance(live, dict):
+        if not isinstance(saved, dict) or live.keys() != saved.keys():
+            other = live.keys() ^ (saved.keys() if isinstance(saved, dict) else ())
+            return f"{where or 'it'} has not the same entries ({', '.join(map(str, other))[:60]})"
+        pairs = [(f"{where}.{key}" if where else str(key), live[key], saved[key]) for key in live]
+    elif isinstance(live, list | tuple):
+        if not isinstance(saved, list | tuple) or len(saved) != len(live):
+            return f"{where} is not a list of {len(live)}"
+        pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(live, saved, strict=True))]
+    else:
+        plain = (int, float, type(None)) if isinstance(live, int | float | None) else type(live)
+        return None if isinstance(saved, plain) else f"{where} is {saved!r:.40}"
+    return next((why for name, a, b in pairs if (why := misfit(a, b, name))), None)
+
+
 def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state without what an executor owns, so that any other can resume from it."""
     groups = [
@@ -171,6 +230,10 @@ def _clone(value: Any) -> Any:
     if isinstance(value, list):
         return [_clone(item) for item in value]
     return value
+
+
+def _entry(values: Any, key: str) -> Any:
+    return values.get(key) if isinstance(values, dict) else None
 
 
 def _copy_into(live: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from resight.progress import Quiet, Reporter
 from resight.runs.own_images import check_own, load_like, own_images
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from resight.runs.weights import load_model, read_about
+from resight.runs.weights import Weights, load_model
 
 SPLITS = ("test", "val", "train")
 
@@ -45,7 +45,8 @@ def evaluate(
     run = run if isinstance(run, Run) else load_run(run)
     path = run.path / "model.safetensors"
     _check_split(run, split, other_data=data is not None)
-    about, model = read_about(path), load_model(path)
+    weights = Weights.read(path)
+    about, model = weights.about, load_model(weights)
     if isinstance(data, ImageData):
         loaded = data
     elif data is not None:
@@ -84,7 +85,8 @@ def evaluate(
         logits.numpy(), images.labels, images.ids, tuple(about["classes"]), split
     )
     try:
-        predictions.save(run.path / _file_name(split, loaded.name if data is not None else None))
+        name = _file_name(split, loaded.name if data is not None else None)
+        run.write_files({name: predictions.to_bytes()})
     except ResightError as error:  # the predictions are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions

@@ -19,7 +19,6 @@ from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError
 from resight.progress import Reporter
 from resight.runs.calibration import fit_temperature
-from resight.runs.commands import resume_command
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
 
@@ -54,7 +53,7 @@ class OpenRun:
         path = self.run.path / "predictions-val.npz"
         if not path.is_file():
             return None
-        predictions = Predictions.load(path)
+        predictions = self.run.predictions_in(path.name)
         return fit_temperature(predictions) if predictions.split == "val" else None
 
     @cached_property
@@ -136,11 +135,6 @@ def open_run(
     and for `data` that can't be loaded or is not the run's.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    if "data" not in run.resolved:
-        raise ResightError(
-            f"{run.path}: its training has not started, so there is nothing to inspect; resume it "
-            f"with `{resume_command(run.path)}`"
-        )
     runtime = Runtime.like(run.environment.get("runtime"), RuntimeOptions(device), run=run.path)
     runtime.apply()
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resight.errors import ResightError, first_line
-from resight.files import write_atomically
+from resight.runs.manifest import read_file, write_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,28 +23,43 @@ Fetch = Callable[[], dict[str, Any]]  # gives a snapshot on the CPU, which does 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A checkpoint, loaded with `weights_only=True`; None if there is no file."""
+    """A checkpoint, loaded with `weights_only=True`; None if there is no file. Raises
+    `ResightError` for a damaged one."""
     import torch
 
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_file(path)
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            raise not_a_checkpoint(path, "no archive")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()  # by the checksums that torch writes and does not read
+        if damaged:
+            raise not_a_checkpoint(path, f"{damaged} does not have its checksum")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = first_line(error).split(". ")[0]
-        raise ResightError(
-            f"{path}: not a Resight checkpoint, or damaged ({first}): restore an intact copy or "
-            "start a new run"
-        ) from None
-    assert isinstance(saved, dict)
+    except ResightError:
+        raise
+    except Exception as error:  # a damaged archive raises a dozen different types
+        raise not_a_checkpoint(path, first_line(error).split(". ")[0]) from None
+    if not isinstance(saved, dict):
+        raise not_a_checkpoint(path, f"it holds a {type(saved).__name__}")
     return saved
+
+
+def not_a_checkpoint(path: Path, why: str) -> ResightError:
+    """The error for a file that is no checkpoint of its run."""
+    return ResightError(
+        f"{path}: not a checkpoint of this run, or damaged ({why}): restore an intact copy or "
+        "start a new run"
+    )
 
 
 def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
     """Write `snapshot` unless it contains a non-finite value. Returns whether it was written."""
     if not all_finite(snapshot):
         return False
-    write_atomically(path, serialized(snapshot))
+    write_files(path.parent, {path.name: serialized(snapshot)})
     return True
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError
+from resight.files import json_bytes
 from resight.recipe.recipe import Recipe
 from resight.runs.commands import resume_command
-from resight.runs.run import Run, holds_seeds
+from resight.runs.manifest import LOCK, MANIFEST
+from resight.runs.run import BEGUN, Run, holds_seeds
 from resight.version import __version__
+
+LEFT = (MANIFEST, LOCK, ".lock", *BEGUN)  # by a training that was killed before it was a run
 
 
 def check_out(out: str | Path | None) -> None:
@@ -23,23 +27,32 @@ def check_out(out: str | Path | None) -> None:
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise ResightError(f"out: {path} is a file; give a new or empty folder")
-    if (path / "recipe.json").is_file() or holds_seeds(path):
+    if Run(path).begun or holds_seeds(path):
         what = "the runs of several seeds" if holds_seeds(path) else "a run"
         raise ResightError(
             f"out: {path} already holds {what}; resume with `{resume_command(path)}`, or choose "
             "another --out"
         )
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not all(_left(entry.name) for entry in path.iterdir()):
         raise ResightError(f"out: {path} is not empty; choose another --out")
 
 
-def create_run(out: str | Path | None, recipe: Recipe) -> Run:
-    """A new folder, `runs/NAME-1`, `-2` … or `out`, with the recipe in it.
+def _left(name: str) -> bool:
+    """Whether a file is one of `LEFT`, or one that was being written."""
+    return name in LEFT or (name.startswith(".") and name.endswith(".tmp"))
 
-    Raises `ResightError` if `out` exists and is not empty, or can't be created.
+
+def create_run(out: str | Path | None, recipe: Recipe, resolved: dict[str, Any]) -> Run:
+    """A new folder, `runs/NAME-1`, `-2` … or `out`, with `resolved.json` and the recipe in it.
+
+    The recipe comes last and makes it a run: with a recipe alone nobody would know which images it
+    was for. Raises `ResightError` if `out` exists and is not empty, or can't be created.
     """
     run = Run(new_folder(out, recipe.name))
-    run.write("recipe.json", recipe.to_dict())
+    run.sweep()
+    run.write_files(
+        {"resolved.json": json_bytes(resolved), "recipe.json": json_bytes(recipe.to_dict())}
+    )
     return run
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resight.errors import ResightError
+from resight.errors import ResightError, first_line
 from resight.files import write_atomically
 from resight.intervals import wilson_interval
 from resight.records import Row, accuracy_words, beside_words, weakest_first
 from resight.render import html
+from resight.runs.manifest import read_file
 
 MAX_CLASSES_SHOWN = 100  # in a notebook
 COLUMNS = ("id", "true", "predicted", "correct", "confidence", "probability_true", "loss")
@@ -268,6 +269,10 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write an .npz file that loads without pickle."""
+        write_atomically(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of such a file."""
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -277,26 +282,58 @@ class Predictions:
             classes=np.array(self.classes, dtype=np.str_),
             split=np.array(self.split, dtype=np.str_),
         )
-        write_atomically(path, buffer.getvalue())
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote. Raises `ResightError` for any other file or a truncated one."""
+        """Read what `save` wrote. Raises `ResightError` for any other file or a damaged one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(
-                    logits=file["logits"],
-                    labels=file["labels"],
-                    ids=file["ids"],
-                    classes=tuple(str(name) for name in file["classes"]),
-                    split=str(file["split"]),
-                )
+            with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as file:
+                values = {key: file[key] for key in ("logits", "labels", "ids", "classes", "split")}
         except FileNotFoundError:
             raise ResightError(
                 f"{path}: no predictions there; `resight evaluate RUN` writes them"
             ) from None
+        except ResightError:
+            raise
         except Exception as error:  # a truncated archive raises a dozen different types
-            raise ResightError(f"{path}: not a Resight predictions file: {error}") from None
+            raise _not_predictions(path, first_line(error)) from None
+        if why := _fault(values):
+            raise _not_predictions(path, why)
+        return cls(
+            logits=values["logits"],
+            labels=values["labels"],
+            ids=values["ids"],
+            classes=tuple(values["classes"].tolist()),
+            split=str(values["split"]),
+        )
+
+
+def _not_predictions(path: Path, why: str) -> ResightError:
+    return ResightError(
+        f"{path}: not a Resight predictions file, or damaged ({why}): `resight evaluate RUN` "
+        "writes it again"
+    )
+
+
+def _fault(values: dict[str, npt.NDArray[Any]]) -> str | None:
+    """Why the arrays of a file can't be predictions; None if they can."""
+    kinds = {"logits": ("f4", 2), "labels": ("i8", 1), "ids": ("U", 1), "classes": ("U", 1)}
+    for key, (kind, dimensions) in {**kinds, "split": ("U", 0)}.items():
+        array = values[key]
+        there = array.dtype.kind if kind == "U" else array.dtype.newbyteorder("=").str[1:]
+        if (there, array.ndim) != (kind, dimensions):
+            return f"{key} is {array.dtype} with {array.ndim} dimensions"
+    images, classes = values["logits"].shape
+    if not images or len(values["labels"]) != images or len(values["ids"]) != images:
+        return f"{images} rows of logits, {len(values['labels'])} labels, {len(values['ids'])} ids"
+    if not classes or len(values["classes"]) != classes:
+        return f"{classes} columns of logits, {len(values['classes'])} classes"
+    if values["labels"].min() < 0 or values["labels"].max() >= classes:
+        return f"a label is not one of {classes} classes"
+    if not np.isfinite(values["logits"]).all():
+        return "a logit is not finite"
+    return None
 
 
 def _share(part: int, whole: int) -> float | None:

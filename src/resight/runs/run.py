@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.files import append_line, exclusive, write_atomically, write_json
+from resight.files import append_line, exclusive, json_bytes, write_atomically
 from resight.findings import Diagnosis
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
@@ -21,16 +22,19 @@ from resight.records import accuracy_words
 from resight.render import charts, html, tiles
 from resight.runs import commands
 from resight.runs.calibration import calibration
-from resight.runs.checkpoints import read_checkpoint, serialized
+from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
+from resight.runs.manifest import forget_file, read_file, write_files
 from resight.runs.own_images import reload_data
 from resight.runs.predictions import Predictions
+from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
 MAX_FINDINGS_SHOWN = 20  # in a notebook
+BEGUN = ("recipe.json", "resolved.json")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
 
@@ -40,10 +44,20 @@ class Run:
 
     path: Path
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is a run: a training that is killed earlier leaves less, and nothing of
+        use."""
+        return all((self.path / name).is_file() for name in BEGUN)
+
     @cached_property
     def recipe(self) -> Recipe:
         """As requested: an LR to be found is "find" here; `resolved` has the number."""
-        return Recipe.load(self.path / "recipe.json")
+        path = self.path / "recipe.json"
+        try:
+            return parsed_recipe(read_file(path), path)
+        except FileNotFoundError:
+            raise ResightError(f"{path} is missing, so {self.path} is not a run") from None
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -62,12 +76,19 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per epoch; a line cut off by a crash is left out."""
-        rows = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    rows.append(json.loads(line))
+        """One row per epoch; a last line that a crash cut off is left out. Raises `ResightError`
+        for other rows than the training wrote."""
+        path = self.path / "metrics.jsonl"
+        try:
+            rows = parsed_rows(read_file(path), path)
+        except FileNotFoundError:
+            rows = []
+        if result := self.result:
+            trained = result.get("epochs_trained", result["epochs"])
+            if len(rows) != trained:
+                raise ResightError(
+                    f"{path}: {len(rows)} of {trained} epochs: restore it or start a new run"
+                )
         return rows
 
     @property
@@ -106,7 +127,17 @@ class Run:
     @property
     def predictions(self) -> Predictions:
         """Of the test split. Raises `ResightError` if the run has not finished."""
-        return Predictions.load(self.path / "predictions.npz")
+        return self.predictions_in("predictions.npz")
+
+    def predictions_in(self, name: str) -> Predictions:
+        """Those in one of its files. Raises `ResightError`, also if they are not of its classes."""
+        predictions = Predictions.load(self.path / name)
+        if list(predictions.classes) != self.resolved["data"]["classes"]:
+            raise ResightError(
+                f"{self.path / name}: its classes are not those of the run: restore it, or write "
+                f"it again with `{commands.evaluate_command(self.path)}`"
+            )
+        return predictions
 
     @property
     def finished(self) -> bool:
@@ -281,16 +312,22 @@ class Run:
         (self.path / "failure.json").unlink(missing_ok=True)
 
     def write(self, name: str, value: Any) -> None:
-        write_json(self.path / name, value)
+        """Write a JSON file."""
+        self.write_files({name: json_bytes(value)})
+
+    def write_files(self, contents: Mapping[str, bytes]) -> None:
+        """Write files that are checked when they are read: see `manifest.write_files`."""
+        write_files(self.path, contents)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add an epoch's row for others to read. It need not be on the disk at once: `last.pt`
-        holds it too, and `rewrite_metrics` comes at the end."""
+        holds it too, and all are written again at the end."""
         append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
-    def rewrite_metrics(self, rows: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        write_atomically(self.path / "metrics.jsonl", lines.encode())
+    def begin_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write the rows so far, to which others will be added."""
+        forget_file(self.path / "metrics.jsonl")
+        write_atomically(self.path / "metrics.jsonl", metrics_bytes(rows))
 
     def sweep(self) -> None:
         """Remove the temporary files of a process that was killed while writing."""
@@ -303,17 +340,21 @@ class Run:
 
     def write_best(self, model: nn.Module, epoch: int) -> None:
         """Keep the weights of the epoch with the best validation accuracy."""
-        content = serialized({"model": model.state_dict(), "epoch": epoch})
-        write_atomically(self.path / "best.pt", content)
+        self.write_files({"best.pt": serialized({"model": model.state_dict(), "epoch": epoch})})
 
     def load_best(self, model: nn.Module) -> int:
         """Load what `write_best` kept into `model`, in place; returns its epoch."""
-        saved = read_checkpoint(self.path / "best.pt")
+        from resight.engine.state import misfit
+
+        path = self.path / "best.pt"
+        saved = read_checkpoint(path)
         if saved is None:
             raise ResightError(
-                f"{self.path / 'best.pt'} is missing, although the training wrote it: restore it "
-                "or start a new run"
+                f"{path} is missing, although the training wrote it: restore it or start a new run"
             )
+        live = {"model": model.state_dict(), "epoch": 0}
+        if why := misfit(live, saved):
+            raise not_a_checkpoint(path, why)
         model.load_state_dict(saved["model"])
         return int(saved["epoch"])
 
@@ -322,14 +363,17 @@ class Run:
         return exclusive(self.path / ".lock")
 
     def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
         try:
-            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+            content = read_file(path)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise ResightError(f"{self.path / name}: can't be read: {error}") from None
-        assert isinstance(values, dict)
-        return values
+        return parsed(FILES[name], content, path)
+
+
+def metrics_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """metrics.jsonl: a line per epoch."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
 def load_run(path: str | Path) -> Run:
@@ -340,10 +384,11 @@ def load_run(path: str | Path) -> Run:
             f"{path} holds the runs of several seeds and is not itself a run: give one of them, "
             f"{path / 'seed-N'}"
         )
-    if not (path / "recipe.json").is_file():
-        what = "has no recipe.json" if path.is_dir() else "is not a folder"
-        raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     run = Run(path)
+    if not run.begun:
+        lacking = [name for name in BEGUN if not (path / name).is_file()]
+        what = f"has no {lacking[0]}" if path.is_dir() else "is not a folder"
+        raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     _ = run.recipe  # a broken one is reported here, not later
     return run
 

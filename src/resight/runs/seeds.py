@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError
-from resight.files import write_json
+from resight.files import json_bytes
 from resight.intervals import standard_deviation, t_interval
 from resight.progress import duration
 from resight.recipe.recipe import Recipe
+from resight.runs.manifest import read_file, write_files
 from resight.runs.run import SEEDS, Run, holds_seeds
+from resight.runs.schemas import SeedsFile, parsed
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ class SeedsPlan:
 
 
 def write_summary(path: Path, plan: SeedsPlan, result: SeedsResult) -> None:
-    write_json(path / SEEDS, {**result.to_dict(), "plan": plan.to_dict()})
+    values = {**result.to_dict(), "plan": plan.to_dict()}
+    write_files(path, {SEEDS: json_bytes(values)})
 
 
 def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
@@ -187,22 +189,22 @@ def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
             f"{path} has no {SEEDS}, so it does not hold the runs of several seeds; "
             "`resight train --seeds 5` creates them; a single run is resumed without --seeds"
         )
+    values = parsed(SeedsFile, read_file(file), file)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
         plan = SeedsPlan.from_dict(values["plan"])
-        failures = {int(row["seed"]): str(row["message"]) for row in values["failed"]}
-        for seed in plan.seeds:
-            if failure := Run(seed_folder(path, seed)).failure:
-                failures.setdefault(seed, failure["message"])
-        result = replace(
-            SeedsResult.of(path, plan.seeds, failures),
-            wall_seconds=values["wall_seconds"],
-            timings=values["timings"],
-            resumed=values["resumed"],
-        )
-        told = (values["n"], len(values["failed"])) == (result.n, len(result.failures))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResightError(f"{file}: can't be read: {error}") from None
+    except TypeError as error:
+        raise ResightError(f"{file}: not as Resight writes it ({error}): restore it") from None
+    failures = {row["seed"]: row["message"] for row in values["failed"]}
+    for seed in plan.seeds:
+        if failure := Run(seed_folder(path, seed)).failure:
+            failures.setdefault(seed, failure["message"])
+    result = replace(
+        SeedsResult.of(path, plan.seeds, failures),
+        wall_seconds=values["wall_seconds"],
+        timings=values["timings"],
+        resumed=values["resumed"],
+    )
+    told = (values["n"], len(values["failed"])) == (result.n, len(result.failures))
     return plan, result, told
 
 

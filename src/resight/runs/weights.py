@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from resight.data.types import ImageData
-from resight.errors import ResightError
-from resight.files import write_atomically
+from resight.engine.state import misfit
+from resight.errors import ResightError, first_line
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Model
 from resight.runs.commands import resume_command
+from resight.runs.manifest import read_file
+from resight.runs.schemas import About, parsed
 
 
-def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) -> None:
-    """Write the weights (contiguous, fp32), with net, classes and statistics as metadata."""
+def model_bytes(model: nn.Module, recipe: Recipe, data: ImageData) -> bytes:
+    """The weights (contiguous, fp32), with net, classes and statistics as metadata."""
     about = {
         "model": recipe.model.model_dump(mode="json"),
         "classes": list(data.classes),
@@ -33,29 +36,54 @@ def save_model(path: Path, model: nn.Module, recipe: Recipe, data: ImageData) ->
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     metadata = {"resight": json.dumps(about, ensure_ascii=False)}
-    write_atomically(path, safetensors.torch.save(tensors, metadata=metadata))
+    content: bytes = safetensors.torch.save(tensors, metadata=metadata)
+    return content
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """The metadata that `save_model` wrote. Raises `ResightError` for any other file."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["resight"])
-    except FileNotFoundError:
-        raise ResightError(
-            f"{path} is missing: the run has not finished; resume it with "
-            f"`{resume_command(path.parent)}`"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise ResightError(f"{path}: not a Resight model: {error}") from None
-    assert isinstance(about, dict)
-    return about
+@dataclass(frozen=True)
+class Weights:
+    """A model's file: about, what is known of the net, and its tensors by name."""
+
+    path: Path
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Weights:
+        """Raises `ResightError` for anything that `model_bytes` did not write."""
+        try:
+            content = read_file(path)
+        except FileNotFoundError:
+            raise ResightError(
+                f"{path} is missing: the run has not finished; resume it with "
+                f"`{resume_command(path.parent)}`"
+            ) from None
+        try:
+            tensors = safetensors.torch.load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            about = parsed(About, header["__metadata__"]["resight"], path)
+        except ResightError:
+            raise
+        except Exception as error:  # other files raise a dozen different types
+            raise not_a_model(path, first_line(error)) from None
+        return cls(path, about, tensors)
 
 
-def load_model(path: Path) -> nn.Module:
+def not_a_model(path: Path, why: str) -> ResightError:
+    return ResightError(
+        f"{path}: not a Resight model, or damaged ({why}): restore an intact copy or start a new "
+        "run"
+    )
+
+
+def load_model(path: Path | Weights) -> nn.Module:
     """The net in eval mode on the CPU, channels-last. Raises `ResightError`."""
-    about = read_about(path)
-    settings = Model.model_validate(about["model"])
+    weights = path if isinstance(path, Weights) else Weights.read(path)
+    about, tensors = weights.about, weights.tensors
+    try:
+        settings = Model.model_validate(about["model"])
+    except ValidationError as error:
+        raise not_a_model(weights.path, first_line(error)) from None
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         model = build_net(
             settings,
@@ -63,8 +91,10 @@ def load_model(path: Path) -> nn.Module:
             channels=about["channels"],
             image_size=about["image_size"],
         )
-    tensors = safetensors.torch.load_file(path)
+    state = model.state_dict()
+    if why := misfit(state, tensors):
+        raise not_a_model(weights.path, why)
     with torch.no_grad():
-        for key, value in model.state_dict().items():
+        for key, value in state.items():
             value.copy_(tensors[key])
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[no-any-return, call-overload]

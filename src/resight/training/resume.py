@@ -10,8 +10,10 @@ from resight.engine.job import Job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
+from resight.runs.checkpoints import not_a_checkpoint
 from resight.runs.own_images import check_own, not_found_again
 from resight.runs.run import Run, load_run
+from resight.runs.schemas import check_rows
 from resight.training.request import Request
 from resight.training.session import Session
 
@@ -49,6 +51,7 @@ def reopen(
     facts, saved = run.resolved.get("data", {}), run.checkpoint()
     images = load_again(run.path, facts, run.recipe, request, session)
     job = session.build(run.recipe, images, runtime)
+    _check_fits(job, run, saved)
     step = saved["step"] if saved else 0
     session.say(
         f"resuming {run.path} at step {step} of {job.total_steps}"
@@ -57,6 +60,16 @@ def reopen(
     if announce:
         session.announce_rest(job, saved)
     return job, run, saved
+
+
+def _check_fits(job: Job, run: Run, saved: dict[str, Any] | None) -> None:
+    """Raise `ResightError` if a checkpoint is not one of this training."""
+    if saved is None:
+        return
+    path, epochs = run.path / "last.pt", job.recipe.schedule.epochs
+    if why := job.state.fault(saved, epochs=epochs):
+        raise not_a_checkpoint(path, why)
+    check_rows(saved["history"], path)
 
 
 def load_again(

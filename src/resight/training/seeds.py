@@ -191,7 +191,7 @@ def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
     """The run of a seed, from its start or from where it was interrupted."""
     plan = begun.plan
     run.sweep()
-    there = (run.path / "recipe.json").is_file()
+    there = run.begun
     train(
         None if there else plan.recipe.with_changes({"train.seed": seed}),
         begun.images,

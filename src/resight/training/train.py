@@ -20,7 +20,7 @@ from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightWarning, described
-from resight.look.open_run import OpenRun
+from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
 from resight.records import best_epoch
@@ -31,8 +31,8 @@ from resight.reporting.report import write_report
 from resight.runs.commands import report_command, resume_command
 from resight.runs.folders import check_out, create_run, describe_environment
 from resight.runs.predictions import Predictions
-from resight.runs.run import Run
-from resight.runs.weights import save_model
+from resight.runs.run import Run, metrics_bytes
+from resight.runs.weights import model_bytes
 from resight.training.epochs import NonFiniteLoss, fit_epochs, measure
 from resight.training.forecast import Forecast
 from resight.training.interrupt import StopRequested
@@ -87,16 +87,11 @@ def train(
         try:
             begun = None if resume is None else run_to_resume(resume, request)
             if begun is not None and begun.finished:
-                session.say(f"{begun.path} is already finished: nothing to do")
-                session.say(_speed(begun))
-                return begun
+                return _look_again(begun, request, session, report=report)
             if begun is None:
                 job, run, saved = _begin_new(request, session, announce=announce)
             else:
                 job, run, saved = reopen(begun, request, session, announce=announce)
-            if "data" not in run.resolved:  # new, or killed before this was written
-                facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
-                run.write("resolved.json", facts)
             run.write("environment.json", describe_environment(job.runtime.to_dict()))
             if live:
                 session.reporter, address = session.hold(serve(run, session.reporter))
@@ -104,7 +99,7 @@ def train(
             schedule = resolve(job, run, session)
             if saved is not None:
                 job.state.restore(saved)
-            run.rewrite_metrics(job.state.history)
+            run.begin_metrics(job.state.history)
             first = None if begun is None else job.state.step
             with session.timings("checks"):
                 watch = _watch(job, run, session)
@@ -127,6 +122,22 @@ def train(
             raise session.interrupted(_farewell(session.run, report=report)) from None
 
 
+def _look_again(run: Run, request: Request, session: Session, *, report: bool) -> Run:
+    """A finished run, whose diagnosis and report are made if the training was killed before."""
+    page = run.path / "report" / "index.html"
+    if run.diagnosis is not None and (page.is_file() or not report):
+        session.say(f"{run.path} is already finished: nothing to do")
+    else:
+        session.say(f"{run.path} is already finished: looking at it again")
+        session.hold_run(run)
+        opened = open_run(
+            run, request.data, device=request.options.device, reporter=session.reporter
+        )
+        _look_into(opened, session, report=report)
+    session.say(_speed(run))
+    return run
+
+
 def _begin_new(
     request: Request, session: Session, *, announce: bool
 ) -> tuple[Job, Run, dict[str, Any] | None]:
@@ -139,8 +150,8 @@ def _begin_new(
     job = session.build(chosen.recipe, images, runtime)
     if announce or request.minutes is not None:
         job = session.announce(job, request.minutes, chosen)
-    run = session.hold_run(create_run(request.out, job.recipe))
-    return job, run, None
+    facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
+    return job, session.hold_run(create_run(request.out, job.recipe, facts)), None
 
 
 def _watch(job: Job, run: Run, session: Session) -> Watch:
@@ -165,13 +176,19 @@ def _fit(training: Training, *, report: bool) -> Predictions | None:
 
 def _diagnose_and_report(training: Training, *, report: bool) -> None:
     """Look for what went wrong and write the report. Nothing here fails the training."""
-    session, job, run = training.session, training.job, training.run
-    began = time.perf_counter()
+    opened = OpenRun(training.run, training.job.data, training.job.runtime)
+    _look_into(opened, training.session, training.watch, report=report)
+
+
+def _look_into(
+    opened: OpenRun, session: Session, watch: Watch | None = None, *, report: bool
+) -> None:
+    """The diagnosis and the report of a run. watch: what was found while it trained."""
+    run, began = opened.run, time.perf_counter()
     try:
-        opened = OpenRun(run, job.data, job.runtime)
         diagnosis = examine(opened)
         session.stop.check()
-        for finding in training.watch.withdrawn(diagnosis.findings):
+        for finding in watch.withdrawn(diagnosis.findings) if watch else ():
             session.say(f"at the end no longer found: {finding.title}")
         if report:
             gallery = collect(opened, session.counting("Grad-CAM"))
@@ -204,12 +221,17 @@ def _finish(training: Training, last: Predictions | None) -> Predictions:
         kept = training.epoch
         if job.data.val is not None:
             kept = _load_best(job, run)
-            measure(job, "val", stop).save(run.path / "predictions-val.npz")  # for the report
+            val = measure(job, "val", stop)
+            run.write_files({"predictions-val.npz": val.to_bytes()})  # for the report
         predictions = last if last and last.split == "test" else measure(job, "test", stop)
     with timings("save"):
-        run.rewrite_metrics(job.state.history)
-        save_model(run.path / "model.safetensors", model, job.recipe, job.data)
-        predictions.save(run.path / "predictions.npz")
+        run.write_files(
+            {
+                "metrics.jsonl": metrics_bytes(job.state.history),
+                "model.safetensors": model_bytes(model, job.recipe, job.data),
+                "predictions.npz": predictions.to_bytes(),
+            }
+        )
     low, high = predictions.accuracy_interval
     seconds = math.fsum(row["train_seconds"] for row in job.state.history)
     wall = time.perf_counter() - session.started

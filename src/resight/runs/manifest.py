@@ -1,0 +1,145 @@
+"""The manifest of a run folder: the size and digest of each of its files, checked as they are read.
+
+What the manifest will say of a file is on the disk before the file is replaced, beside what it said
+before, so that a crash between the two leaves a file that the manifest knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from resight.errors import ResightError
+from resight.files import in_one_line, json_bytes, write_atomically
+
+MANIFEST = "manifest.json"
+LOCK = ".manifest.lock"
+FORMAT = 1  # of a run folder's files; 0 are those from before the manifest
+LOCK_SECONDS = 60.0  # how long another process may take to note a file
+ATTEMPTS = 3  # at reading a file that another process replaces meanwhile
+
+
+class NewerFormat(ResightError):
+    """The run was written by a Resight that this one does not know."""
+
+
+class Known(BaseModel):
+    """A file as it was written. blake2b: 16 bytes in hex."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    size_bytes: int = Field(ge=0)
+    blake2b: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Known:
+        return cls(
+            size_bytes=len(content), blake2b=hashlib.blake2b(content, digest_size=16).hexdigest()
+        )
+
+
+class Manifest(BaseModel):
+    """files: by name, what a file may be: as it was and as it is, or is being, written."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    format: int = FORMAT
+    files: dict[str, list[Known]] = {}
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace files of a run, each in one step and in this order; the manifest knows them before.
+
+    Raises `ResightError` where the disk is full or can't be written to.
+    """
+    noted = {name: Known.of(content) for name, content in contents.items()}
+    with in_one_line(folder / MANIFEST), FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        manifest = _read_to_write(folder)
+        for name, now in noted.items():
+            before = _there(folder / name, manifest.files.get(name, []))
+            manifest.files[name] = [*(known for known in before if known != now), now]
+        _write(folder, manifest)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+
+
+def read_file(path: Path) -> bytes:
+    """A file of a run. Raises `ResightError` if it is not what was written there, and
+    `FileNotFoundError` if it is missing; one that no manifest lists is taken as it is."""
+    for _ in range(ATTEMPTS):  # at most: another process may write it between the two readings
+        manifest = read_manifest(path.parent)
+        content = read_bytes(path)
+        if path.name not in manifest.files or Known.of(content) in manifest.files[path.name]:
+            return content
+    raise ResightError(
+        f"{path} is not what the run wrote ({len(content):,} bytes, "
+        f"{manifest.files[path.name][-1].size_bytes:,} were written): it was damaged, edited or "
+        f"replaced; restore it, or remove {MANIFEST} to use the run's files as they are"
+    )
+
+
+def forget_file(path: Path) -> None:
+    """Take a file off the manifest, because it will change by small steps."""
+    with in_one_line(path), FileLock(path.parent / LOCK, timeout=LOCK_SECONDS):
+        manifest = _read_to_write(path.parent)
+        if manifest.files.pop(path.name, None) is not None:
+            _write(path.parent, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """An empty one if the run is older than manifests. Raises `ResightError`."""
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(read_bytes(path))
+    except FileNotFoundError:
+        return Manifest()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ResightError(
+            f"{path}: can't be read: {first['msg']}; restore it, or remove it to use the run's "
+            "files as they are"
+        ) from None
+    if manifest.format > FORMAT:
+        raise NewerFormat(
+            f"{folder} was written by a newer Resight (format {manifest.format}, this one knows "
+            f"{FORMAT}): update Resight"
+        )
+    return manifest
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises `ResightError`; `FileNotFoundError` if it is
+    missing."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ResightError(f"{path}: not a regular file; restore it or start a new run")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ResightError(f"{path}: can't be read: {error.strerror or error}") from None
+
+
+def _there(path: Path, known: list[Known]) -> list[Known]:
+    """The one of `known` that the file is: after a crash it may be any of them."""
+    try:
+        now = Known.of(read_bytes(path)) if known else None
+    except (FileNotFoundError, ResightError):
+        return []
+    return [one for one in known if one == now]
+
+
+def _read_to_write(folder: Path) -> Manifest:
+    """The manifest, or a new one in place of a damaged one: a training does not stop for it."""
+    try:
+        return read_manifest(folder)
+    except NewerFormat:
+        raise
+    except ResightError:
+        return Manifest()
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    write_atomically(folder / MANIFEST, json_bytes(manifest.model_dump()))

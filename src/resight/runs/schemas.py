@@ -1,0 +1,326 @@
+"""What each JSON file of a run folder holds, and the one place where it is read.
+
+Fields with a default are those that an older version did not write; they are left out where the
+file lacks them. What a newer version adds is kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from resight.errors import ResightError, first_line
+from resight.recipe.recipe import Recipe
+from resight.runs.lr_test import Method
+
+
+def _text(value: object) -> object:
+    """A `str` that may hold bytes of a file's name that are no text (surrogates), which pydantic's
+    own refuses."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return value
+
+
+def _constant(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+Text = Annotated[Any, AfterValidator(_text)]
+Count = Annotated[int, Field(ge=0)]
+Some = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]  # seconds, or anything else that can't be negative
+
+
+class File(BaseModel):
+    """A JSON object with finite numbers and no conversion between types."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class Images(File):
+    """`data_facts` of `data/types.py`."""
+
+    name: Text
+    source: Text
+    fingerprint: str
+    classes: list[Text] = Field(min_length=1)
+    channels: Literal[1, 3]
+    mean: list[float]
+    std: list[Positive]
+    train: Some
+    class_counts: list[Count]
+    val: Count
+    test: Some
+    notes: list[Text]
+    bad: list[Text]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have the same name")
+        if len(self.class_counts) != len(self.classes):
+            raise ValueError("class_counts are not of these classes")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError("mean and std are not of these channels")
+        return self
+
+
+class Resolved(File):
+    """resolved.json: the images, and the schedule in numbers once it is known."""
+
+    data: Images
+    steps_per_epoch: Some
+    found: dict[str, Positive] = {}
+    usual: bool = False
+    schedule: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if ("found" in self.model_fields_set) != ("schedule" in self.model_fields_set):
+            raise ValueError("found and schedule belong together")
+        return self
+
+
+class RuntimeFacts(File):
+    """`Runtime.to_dict`."""
+
+    device: str
+    device_name: str
+    precision: str
+    threads: Some | None
+    deterministic: bool
+    executor: Literal["eager", "captured"]
+    micro_batch: Count = 0
+    fused: bool = False
+    search: int | None = None
+    reasons: dict[str, str] = {}
+    torch: str
+
+
+class Environment(File):
+    """environment.json: versions, machine and runtime of the latest start or resume."""
+
+    resight: str
+    python: str
+    platform: str
+    runtime: RuntimeFacts
+    command: list[Text] | None
+    started: str
+
+
+class Result(File):
+    """result.json: the headline numbers of a run that has finished."""
+
+    run: Text
+    recipe: str
+    data: Text
+    seed: int
+    epochs: Some
+    epochs_trained: Some = 1
+    lr_max: Positive
+    weights: str
+    weights_epoch: Some = 1
+    test_accuracy: Share
+    test_accuracy_95: list[Share] = Field(min_length=2, max_length=2)
+    guess_accuracy: Share = 0.0
+    balanced_accuracy: Share = 0.0
+    test_classes: Some = 1
+    test_loss: Amount
+    test_images: Some
+    train_accuracy: Share
+    parameters: Count
+    train_seconds: Amount
+    wall_seconds: Amount
+    timings: dict[str, float]
+    resumed_from_step: Count | None
+    images_per_second: Amount
+    device: str
+    precision: str
+    executor: str = "eager"
+    fallback: str | None = None
+
+
+class Row(File):
+    """An epoch's line in metrics.jsonl."""
+
+    __pydantic_extra__: dict[str, float]
+    epoch: Some
+    step: Some
+    lr: Amount
+    train_loss: float
+    train_accuracy: Share
+    train_seconds: Amount
+    images_per_second: Amount
+    val_loss: float = 0.0
+    val_accuracy: Share = 0.0
+    test_loss: float = 0.0
+    test_accuracy: Share = 0.0
+    evaluate_seconds: Amount = 0.0
+
+
+class Failure(File):
+    """failure.json: why the training stopped by itself."""
+
+    message: Text
+
+
+class FindingFile(File):
+    """`Finding` of `findings.py`."""
+
+    name: str
+    severity: Literal["problem", "note"]
+    title: Text
+    evidence: Text
+    threshold: Text
+    advice: Text
+    command: Text | None = None
+
+
+class DiagnosisFile(File):
+    """diagnosis.json: what the last `diagnose` found."""
+
+    findings: list[FindingFile]
+    skipped: list[Text]
+
+
+class LrTestFile(File):
+    """lr_test.json: the LR test that the LR was read off."""
+
+    lrs: list[Positive] = Field(min_length=1)
+    losses: list[float]
+    stop: str
+    chance: float | None
+    method: Method
+    batch: Count = 0
+    lr_scale: Positive = 1.0
+    recipe_lr: float | None = None
+    usual_lr: float | None = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if len(self.losses) != len(self.lrs):
+            raise ValueError("lrs and losses differ in length")
+        return self
+
+
+class PlanFile(File):
+    """What the seeds of a folder were started with."""
+
+    recipe: dict[str, Any]
+    seeds: list[Count] = Field(min_length=1)
+    how: dict[str, Any]
+    skip_bad: bool
+    report: bool
+    images: dict[str, Text] = {}
+
+
+class FailedSeed(File):
+    seed: Count
+    message: Text
+
+
+class SeedsFile(File):
+    """seeds.json: several seeds in one folder."""
+
+    plan: PlanFile
+    n: Count
+    failed: list[FailedSeed]
+    wall_seconds: Amount
+    timings: dict[str, float]
+    resumed: bool
+
+
+class About(File):
+    """The metadata of model.safetensors."""
+
+    model: dict[str, Any]
+    classes: list[Text] = Field(min_length=1)
+    channels: Literal[1, 3]
+    image_size: Some
+    mean: list[float]
+    std: list[Positive]
+    tta: str
+
+
+FILES: dict[str, type[File]] = {
+    "resolved.json": Resolved,
+    "environment.json": Environment,
+    "result.json": Result,
+    "failure.json": Failure,
+    "diagnosis.json": DiagnosisFile,
+    "lr_test.json": LrTestFile,
+}
+
+
+def parsed(schema: type[File], content: str | bytes, where: str | Path) -> dict[str, Any]:
+    """The values of a JSON text as plain ones. Raises `ResightError`, naming the first field that
+    is not as it was written."""
+    try:
+        return schema.model_validate(values_in(content, where)).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _not_as_written(where, _said(first)) from None
+
+
+def parsed_recipe(content: bytes, where: Path) -> Recipe:
+    """The recipe of a run. Raises `ResightError` also where a section is missing: it would get the
+    default."""
+    values = values_in(content, where)
+    if not isinstance(values, dict):
+        raise _not_as_written(where, "no table of sections")
+    if missing := [section for section in Recipe.model_fields if section not in values]:
+        raise _not_as_written(where, f"{missing[0]} is missing")
+    return Recipe.parse(values, where=str(where))
+
+
+def values_in(content: bytes | str, where: str | Path) -> Any:
+    """What a JSON text says. Raises `ResightError`."""
+    try:
+        return json.loads(content, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of 5,000 digits
+        raise _not_as_written(where, first_line(error)) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{field + ' ' if field else ''}{message[:1].lower()}{message[1:]}"
+
+
+def _not_as_written(where: str | Path, why: str) -> ResightError:
+    return ResightError(f"{where}: not as Resight writes it ({why}): restore it or start a new run")
+
+
+def parsed_rows(content: bytes, where: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl. A last line without its end was cut off by a crash, and is left
+    out. Raises `ResightError` for anything else that is no row of its epoch."""
+    lines = content.split(b"\n")[:-1]
+    rows = [parsed(Row, line, f"{where}: line {n}") for n, line in enumerate(lines, 1)]
+    _check_order(rows, where)
+    return rows
+
+
+def check_rows(rows: list[dict[str, Any]], where: Path) -> None:
+    """Raise `ResightError` if the rows in a checkpoint are no rows of epochs."""
+    for n, row in enumerate(rows, 1):
+        try:
+            Row.model_validate(row)
+        except ValidationError as error:
+            said = _said(error.errors(include_url=False)[0])
+            raise _not_as_written(f"{where}: epoch {n}", said) from None
+    _check_order(rows, where)
+
+
+def _check_order(rows: list[dict[str, Any]], where: Path) -> None:
+    for n, row in enumerate(rows, 1):
+        if row["epoch"] != n:
+            raise ResightError(
+                f"{where}: row {n} is of epoch {row['epoch']}: restore it or start a new run"
+            )

@@ -1,0 +1,228 @@
+"""Run folders with damaged, edited or swapped files: each is named in one line, none is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import resight
+from helpers import make_data
+from resight.errors import ResightError
+from resight.runs.manifest import MANIFEST
+from resight.runs.run import load_run
+from trainings import StopAt, fit, interrupt, resume, tiny
+
+DATA = make_data(val=12)
+JSON = ["recipe.json", "resolved.json", "environment.json", "result.json", "diagnosis.json"]
+CONTENTS = {
+    "empty": b"",
+    "no JSON": b"{",
+    "a list": b"[1]",
+    "a number": b"3",
+    "null": b"null",
+    "no keys": b"{}",
+    "no UTF-8": b"\xff\xfe",
+    "deep": b"[" * 5000 + b"]" * 5000,
+    "5,000 digits": b'{"format": ' + b"9" * 5000 + b"}",
+    "NaN": b'{"lr_max": NaN}',
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return fit(tiny("digits", **{"train.early_stop": 9}), DATA, out).path
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(resight.Interrupted):
+        fit(tiny("digits"), DATA, out, reporter=StopAt(5, interrupt))
+    return out
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def uses(path: Path, whole: Path) -> Iterator[Callable[[], Any]]:
+    """Everything that reads a finished run."""
+    yield lambda: load_run(path).recipe
+    yield lambda: load_run(path).diagnosis
+    yield lambda: load_run(path).metrics
+    yield lambda: load_run(path).predictions
+    yield lambda: load_run(path).model()
+    yield lambda: resight.evaluate(path, DATA)
+    yield lambda: resight.diagnose(path, DATA)
+    yield lambda: resight.compare([path, whole])
+    yield lambda: resume(path, DATA)
+    yield lambda: load_run(path).repeat_command()
+
+
+def refusals(path: Path, whole: Path) -> list[str]:
+    """The errors of all uses, one of them beside the run `whole`. Any other exception fails the
+    test."""
+    said = []
+    for use in uses(path, whole):
+        try:
+            use()
+        except ResightError as error:
+            said.append(str(error))
+    return said
+
+
+@pytest.mark.parametrize("name", JSON)
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_damaged_file_is_named(
+    name: str, content: bytes, copied: Path, finished: Path, *, listed: bool
+) -> None:
+    (copied / name).write_bytes(content)
+    if not listed:  # as in a run of an older version
+        (copied / MANIFEST).unlink()
+    said = refusals(copied, finished)
+    assert said
+    assert all(str(copied / name) in line or "manifest" in line for line in said), said
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors", "predictions.npz"])
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"PK\x03\x04", b"\0" * 999])
+def test_other_content_is_named(name: str, content: bytes, copied: Path, finished: Path) -> None:
+    (copied / MANIFEST).unlink()
+    (copied / name).write_bytes(content)
+    said = refusals(copied, finished)
+    assert said
+    assert all(str(copied / name) in line for line in said), said
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "predictions.npz", "recipe.json"])
+def test_a_file_of_another_run_is_refused(
+    name: str, copied: Path, finished: Path, tmp_path: Path
+) -> None:
+    other = fit(tiny("digits", **{"train.seed": 1}), DATA, tmp_path / "other").path
+    shutil.copy(other / name, copied / name)
+    assert any(f"{name} is not what the run wrote" in line for line in refusals(copied, finished))
+
+
+def test_rows_that_are_cut_short_or_no_epochs_are_refused(copied: Path) -> None:
+    (copied / MANIFEST).unlink()
+    path = copied / "metrics.jsonl"
+    first, second, third = path.read_text().splitlines(keepends=True)
+    for lines, words in {
+        first + second: "2 of 3 epochs",
+        first + third + second: "row 2 is of epoch 3",
+        first + "{}\n" + third: "line 2: not as Resight writes it (epoch field required)",
+        first
+        + second.replace('"lr": ', '"lr": -')
+        + third: "line 2: not as Resight writes it (lr ",
+    }.items():
+        path.write_text(lines)
+        with pytest.raises(ResightError) as refused:
+            _ = load_run(copied).metrics
+        assert words in str(refused.value)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A checkpoint with other content and right checksums, in a run without a manifest."""
+    (path.parent / MANIFEST).unlink(missing_ok=True)
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "step far beyond the end": lambda saved: saved.update(step=10**9),
+    "step before the epochs done": lambda saved: saved.update(step=1),
+    "step of another kind": lambda saved: saved.update(step="12"),
+    "no model": lambda saved: saved.pop("model"),
+    "no optimizer": lambda saved: saved.update(optimizer=None),
+    "fewer groups": lambda saved: saved["optimizer"]["param_groups"].pop(),
+    "a group's value of another kind": lambda saved: saved["optimizer"]["param_groups"][0].update(
+        weight_decay="much"
+    ),
+    "no state of a parameter": lambda saved: saved["optimizer"]["state"].pop(0),
+    "a number in place of a weight": lambda saved: saved["model"].update(
+        {next(iter(saved["model"])): torch.tensor(1.0)}
+    ),
+    "a weight of another shape": lambda saved: saved["model"].update(
+        {next(iter(saved["model"])): torch.zeros(3, 3)}
+    ),
+    "a weight too many": lambda saved: saved["model"].update(extra=torch.zeros(1)),
+    "another trace": lambda saved: saved["trace"].update(losses=torch.zeros(1)),
+    "rows of no epochs": lambda saved: saved.update(history=[3]),
+    "a row without loss": lambda saved: saved["history"][0].pop("train_loss"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_of_another_training_is_refused(
+    change: Callable[[dict[str, Any]], None], stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    rewritten(run / "last.pt", change)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(ResightError, match=r"last\.pt: "):
+        resume(run, DATA)
+    assert all((run / name).read_bytes() == content for name, content in before.items())
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_each_flipped_bit_of_a_checkpoints_tensors_is_noticed(
+    stopped: Path, tmp_path: Path, *, listed: bool
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    if not listed:  # torch's archives hold checksums, too
+        (run / MANIFEST).unlink()
+    whole = (run / "last.pt").read_bytes()
+    with zipfile.ZipFile(run / "last.pt") as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+    for place in np.random.default_rng(0).integers(100, largest.file_size - 100, 25).tolist():
+        flipped = bytearray(whole)
+        flipped[largest.header_offset + 200 + place] ^= 16
+        (run / "last.pt").write_bytes(bytes(flipped))
+        with pytest.raises(ResightError, match=r"last\.pt.* (is not what|damaged)"):
+            resume(run, DATA)
+
+
+def test_a_model_of_another_net_is_refused(copied: Path) -> None:
+    (copied / MANIFEST).unlink()
+    path = copied / "model.safetensors"
+    tensors = safetensors.torch.load(path.read_bytes())
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    first = next(key for key, value in tensors.items() if value.ndim)
+    for other, about in (
+        ({**tensors, first: tensors[first][:1]}, {}),
+        ({key: value for key, value in tensors.items() if key != first}, {}),
+        (tensors, {"classes": ["a", "a"]}),
+        (tensors, {"model": {"net": "no such"}}),
+        (tensors, {"image_size": 0}),
+        (tensors, {"std": [0.0]}),
+    ):
+        said = json.dumps({**json.loads(metadata["resight"]), **about})
+        safetensors.torch.save_file(other, path, metadata={"resight": said})
+        with pytest.raises(ResightError, match=r"model\.safetensors: not (a Resight model|as)"):
+            load_run(copied).model()
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_a_training_killed_after_its_result_gets_its_diagnosis_and_report(
+    report: bool, copied: Path
+) -> None:
+    (copied / "diagnosis.json").unlink()
+    before = (copied / "model.safetensors").read_bytes()
+    run = resume(copied, DATA, report=report)
+    assert run.diagnosis is not None
+    assert (copied / "report" / "index.html").is_file() is report
+    assert (copied / "model.safetensors").read_bytes() == before
