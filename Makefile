@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test lint types clean help
+.PHONY: demo test faults lint types clean help
 
 help:
 	@echo "make demo   set up and train the digits recipe (no download)"
 	@echo "make test   set up with development tools and run the tests"
+	@echo "make faults  let each file operation of a training fail or end it (an hour)"
 	@echo "make lint   ruff: lint and format check"
 	@echo "make types  mypy --strict"
 
@@ -17,6 +18,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: $(VENV)/.installed-dev
+	@RESIGHT_FAULTS=all $(BIN)/python -m pytest $(PYTEST_ARGS) tests/faults
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -17,7 +17,13 @@ from resight.runs.manifest import LOCK, MANIFEST
 from resight.runs.run import BEGUN, Run, holds_seeds
 from resight.version import __version__
 
-LEFT = (MANIFEST, LOCK, ".lock", *BEGUN)  # by a training that was killed before it was a run
+LEFT = (
+    MANIFEST,
+    LOCK,
+    ".lock",
+    "environment.json",
+    *BEGUN,
+)  # by a training that was killed before it was a run
 
 
 def check_out(out: str | Path | None) -> None:
@@ -42,17 +48,23 @@ def _left(name: str) -> bool:
     return name in LEFT or (name.startswith(".") and name.endswith(".tmp"))
 
 
-def create_run(out: str | Path | None, recipe: Recipe, resolved: dict[str, Any]) -> Run:
-    """A new folder, `runs/NAME-1`, `-2` … or `out`, with `resolved.json` and the recipe in it.
+def create_run(
+    out: str | Path | None, recipe: Recipe, *, resolved: dict[str, Any], runtime: dict[str, Any]
+) -> Run:
+    """A new folder, `runs/NAME-1`, `-2` … or `out`, with all that a resume needs in it.
 
-    The recipe comes last and makes it a run: with a recipe alone nobody would know which images it
-    was for. Raises `ResightError` if `out` exists and is not empty, or can't be created.
+    The recipe comes last and makes it a run: with a recipe alone nobody would know which images and
+    which precision it was for. Raises `ResightError` if `out` exists and is not empty, or can't be
+    created.
     """
     run = Run(new_folder(out, recipe.name))
     run.sweep()
-    run.write_files(
-        {"resolved.json": json_bytes(resolved), "recipe.json": json_bytes(recipe.to_dict())}
-    )
+    values = {
+        "environment.json": describe_environment(runtime),
+        "resolved.json": resolved,
+        "recipe.json": recipe.to_dict(),
+    }
+    run.write_files({name: json_bytes(value) for name, value in values.items()})
     return run
 
 

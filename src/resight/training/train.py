@@ -92,7 +92,8 @@ def train(
                 job, run, saved = _begin_new(request, session, announce=announce)
             else:
                 job, run, saved = reopen(begun, request, session, announce=announce)
-            run.write("environment.json", describe_environment(job.runtime.to_dict()))
+            if begun is not None:
+                run.write("environment.json", describe_environment(job.runtime.to_dict()))
             if live:
                 session.reporter, address = session.hold(serve(run, session.reporter))
                 session.say(f"live at {address}")
@@ -151,7 +152,9 @@ def _begin_new(
     if announce or request.minutes is not None:
         job = session.announce(job, request.minutes, chosen)
     facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
-    return job, session.hold_run(create_run(request.out, job.recipe, facts)), None
+    runtime = job.runtime.to_dict()
+    run = create_run(request.out, job.recipe, resolved=facts, runtime=runtime)
+    return job, session.hold_run(run), None
 
 
 def _watch(job: Job, run: Run, session: Session) -> Watch:
