@@ -7,6 +7,7 @@ error (`make faults`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable
@@ -97,11 +98,9 @@ def test_after_a_fault_at_any_operation_the_next_command_ends_in_the_same_bits(
         kind = error if ALL else random.Random(number).choice([None, *ERRORS])
         out = tmp_path / f"cut-{number}"
         fault = Fault(out, number, kind)
-        with injected(fault):
-            try:
-                command(out)
-            except (KeyboardInterrupt, ResightError) if kind else (KeyboardInterrupt, Killed):
-                pass
+        ended = ResightError if kind else Killed
+        with injected(fault), contextlib.suppress(KeyboardInterrupt, ended):
+            command(out)
         assert fault.happened
         check_whole(out)
         go_on(out, command)

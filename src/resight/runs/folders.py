@@ -17,13 +17,8 @@ from resight.runs.manifest import LOCK, MANIFEST
 from resight.runs.run import BEGUN, Run, holds_seeds
 from resight.version import __version__
 
-LEFT = (
-    MANIFEST,
-    LOCK,
-    ".lock",
-    "environment.json",
-    *BEGUN,
-)  # by a training that was killed before it was a run
+# what a training leaves that was killed before its folder was a run
+LEFT = (MANIFEST, LOCK, ".lock", "environment.json", *BEGUN)
 
 
 def check_out(out: str | Path | None) -> None:

@@ -152,8 +152,8 @@ def _begin_new(
     if announce or request.minutes is not None:
         job = session.announce(job, request.minutes, chosen)
     facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
-    runtime = job.runtime.to_dict()
-    run = create_run(request.out, job.recipe, resolved=facts, runtime=runtime)
+    how = job.runtime.to_dict()
+    run = create_run(request.out, job.recipe, resolved=facts, runtime=how)
     return job, session.hold_run(run), None
 
 
