@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 import resight
+from damaging import refusals
 from helpers import make_data
 from resight.errors import ResightError
 from resight.runs.manifest import MANIFEST
@@ -56,32 +57,6 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def uses(path: Path, whole: Path) -> Iterator[Callable[[], Any]]:
-    """Everything that reads a finished run."""
-    yield lambda: load_run(path).recipe
-    yield lambda: load_run(path).diagnosis
-    yield lambda: load_run(path).metrics
-    yield lambda: load_run(path).predictions
-    yield lambda: load_run(path).model()
-    yield lambda: resight.evaluate(path, DATA)
-    yield lambda: resight.diagnose(path, DATA)
-    yield lambda: resight.compare([path, whole])
-    yield lambda: resume(path, DATA)
-    yield lambda: load_run(path).repeat_command()
-
-
-def refusals(path: Path, whole: Path) -> list[str]:
-    """The errors of all uses, one of them beside the run `whole`. Any other exception fails the
-    test."""
-    said = []
-    for use in uses(path, whole):
-        try:
-            use()
-        except ResightError as error:
-            said.append(str(error))
-    return said
-
-
 @pytest.mark.parametrize("name", JSON)
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("listed", [True, False])
@@ -91,7 +66,7 @@ def test_a_damaged_file_is_named(
     (copied / name).write_bytes(content)
     if not listed:  # as in a run of an older version
         (copied / MANIFEST).unlink()
-    said = refusals(copied, finished)
+    said = refusals(copied, finished, DATA)
     assert said
     assert all(str(copied / name) in line or "manifest" in line for line in said), said
 
@@ -101,7 +76,7 @@ def test_a_damaged_file_is_named(
 def test_other_content_is_named(name: str, content: bytes, copied: Path, finished: Path) -> None:
     (copied / MANIFEST).unlink()
     (copied / name).write_bytes(content)
-    said = refusals(copied, finished)
+    said = refusals(copied, finished, DATA)
     assert said
     assert all(str(copied / name) in line for line in said), said
 
@@ -112,7 +87,8 @@ def test_a_file_of_another_run_is_refused(
 ) -> None:
     other = fit(tiny("digits", **{"train.seed": 1}), DATA, tmp_path / "other").path
     shutil.copy(other / name, copied / name)
-    assert any(f"{name} is not what the run wrote" in line for line in refusals(copied, finished))
+    said = refusals(copied, finished, DATA)
+    assert any(f"{name} is not what the run wrote" in line for line in said)
 
 
 def test_rows_that_are_cut_short_or_no_epochs_are_refused(copied: Path) -> None:
