@@ -96,6 +96,11 @@ def in_one_line(path: Path) -> Iterator[None]:
         ) from None
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files of a process that was killed while writing into `folder`."""
+    return [*folder.glob(".*.tmp")]
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` last through a power cut, where the system can."""
     with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.files import append_line, exclusive, json_bytes, write_atomically
+from resight.files import append_line, exclusive, json_bytes, leftovers, write_atomically
 from resight.findings import Diagnosis
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
@@ -142,6 +142,12 @@ class Run:
     @property
     def finished(self) -> bool:
         return bool(self.result)
+
+    def done(self, *, report: bool) -> bool:
+        """Whether it has finished and was diagnosed, and, if wanted, its report written: a training
+        may be killed between these."""
+        page = self.path / "report" / "index.html"
+        return self.finished and self.diagnosis is not None and (page.is_file() or not report)
 
     def model(self) -> nn.Module:
         """The trained net in eval mode, on the CPU. Raises `ResightError` if not finished."""
@@ -329,10 +335,15 @@ class Run:
         forget_file(self.path / "metrics.jsonl")
         write_atomically(self.path / "metrics.jsonl", metrics_bytes(rows))
 
+    @property
+    def leftovers(self) -> list[Path]:
+        """What a process left that was killed while writing."""
+        return [*leftovers(self.path), *leftovers(self.path / "report")]
+
     def sweep(self) -> None:
-        """Remove the temporary files of a process that was killed while writing."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        """Remove `leftovers`."""
+        for path in self.leftovers:
+            path.unlink(missing_ok=True)
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The contents of `last.pt`, None if there is none yet. Loading it runs no code."""

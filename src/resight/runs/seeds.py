@@ -166,6 +166,10 @@ class SeedsPlan:
     report: bool
     images: dict[str, str] = field(default_factory=dict)
 
+    def reports(self, run: Run) -> bool:
+        """Whether the run of one of the seeds gets a report: that of the first, if wanted."""
+        return self.report and run.path.name == seed_folder(run.path, self.seeds[0]).name
+
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "recipe": self.recipe.to_dict(), "seeds": list(self.seeds)}
 

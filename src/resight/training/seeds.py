@@ -127,11 +127,11 @@ def _reopen(
     if seeds is not None and seeds != len(plan.seeds):
         differ.append(f"seeds: {len(plan.seeds)} → {seeds}")
     refuse_differences(path, differ)
-    if before.complete:
+    plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
+    if before.complete and all(run.done(report=plan.reports(run)) for run in before.runs):
         if not told:
             write_summary(path, plan, before)
         return before
-    plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
     RuntimeOptions(**plan.how).choose()  # refuses a missing device before images are read
     facts = {**plan.images, "bad": plan.skip_bad}
     images = load_again(path, facts, _without_val(plan.recipe), request, session)
@@ -156,12 +156,14 @@ def _train_all(begun: _Begun, session: Session) -> SeedsResult:
         return result
 
     seed = plan.seeds[0]
+    Run(path).sweep()
     try:
         result = keep()
         for number, seed in enumerate(plan.seeds):
             run = Run(seed_folder(path, seed))
-            if run.finished or seed in failures:  # the same seed would fail again
-                continue
+            if run.done(report=plan.reports(run)) or seed in failures:
+                run.sweep()
+                continue  # a seed that failed would fail again
             said = f"seed {seed} ({number + 1} of {len(plan.seeds)}): {run.path}"
             left = len(plan.seeds) - number
             if took:
@@ -197,7 +199,7 @@ def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
         begun.images,
         out=None if there else run.path,
         resume=run.path if there else None,
-        report=plan.report and seed == plan.seeds[0],
+        report=plan.reports(run),
         announce=False,
         reporter=reporter,
         **plan.how,

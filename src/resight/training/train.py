@@ -125,12 +125,14 @@ def train(
 
 def _look_again(run: Run, request: Request, session: Session, *, report: bool) -> Run:
     """A finished run, whose diagnosis and report are made if the training was killed before."""
-    page = run.path / "report" / "index.html"
-    if run.diagnosis is not None and (page.is_file() or not report):
+    done = run.done(report=report)
+    if run.leftovers or not done:
+        session.hold_run(run)
+        run.sweep()
+    if done:
         session.say(f"{run.path} is already finished: nothing to do")
     else:
         session.say(f"{run.path} is already finished: looking at it again")
-        session.hold_run(run)
         opened = open_run(
             run, request.data, device=request.options.device, reporter=session.reporter
         )

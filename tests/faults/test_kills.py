@@ -1,0 +1,107 @@
+"""Trainings killed at random moments and resumed, again and again: the same bits at the end.
+
+Each is a process of its own, ended by the system's alarm without any cleaning up. The suite kills a
+few; RESIGHT_FAULTS_KILLS says how many in all (`make faults`: 1,000).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resight
+from helpers import make_data
+from resight.progress import Quiet
+from resight.recipe.recipe import Recipe
+from resight.runs.run import Run, load_run
+from trainings import assert_same_run, every_second_time, tiny
+
+KILLS = int(os.environ.get("RESIGHT_FAULTS_KILLS", "15"))
+LONGEST_S = 60.0  # a training that takes longer hangs
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "validation": {"val": True},
+    "averages and an LR test": {"train.ema": 0.9, "schedule.lr_max": "find"},
+    "a report": {"report": True},
+    "several seeds": {"seeds": 2},
+}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::resight.errors.ResightWarning"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
+]
+
+
+def training(kind: str, out: Path) -> Callable[[], object]:
+    """One command: it begins, or goes on with, the training at `out`."""
+    settings = dict(KINDS[kind])
+    data = make_data(val=12 if settings.pop("val", False) else 0)
+    report, seeds = settings.pop("report", False), settings.pop("seeds", None)
+    recipe = tiny("digits", **settings).with_epochs(6)
+    options: dict[str, Any] = {"precision": "fp32", "report": report, "reporter": Quiet()}
+
+    def run() -> object:
+        begun = (out / "seeds.json").is_file() if seeds else Run(out).begun
+        place: dict[str, Any] = {"resume": out} if begun else {"out": out}
+        wanted: Recipe | None = None if begun else recipe
+        if seeds:
+            given = {} if begun else {"seeds": seeds}
+            return resight.train_seeds(wanted, data, **given, **place, **options)
+        return resight.train(wanted, data, **place, **options)
+
+    return run
+
+
+def killed(command: Callable[[], object], seconds: float) -> bool:
+    """Run it in a process that ends after `seconds` wherever it is; whether it was ended."""
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        command()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGALRM
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False
+
+
+def runs_in(out: Path) -> list[Path]:
+    return sorted(out.glob("seed-*")) or [out]
+
+
+@pytest.mark.usefixtures("any_lr_test")
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_trainings_end_in_the_same_bits(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resight.runs.checkpoints.Checkpointer.due", every_second_time())
+    whole = tmp_path / "whole"
+    training(kind, whole)()
+    began = time.perf_counter()
+    assert not killed(training(kind, tmp_path / "timed"), LONGEST_S)
+    usual = time.perf_counter() - began
+    kills, number, draws = 0, 0, random.Random(kind)
+    while kills < KILLS // len(KINDS):
+        out = tmp_path / f"cut-{number}"
+        command = training(kind, out)
+        for _ in range(4):
+            kills += killed(command, draws.uniform(0.002, usual))
+        assert not killed(command, LONGEST_S)
+        for mine, theirs in zip(runs_in(whole), runs_in(out), strict=True):
+            assert_same_run(mine, theirs)
+            assert load_run(theirs).diagnosis is not None
+            assert not list(theirs.glob(".*.tmp"))
+        shutil.rmtree(out)
+        number += 1
+    print(f"{kind}: {kills} kills in {number} trainings, no difference")
