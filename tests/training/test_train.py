@@ -23,6 +23,7 @@ from resight.comparison.page import write_page
 from resight.data.types import ImageData
 from resight.diagnosis import record_checks
 from resight.diagnosis.diagnose import evidence_of
+from resight.engine import step
 from resight.engine.job import build_job
 from resight.engine.runtime import Runtime
 from resight.engine.step import Eager
@@ -440,3 +441,50 @@ def test_the_result_is_said_before_anybody_looks_into_it(
     assert said[-3:-1] == [run.predictions.headline, run.predictions.beside_accuracy]
     assert said[-1].startswith("trained in ")
     assert said[-1].endswith("from start to result")
+
+
+@pytest.mark.parametrize(
+    ("error", "changes", "advice"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), {}, "size 12, or"),
+        (MemoryError(), {"train.batch_size": 10}, "use --batch-size 5, or a smaller --image-size"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+            ),
+            {"train.norm_batch": 12, "train.last_batch": "drop"},
+            "use --set train.norm_batch=6, or",
+        ),
+    ],
+)
+def test_a_step_without_memory_is_one_line_with_what_is_smaller(
+    error: Exception,
+    changes: dict[str, Any],
+    advice: str,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn, calls = step.learn, iter(range(99))
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 4:
+            raise error
+        return learn(*arguments)
+
+    monkeypatch.setattr(step, "learn", failing)
+    recipe = tiny("digits", **{"train.batch_size": 24, **changes})
+    with pytest.raises(ResightError, match=r"^out of memory in step 4 on ") as refused:
+        fit(recipe, make_data(), out, announce=False)
+    assert advice in str(refused.value)
+    assert load_run(out).checkpoint() is not None
+
+
+def test_another_error_of_torch_is_no_lack_of_memory(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(step, "learn", failing)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(tiny("digits"), make_data(), out, announce=False)

@@ -21,6 +21,13 @@ LIMITS = {  # of a control group, by version: limit, usage, prefix of the lines 
 }
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found no memory for a tensor, on any device."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in str(error)  # of a CPU, a RuntimeError
+    )
+
+
 def step_bytes(recipe: Recipe, *, classes: int, channels: int, half: bool) -> int:
     """Bytes that the forward and backward pass of a step needs for each image. half: under autocast
     to bf16 or fp16.

@@ -17,10 +17,12 @@ from resight.data import augment
 from resight.data.batches import DeviceSplit
 from resight.data.plan import EpochPlan
 from resight.engine.fitting import piece_size
+from resight.engine.memory import is_out_of_memory
 from resight.engine.optim import group_rates, set_rates
 from resight.engine.rates import Rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import TrainState, Whitened
+from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at, stem_frozen_at
 from resight.recipe.settings import Loss
@@ -103,9 +105,28 @@ class Eager:
 
     def train_on(self, index: Tensor, plan: EpochPlan) -> tuple[Tensor, Tensor]:
         kind = self.context.kind_at(self.context.state.step)
-        loss, correct = learn(self.context, index, plan, kind)
+        try:
+            loss, correct = learn(self.context, index, plan, kind)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise too_large(self.context, len(index)) from error
         self.context.state.step += 1
         return loss, correct
+
+
+def too_large(context: StepContext, batch: int) -> ResightError:
+    """The error for a step that the device has no memory for."""
+    recipe, runtime = context.recipe, context.runtime
+    images = min(piece_size(recipe, runtime) or batch, batch)
+    smaller = f"use --batch-size {images // 2}, or " if images > 1 else "use "
+    if recipe.train.norm_batch:
+        smaller = f"use --set train.norm_batch={max(images // 2, 1)}, or "
+    return ResightError(
+        f"out of memory in step {context.state.step} on {runtime.name}: {images} images of "
+        f"{recipe.data.image_size} px at a time are too many; {smaller}a smaller --image-size or "
+        "model.width, in a new run; what was saved of this one is kept"
+    )
 
 
 def learn(
