@@ -8,7 +8,7 @@ import os
 import pytest
 from rich.console import Console
 
-from resight.progress import Lines, Live, StepInfo, epoch_line
+from resight.progress import Live, StepInfo, default_reporter, epoch_line
 
 ROW = {
     "epoch": 7,
@@ -25,7 +25,7 @@ ROW = {
 def test_lines_fall_silent_when_nobody_listens() -> None:
     read, write = os.pipe()
     os.close(read)
-    lines = Lines(os.fdopen(write, "w", buffering=1))
+    lines = default_reporter(os.fdopen(write, "w", buffering=1))
     lines.say("a")
     lines.say("b")
 

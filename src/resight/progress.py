@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -87,10 +86,7 @@ class Lines(Quiet):
         self._stream = stream
 
     def say(self, line: str) -> None:
-        try:
-            print(line, file=self._stream, flush=True)
-        except BrokenPipeError:  # the reader has gone: `resight train … | head`
-            self._stream = Path(os.devnull).open("w")  # noqa: SIM115 (for the rest of the run)
+        print(line, file=self._stream, flush=True)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
         last = time.monotonic()
@@ -170,11 +166,49 @@ class Live(Quiet):
         self._bar.update(self._task[1], description=name, completed=done, total=total, facts=facts)
 
 
+class Enduring(io.TextIOBase):
+    """A stream for output that may fail, on a full disk or a terminal that is gone, while the work
+    goes on: from then on it is silent."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.failed = False
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        if self.failed:
+            return
+        try:
+            work()
+        except (OSError, ValueError):  # the latter of a stream that was closed
+            self.failed = True
+
+
 def default_reporter(stream: IO[str] | None = None) -> Reporter:
-    """`Live` if `stream` (stdout by default) is a terminal, else `Lines`."""
+    """`Live` if `stream` (stdout by default) is a terminal, else `Lines`; nothing where it is
+    closed. What can't be written is left out."""
     stream = stream or sys.stdout
-    console = Console(file=stream)
-    return Live(console) if console.is_terminal else Lines(stream)
+    if stream is None:
+        return Quiet()
+    enduring = Enduring(stream)
+    console = Console(file=enduring)  # type: ignore[arg-type]
+    return Live(console) if console.is_terminal else Lines(enduring)  # type: ignore[arg-type]
 
 
 def epoch_line(row: dict[str, Any], epochs: int, columns: int | None = None) -> str:

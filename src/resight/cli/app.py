@@ -6,9 +6,10 @@ the verbs, so `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import io
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from resight.cli import look, make
+from resight.cli.output import silence
 from resight.errors import ResightError, ResightWarning
 from resight.version import __version__
 
+OUTPUT_FAILED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,7 +32,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without × must not raise an error
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except OSError as error:  # outside the verbs: --help, --version
+        _refuse_output(error)
+        sys.exit(2)
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
@@ -41,25 +48,45 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", ResightWarning)
                 warnings.showwarning = _show_warning
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            if sys.stdout is not None:  # what it prints may be in no file yet
+                sys.stdout.flush()
+            return result
         except ResightError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _say_aside(f"error: {error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
-            print(str(stop) or "stopped", file=sys.stderr)
+            _say_aside(str(stop) or "stopped")
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
         except BrokenPipeError:  # `resight … | head`: the reader has all that it wants
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence(sys.stdout)
             raise typer.Exit(0) from None
+        except OSError as error:
+            _refuse_output(error)
+            raise typer.Exit(2) from None
 
     return run
+
+
+def _refuse_output(error: OSError) -> None:
+    """One line for output that can't be written. Raises any other error again."""
+    if error.filename is not None or error.errno not in OUTPUT_FAILED:
+        raise error
+    silence(sys.stdout)
+    _say_aside(f"error: the output can't be written: {error.strerror}")
+
+
+def _say_aside(line: str) -> None:
+    """On stderr, which may be gone."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def _show_warning(
     message: Warning | str, category: type[Warning], *args: object, **kwargs: object
 ) -> None:
     if issubclass(category, ResightWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        _say_aside(f"warning: {message}")
 
 
 app = typer.Typer(

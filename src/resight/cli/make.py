@@ -30,7 +30,7 @@ from resight.cli.options import (
     ValOption,
     changes_of,
 )
-from resight.cli.output import print_result, print_seeds, print_timings, reporter_for
+from resight.cli.output import print_trained, reporter_for
 from resight.errors import ResightError
 
 
@@ -154,17 +154,13 @@ def train(
         else:
             run = train_run(recipe, data, live=live, **options)
             values = run.result
-    if as_json and not several:
+    if not as_json:
+        print_trained(result if several else run, values if timings else None)
+    elif not several:
         found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
         print(json.dumps({**values, "findings": found}))
-    elif as_json:
-        print(json.dumps(values))
-    elif several:
-        print_seeds(result)
     else:
-        print_result(run)
-    if timings and not as_json:
-        print_timings(values)
+        print(json.dumps(values))
     if values.get("failed"):
         raise typer.Exit(2)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from resight.findings import Finding, folded
 from resight.runs.timings import table
@@ -26,6 +28,33 @@ def reporter_for(as_json: bool) -> Reporter:
     from resight.progress import default_reporter
 
     return default_reporter(sys.stderr if as_json else sys.stdout)
+
+
+def print_trained(result: Run | SeedsResult, timed: Mapping[str, Any] | None) -> None:
+    """What a training ends with; timed: the values whose timings are wanted. Output that fails
+    fails no training: the run is complete."""
+    from resight.progress import Enduring
+    from resight.runs.seeds import SeedsResult
+
+    if sys.stdout is None:  # closed
+        return
+    output = Enduring(sys.stdout)
+    with contextlib.redirect_stdout(output):
+        if isinstance(result, SeedsResult):
+            print_seeds(result)
+        else:
+            print_result(result)
+        if timed is not None:
+            print_timings(timed)
+    output.flush()
+    if output.failed:
+        silence(sys.stdout)
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what a stream still holds, and what follows, nowhere: Python flushes it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_classes(predictions: Predictions) -> None:

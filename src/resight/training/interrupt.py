@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM as a flag that the training checks between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP as a flag that the training checks between two steps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -26,19 +27,20 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as in a shell."""
+        """130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in a shell."""
         return 128 + self.signal_number
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is noted; a second one has its usual effect."""
+    """While entered, the first SIGINT, SIGTERM or SIGHUP (the terminal is gone) is noted; a second
+    one has its usual effect. A SIGHUP that is ignored, by nohup, stays so."""
 
     received: int | None = None
 
     def __enter__(self) -> Self:
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # Python allows it only there
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _noted():
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -67,9 +69,16 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._put_back()
-        os.write(2, b"stopping; press Ctrl-C again to stop immediately\n")
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            os.write(2, b"stopping; press Ctrl-C again to stop immediately\n")
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _noted() -> list[int]:
+    hangup = getattr(signal, "SIGHUP", None)  # not on every system
+    known = hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([hangup] if known and hangup is not None else [])]
