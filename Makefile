@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test faults audit lint types clean help
+.PHONY: demo test faults golden audit lint types clean help
 
 help:
 	@echo "make demo   set up and train the digits recipe (no download)"
 	@echo "make test   set up with development tools and run the tests"
 	@echo "make faults  let each file operation of a training fail or end it (an hour)"
+	@echo "make golden  write the losses of every recipe's first steps anew"
 	@echo "make audit  look up known holes of the libraries (needs the network)"
 	@echo "make lint   ruff: lint and format check"
 	@echo "make types  mypy --strict"
@@ -22,6 +23,9 @@ test: $(VENV)/.installed-dev
 
 faults: $(VENV)/.installed-dev
 	@RESIGHT_FAULTS=all RESIGHT_FAULTS_KILLS=1000 RESIGHT_FAULTS_MINUTES=60 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/faults
+
+golden: $(VENV)/.installed-dev
+	@PYTHONPATH=tests $(BIN)/python tests/golden.py
 
 audit: $(VENV)/.installed
 	@$(BIN)/python -m pip install -q --disable-pip-version-check pip-audit

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resight.runs.seeds import SeedsResult
     from resight.training.find_lr import find_lr
     from resight.training.interrupt import Interrupted
+    from resight.training.reproduce import Reproduction, reproduce
     from resight.training.seeds import train_seeds
     from resight.training.train import train
 
@@ -42,6 +43,7 @@ _HOME = {
     "LrTest": "runs.lr_test",
     "Predictions": "runs.predictions",
     "Recipe": "recipe.recipe",
+    "Reproduction": "training.reproduce",
     "ResightError": "errors",
     "ResightWarning": "errors",
     "Run": "runs.run",
@@ -56,6 +58,7 @@ _HOME = {
     "inspect_data": "inspection.inspect",
     "load_run": "runs.run",
     "report": "reporting.report",
+    "reproduce": "training.reproduce",
     "summary": "look.summary",
     "train": "training.train",
     "train_seeds": "training.seeds",
@@ -70,6 +73,7 @@ __all__ = [
     "LrTest",
     "Predictions",
     "Recipe",
+    "Reproduction",
     "ResightError",
     "ResightWarning",
     "Run",
@@ -85,6 +89,7 @@ __all__ = [
     "inspect_data",
     "load_run",
     "report",
+    "reproduce",
     "summary",
     "train",
     "train_seeds",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+CLOCKS = ("train_seconds", "evaluate_seconds", "images_per_second")  # of an epoch: never the same
 UNEVEN_SHARE = 1.5  # of an even share, for the largest class
 
 

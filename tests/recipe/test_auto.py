@@ -110,3 +110,19 @@ def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected:
 def test_by_name_alone_it_can_not_be_known() -> None:
     with pytest.raises(ResightError, match="'auto' is chosen for the images of a training"):
         find_recipe("auto")
+
+
+def test_few_classes_of_large_photos_get_a_narrower_net_on_larger_images() -> None:
+    def shape(images: Images, **given: int) -> tuple[int, int, int]:
+        recipe = choose(images, **given).recipe
+        return recipe.data.image_size, recipe.model.width, recipe.schedule.small_px
+
+    assert shape(PHOTOS) == (96, 32, 48)
+    assert choose(PHOTOS).why[0].startswith("auto: fastnet of width 32 at 96 px, batches of 64, ")
+    assert choose(PHOTOS).other_px == (48, 192)
+    assert shape(PHOTOS, image_size=64) == (64, 64, 48)
+    assert shape(PHOTOS, image_size=128) == (128, 32, 64)
+    names = tuple(f"class {number}" for number in range(5))
+    assert shape(Images(1119, names, side_px=375)) == (64, 64, 48)
+    assert shape(Images(1119, names[:4], side_px=95)) == (64, 64, 48)
+    assert shape(Images(30_000, names[:2], side_px=375)) == (32, 64, 24)

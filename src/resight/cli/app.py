@@ -119,6 +119,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "diagnose": look.diagnose,
     "report": look.report,
     "compare": look.compare,
+    "reproduce": make.reproduce,
     "summary": look.summary,
 }
 for _name, _verb in _VERBS.items():

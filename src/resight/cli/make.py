@@ -165,6 +165,30 @@ def train(
         raise typer.Exit(2)
 
 
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder to write; by default runs/RECIPE-N.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run again from what it holds, and say whether it is the same, bit for bit.
+
+    Exits 0 if it is, 1 if it differs.
+    """
+    from resight.engine.runtime import keep_memory
+    from resight.training.reproduce import reproduce as train_again
+
+    keep_memory()
+    found = train_again(run, data, out=out, reporter=reporter_for(as_json))
+    print(json.dumps(found.to_dict()) if as_json else found)
+    if not found.identical:
+        raise typer.Exit(1)
+
+
 def find_lr(
     recipe: RecipeOption = None,
     data: DataOption = None,

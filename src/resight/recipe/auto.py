@@ -16,7 +16,9 @@ from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Augment, Muon
 
 SMALLEST_PX = 16  # that is worth a word
-LARGE_PX = 64  # the largest side that is chosen
+LARGE_PX = 64  # the largest side that is chosen of many classes
+FEW_CLASSES = 4  # up to which a net of half the width on larger images is as good in half the time
+NARROW_PX, NARROW_WIDTH = 96, 32
 FEW_IMAGES = 20_000  # up to which images are that large
 MANY_IMAGES_PX = 32  # beyond
 FAST_IMAGES, FAST_EPOCHS = 50_000, 9  # what `fast` is for
@@ -76,10 +78,12 @@ def choose(
         "evaluate.norm": "anew",  # the last steps saw few images
         **{f"augment.{key}": value for key, value in augment.items()},
     }
+    narrow = _is_narrow(images, side)
     if isinstance(base.optimizer, Muon):
         changes |= {
+            "model.width": NARROW_WIDTH if narrow else base.model.width,
             "schedule.lr_max": AUTO_LR,
-            "schedule.small_px": round(side * 3 / 4),
+            "schedule.small_px": round(side * (1 / 2 if narrow else 3 / 4)),
             # of larger images a machine may have to cut smaller pieces
             "train.norm_batch": 0 if batch == piece or batch % piece or side > LARGE_PX else piece,
         }
@@ -90,11 +94,11 @@ def choose(
     if policy != AUTO:
         done = "not augmented" if policy == "none" else f"augmented by the policy {policy}"
     what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
+    net = recipe.model.net + f" of width {NARROW_WIDTH}" * narrow
     return Choice(
         recipe,
         (
-            f"auto: {recipe.model.net} at {side} px, batches of {batch}, {epochs} epochs; images "
-            f"{done}",
+            f"auto: {net} at {side} px, batches of {batch}, {epochs} epochs; images {done}",
             f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
         ),
         tuple(px for px in (side // 2, side * 2) if SMALLEST_PX <= px <= images.side_px),
@@ -124,8 +128,17 @@ def of_symbols(classes: Sequence[str]) -> bool:
 
 
 def _side(images: Images) -> int:
-    largest = LARGE_PX if images.train <= FEW_IMAGES else MANY_IMAGES_PX
-    return min(images.side_px, largest)
+    if images.train > FEW_IMAGES:
+        return min(images.side_px, MANY_IMAGES_PX)
+    if _is_narrow(images, images.side_px):
+        return NARROW_PX
+    return min(images.side_px, LARGE_PX)
+
+
+def _is_narrow(images: Images, side_px: int) -> bool:
+    """Whether a narrower net is enough for images of this side: there are few classes, and detail
+    tells more than width."""
+    return len(images.classes) <= FEW_CLASSES and side_px >= NARROW_PX
 
 
 def _epochs(train: int) -> int:

@@ -1,0 +1,159 @@
+"""`reproduce`: train a finished run again from what it holds, and say whether it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resight.data.types import ImageData
+from resight.errors import ResightError
+from resight.progress import Reporter
+from resight.records import CLOCKS
+from resight.runs.folders import create_run
+from resight.runs.run import Run, load_run
+from resight.runs.weights import Weights
+from resight.training.train import train
+
+# of environment.json, by the words for them: what may change a training's bits
+CAUSES = {
+    "Resight": ("resight",),
+    "Python": ("python",),
+    "platform": ("platform",),
+    "torch": ("runtime", "torch"),
+    "device": ("runtime", "device_name"),
+    "threads": ("runtime", "threads"),
+    "precision": ("runtime", "precision"),
+    "executor": ("runtime", "executor"),
+    "images at a time": ("runtime", "micro_batch"),
+    "deterministic": ("runtime", "deterministic"),
+}
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run and the same training again. accuracies and intervals: of the test split, of both.
+
+    first_epoch: the first whose row differs, times aside; None if none does. weights, logits: the
+    largest absolute difference; other_predictions: images of `images` that are predicted as
+    another class. causes: what differs between the two machines or versions.
+    """
+
+    run: str
+    again: str
+    accuracies: tuple[float, float]
+    intervals: tuple[tuple[float, float], tuple[float, float]]
+    first_epoch: int | None
+    weights: float
+    logits: float
+    other_predictions: int
+    images: int
+    causes: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Bit for bit: every row, weight and logit."""
+        return self.first_epoch is None and not self.weights and not self.logits
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"identical": self.identical, **asdict(self)}
+
+    def __str__(self) -> str:
+        if self.identical:
+            lines = [f"{self.again} is {self.run}, bit for bit: rows, weights and predictions"]
+        else:
+            since = "" if self.first_epoch is None else f", from epoch {self.first_epoch} on"
+            lines = [
+                f"{self.again} differs from {self.run}{since}",
+                f"  weights      by {self.weights:.3g} at most",
+                f"  logits       by {self.logits:.3g} at most",
+                f"  predictions  {self.other_predictions:,} of {self.images:,} images are "
+                "predicted as another class",
+            ]
+            for name, accuracy, (low, high) in zip(
+                ("before", "again"), self.accuracies, self.intervals, strict=True
+            ):
+                lines.append(f"  {name:<11}  {accuracy:.2%} (95% CI: {low:.2%} to {high:.2%})")
+        lines += [f"may be why: {cause}" for cause in self.causes]
+        if not self.identical and not self.causes:
+            lines.append(
+                "nothing known differs: on a GPU, sums in another order do without --deterministic"
+            )
+        return "\n".join(lines)
+
+
+def reproduce(
+    run: str | Path | Run,
+    data: str | Path | ImageData | None = None,
+    *,
+    out: str | Path | None = None,
+    report: bool = False,
+    reporter: Reporter | None = None,
+) -> Reproduction:
+    """Train a finished run again, into a new folder: its recipe with its LR test, its images, and
+    its device, precision and threads where they are there.
+
+    data: its images, if they have moved. out, report: as in `train`. Raises `ResightError` for a
+    run that has not finished, and for images that are not its own.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    if not run.finished:
+        raise ResightError(f"{run.path}: not finished, so there is nothing to reproduce")
+    known = {key: run.resolved[key] for key in ("data", "steps_per_epoch")}
+    runtime = run.environment.get("runtime", {})
+    begun = create_run(out, run.recipe, resolved=known, runtime=runtime)
+    again = train(resume=begun.path, data=data, report=report, reporter=reporter)
+    return compared(run, again)
+
+
+def compared(run: Run, again: Run) -> Reproduction:
+    """What is the same in two runs of one recipe on the same images."""
+    before, after = run.predictions, again.predictions
+    return Reproduction(
+        run=str(run.path),
+        again=str(again.path),
+        accuracies=(before.accuracy, after.accuracy),
+        intervals=(before.accuracy_interval, after.accuracy_interval),
+        first_epoch=_first_other(run.metrics, again.metrics),
+        weights=max(_weight_differences(run, again), default=0.0),
+        logits=float(np.abs(before.logits - after.logits).max()),
+        other_predictions=int((before.predicted != after.predicted).sum()),
+        images=len(before),
+        causes=tuple(_causes(run.environment, again.environment)),
+    )
+
+
+def _first_other(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> int | None:
+    """The first epoch whose rows differ, times aside."""
+    for number in range(max(len(rows), len(others))):
+        pair = [_untimed(side[number]) if number < len(side) else None for side in (rows, others)]
+        if pair[0] != pair[1]:
+            return number + 1
+    return None
+
+
+def _untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in CLOCKS}
+
+
+def _weight_differences(run: Run, again: Run) -> Iterator[float]:
+    sides = [Weights.read(side.path / "model.safetensors").tensors for side in (run, again)]
+    for name, tensor in sides[0].items():
+        if tensor.numel():
+            yield float((tensor.double() - sides[1][name].double()).abs().max())
+
+
+def _causes(environment: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    for words, keys in CAUSES.items():
+        before, after = (_at(side, keys) for side in (environment, other))
+        if before != after:
+            yield f"{words} {before} → {after}"
+
+
+def _at(values: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        values = values.get(key, {})
+    return values if values != {} else None
