@@ -1,11 +1,8 @@
-"""A new run's folder: where it may be, how it is created, and what it records of the machine."""
+"""A new run's folder: where it may be, and how it is created."""
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ from resight.errors import ResightError
 from resight.files import json_bytes
 from resight.recipe.recipe import Recipe
 from resight.runs.commands import resume_command
+from resight.runs.environment import describe_environment
 from resight.runs.manifest import LOCK, MANIFEST
 from resight.runs.run import BEGUN, Run, holds_seeds
-from resight.version import __version__
 
 # what a training leaves that was killed before its folder was a run
 LEFT = (MANIFEST, LOCK, ".lock", "environment.json", *BEGUN)
@@ -55,7 +52,7 @@ def create_run(
     run = Run(new_folder(out, recipe.name))
     run.sweep()
     values = {
-        "environment.json": describe_environment(runtime),
+        "environment.json": describe_environment(runtime, resolved["data"]["fingerprint"]),
         "resolved.json": resolved,
         "recipe.json": recipe.to_dict(),
     }
@@ -71,18 +68,6 @@ def new_folder(out: str | Path | None, name: str) -> Path:
         raise ResightError(
             f"out: can't write to {error.filename or out}: {error.strerror}; choose another --out"
         ) from None
-
-
-def describe_environment(runtime: dict[str, Any]) -> dict[str, Any]:
-    """Versions, machine and command."""
-    return {
-        "resight": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "runtime": runtime,
-        "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 def _next_folder(name: str) -> Path:

@@ -108,9 +108,12 @@ class Environment(File):
     """environment.json: versions, machine and runtime of the latest start or resume."""
 
     resight: str
+    commit: str | None = None
     python: str
+    packages: dict[str, str | None] = {}
     platform: str
     runtime: RuntimeFacts
+    fingerprint: str = ""
     command: list[Text] | None
     started: str
 

@@ -21,9 +21,12 @@ from resight.training.train import train
 # of environment.json, by the words for them: what may change a training's bits
 CAUSES = {
     "Resight": ("resight",),
+    "commit": ("commit",),
     "Python": ("python",),
     "platform": ("platform",),
     "torch": ("runtime", "torch"),
+    "NumPy": ("packages", "numpy"),
+    "Pillow": ("packages", "pillow"),
     "device": ("runtime", "device_name"),
     "threads": ("runtime", "threads"),
     "precision": ("runtime", "precision"),
@@ -149,7 +152,7 @@ def _weight_differences(run: Run, again: Run) -> Iterator[float]:
 def _causes(environment: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
     for words, keys in CAUSES.items():
         before, after = (_at(side, keys) for side in (environment, other))
-        if before != after:
+        if before != after and (before, after).count(None) != 1:  # older runs recorded less
             yield f"{words} {before} → {after}"
 
 

@@ -29,7 +29,8 @@ from resight.reporting.gallery import collect
 from resight.reporting.live import LiveReport, serve
 from resight.reporting.report import write_report
 from resight.runs.commands import report_command, resume_command
-from resight.runs.folders import check_out, create_run, describe_environment
+from resight.runs.environment import describe_environment
+from resight.runs.folders import check_out, create_run
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, metrics_bytes
 from resight.runs.weights import model_bytes
@@ -93,7 +94,8 @@ def train(
             else:
                 job, run, saved = reopen(begun, request, session, announce=announce)
             if begun is not None:
-                run.write("environment.json", describe_environment(job.runtime.to_dict()))
+                how = describe_environment(job.runtime.to_dict(), job.data.fingerprint)
+                run.write("environment.json", how)
             if live:
                 session.reporter, address = session.hold(serve(run, session.reporter))
                 session.say(f"live at {address}")
