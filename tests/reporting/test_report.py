@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -13,6 +14,7 @@ import shutil
 import signal
 import socket
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,11 @@ from resight.recipe.overrides import changed
 from resight.recipe.recipe import Recipe
 from resight.render import tiles
 from resight.render.sprites import cells
+from resight.reporting import live as live_server
 from resight.reporting import readme
 from resight.reporting.facts import base_facts, run_facts
 from resight.reporting.gallery import collect
-from resight.reporting.live import serve
+from resight.reporting.live import MAX_CLIENTS, serve
 from resight.reporting.report import report
 from resight.training import train as training
 from resight.training.interrupt import Interrupted
@@ -515,6 +518,58 @@ def test_a_page_that_is_closed_while_it_loads_is_not_news(
                 one.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
         assert get(address, "/")[0] == 200
     assert capsys.readouterr().err == ""
+
+
+def test_many_slow_or_odd_clients_cost_no_thread_and_end_nothing(
+    run: resight.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resight.reporting.live._Handler.timeout", 0.2)
+    before = threading.active_count()
+    with serve(run, Quiet(), port=0) as (_, address), contextlib.ExitStack() as held:
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
+        for number in range(300):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=9))
+            with contextlib.suppress(ConnectionError):  # turned away
+                client.sendall((b"", head, head + b"\r\n", b"\x16\x03\x01" * 99)[number % 4])
+            assert threading.active_count() <= before + 1 + MAX_CLIENTS
+        for _ in range(50):  # until those that say nothing have had their time
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if get(address, "/facts.json")[0] == 200:
+                    break
+        else:
+            pytest.fail("no client was served any more")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_runs_files_are_read_once_a_second_however_many_ask(
+    run: resight.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[resight.Run] = []
+
+    def read(of: resight.Run) -> Any:
+        reads.append(of)
+        return base_facts(of)
+
+    monkeypatch.setattr(live_server, "base_facts", read)
+    monkeypatch.setattr(live_server, "FACTS_SECONDS", 1e9)
+    with serve(run, Quiet(), port=0) as (_, address):
+        for _ in range(5):
+            assert get(address, "/facts.json")[0] == 200
+    assert len(reads) == 1
+
+
+def test_what_is_served_says_what_a_browser_may_do_with_it(run: resight.Run) -> None:
+    with serve(run, Quiet(), port=0) as (_, address):
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        answer.read()
+        connection.request("POST", "/")
+        assert connection.getresponse().status == 501
 
 
 def test_a_taken_port_gives_way_to_a_free_one(run: resight.Run) -> None:

@@ -21,6 +21,17 @@ from resight.runs.run import Run
 PORT = 8321  # if free, so that a bookmark keeps working
 LAST_LOOK_SECONDS = 5.0  # for an open page to fetch the final state
 POLLED_LATELY_SECONDS = 10.0
+FACTS_SECONDS = 1.0  # between two readings of the run's files, however many clients ask
+MAX_CLIENTS = 16  # at a time; more are turned away
+CLIENT_SECONDS = 10.0  # for which a client may send or take nothing
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
+    "'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class LiveReport:
@@ -42,6 +53,9 @@ class LiveReport:
         self._summary = summary_facts(run)  # builds the net: here, not in a server thread
         self._polled = -POLLED_LATELY_SECONDS
         self._seen_final = threading.Event()
+        self._reading = threading.Lock()
+        self._read: Facts | None = None  # of the run's files
+        self._read_until = 0.0
 
     def say(self, line: str) -> None:
         self._below.say(line)
@@ -69,13 +83,18 @@ class LiveReport:
         self._final = facts
 
     def facts(self) -> Facts:
-        """The facts of the run at this moment."""
+        """The facts of the run at this moment; what its files say, at most a second ago."""
         self._polled = time.monotonic()
         if self._final is not None:
             self._seen_final.set()
             return {**self._final, "live": self._now}
+        with self._reading:
+            if self._read is None or self._polled > self._read_until:
+                self._read = base_facts(self._run)
+                self._read_until = self._polled + FACTS_SECONDS
+            known = self._read
         return {
-            **base_facts(self._run),
+            **known,
             "summary": self._summary,
             "findings": self._findings,
             "live": self._now,
@@ -113,14 +132,34 @@ def _bind(live: LiveReport, port: int) -> ThreadingHTTPServer:
 
 
 class _Server(ThreadingHTTPServer):
+    """Serves a few clients at a time: threads and file handles are the training's."""
+
+    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
+        self._free = threading.BoundedSemaphore(MAX_CLIENTS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
     def handle_error(self, *args: Any) -> None:
-        """Do not report on the training's terminal that a page was closed while it loaded."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        """Do not report on the training's terminal that a page was closed while it loaded, or that
+        a client was too slow."""
+        if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(*args)
 
 
 class _Handler(BaseHTTPRequestHandler):
     report: LiveReport
+    timeout = CLIENT_SECONDS
 
     def do_GET(self) -> None:
         address = f":{self.server.server_port}"  # type: ignore[attr-defined]
@@ -137,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
