@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
+import re
 import shutil
 import threading
 import warnings
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from resight.data import cache, table, workers
@@ -168,6 +172,16 @@ def test_an_empty_class_that_was_measured_is_not_in_the_entry(root, decoded):
     assert len(decoded) == 12
 
 
+def after_damage(root):
+    """Loaded, with the one line that says what was wrong."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = load(root)
+    [text] = [str(item.message) for item in caught if item.category is ResightWarning]
+    assert re.fullmatch(r"the cached images in .*are damaged \(.+\): .*decoded again.*", text)
+    return data
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", ["gone", "empty", "short", "nonsense"])
 def test_a_damaged_entry_is_decoded_again(root, store, decoded, file, damage):
@@ -178,7 +192,7 @@ def test_a_damaged_entry_is_decoded_again(root, store, decoded, file, damage):
     path.unlink()
     if damage != "gone":
         path.write_bytes({"empty": b"", "short": whole[:-1], "nonsense": b"x" * len(whole)}[damage])
-    again = load(root)
+    again = after_damage(root)
     assert len(decoded) == 24
     assert np.array_equal(again.train.images, fresh)
     assert entries(store) == [path.parent.name]
@@ -186,19 +200,96 @@ def test_a_damaged_entry_is_decoded_again(root, store, decoded, file, damage):
     assert len(decoded) == 24
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_a_flipped_bit_is_never_used(root, store, decoded, file):
+    """Every 23rd byte of each file, one bit of it at a time."""
+    first = load(root)
+    fresh = [image.copy() for image in first.train.images]
+    path = store / entries(store)[0] / file
+    size, known = path.stat().st_size, len(decoded)
+    for place in range(0, size, 23 if file == "images.npy" else size // 9):
+        whole = bytearray(path.read_bytes())
+        whole[place] ^= 1 << place % 8
+        path.write_bytes(whole)
+        again = after_damage(root)
+        assert np.array_equal(again.train.images, fresh)
+        assert again.fingerprint == first.fingerprint
+        known += 12
+        assert len(decoded) == known
+
+
+def test_an_entry_of_other_images_is_not_used(root, store, decoded, tmp_path):
+    shutil.copytree(root, tmp_path / "other")
+    paint(tmp_path / "other/train/a/1.png", 77)
+    other = load(tmp_path / "other")
+    [wrong] = entries(store)
+    mine = load(root)
+    [right] = {*entries(store)} - {wrong}
+    shutil.rmtree(store / right)
+    shutil.copytree(store / wrong, store / right)
+    assert after_damage(root).fingerprint == mine.fingerprint != other.fingerprint
+
+
+@given(
+    size=st.integers(0, 3 * 64),
+    flips=st.sets(st.integers(0, 8 * 3 * 64 - 1), min_size=1, max_size=3),
+    seed=st.integers(0, 3),
+)
+def test_a_checksum_notices_up_to_three_bits(tmp_path_factory, size, flips, seed):
+    """With pages and blocks of a few words, so that bits share a page, a word, a block."""
+    path = tmp_path_factory.mktemp("file") / "file"
+    whole = bytearray(np.random.default_rng(seed).integers(0, 2, size).astype(np.uint8) * 255)
+    path.write_bytes(whole)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(cache, "PAGE_BYTES", 16)
+        small.setattr(cache, "BLOCK_BYTES", 64)
+        before = cache.checksum(path)
+        assert cache.checksum(path) == before
+        for flip in flips:
+            if flip // 8 < size:
+                whole[flip // 8] ^= 1 << flip % 8
+        changed = path.read_bytes() != whole
+        path.write_bytes(whole)
+        assert (cache.checksum(path) != before) == changed
+        path.write_bytes(whole + b"\0")
+        assert cache.checksum(path) != before
+
+
+def test_pages_that_were_exchanged_are_noticed(tmp_path):
+    pages = [bytes([number]) * cache.PAGE_BYTES for number in range(5)]
+    (tmp_path / "file").write_bytes(b"".join(pages))
+    before = cache.checksum(tmp_path / "file")
+    for order in ([1, 0, 2, 3, 4], [0, 1, 2, 4, 3], [0, 1, 2, 3]):
+        (tmp_path / "file").write_bytes(b"".join(pages[number] for number in order))
+        assert cache.checksum(tmp_path / "file") != before
+
+
+def test_new_pixels_under_an_old_size_and_time_are_seen(root, decoded):
+    before = load(root)
+    path, other = root / "train/a/1.png", root / "train/b/1.png"
+    known = path.stat()
+    whole = other.read_bytes()
+    assert len(whole) == known.st_size  # noise does not compress
+    path.write_bytes(whole)
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+    after = load(root)
+    assert len(decoded) == 24
+    assert after.fingerprint != before.fingerprint
+
+
 @pytest.mark.parametrize("name", ["labels", "ids", "digests", "sums"])
 def test_arrays_that_were_exchanged_are_noticed(root, store, decoded, name):
     load(root)
     path = store / entries(store)[0] / f"{name}.npy"
     np.save(path, np.load(path)[::-1])
-    load(root)
+    after_damage(root)
     assert len(decoded) == 24
 
 
 def test_images_of_another_size_are_noticed(root, store, decoded):
     load(root)
     np.save(store / entries(store)[0] / "images.npy", np.zeros((12, 8, 8, 3), np.uint8))
-    assert load(root).image_size == 4
+    assert after_damage(root).image_size == 4
     assert len(decoded) == 24
 
 
@@ -214,9 +305,9 @@ def test_a_pickle_in_an_entry_is_not_run(root, store, decoded, tmp_path, monkeyp
         path = store / entries(store)[0] / name
         with path.open("wb") as file:
             np.lib.format.write_array(file, np.array([Evil()], dtype=object), allow_pickle=True)
-        load(root)
+        after_damage(root)
         path.write_bytes(pickle.dumps(Evil()))
-        load(root)
+        after_damage(root)
     assert len(decoded) == 5 * 12
     assert not (tmp_path / "made-by-a-pickle").exists()
 
@@ -241,6 +332,32 @@ def test_a_cache_that_cannot_be_made(root, tmp_path, monkeypatch):
     assert "Not a directory" in text
     assert same(data, expected)
     assert isinstance(data.train.images, np.ndarray)
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "mkdir"])
+def test_a_cache_that_cannot_be_searched(root, store, monkeypatch, call):
+    """As for a user whose RESIGHT_CACHE belongs to another one; simulated, since root may all."""
+    expected = load(root)
+    if call == "mkdir":
+        shutil.rmtree(store)
+
+    def guarded(real, place):
+        def refused(path, *arguments, **options):
+            if str(path).startswith(str(place)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *arguments, **options)
+
+        return refused
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Path, call, guarded(getattr(Path, call), store))
+        if call == "open":
+            locked.setattr(io, "open", guarded(io.open, store))
+        data, text = one_warning(root)
+    assert os.strerror(errno.EACCES) in text
+    assert same(data, expected)
+    if call != "mkdir":
+        assert len(entries(store)) == 1, "what can't be read is not damaged"
 
 
 def no_space(*_):

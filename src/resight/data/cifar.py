@@ -147,8 +147,7 @@ def _found(variant: Variant, place: Path) -> Found:
         raise ResightError(f"{place} lacks {', '.join(missing)}: unpack {variant.archive} again")
     files = [place / file for file in variant.files] if place.is_dir() else [place]
     root = place if place.is_dir() else place.parent
-    stats = [(file.name, file.stat()) for file in files]
-    stamps = [FileStamp(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    stamps = [FileStamp.of(file.name, file.stat()) for file in files]
     return Found(variant.name, root, stamps, (), partial(_read, variant, place))
 
 

@@ -134,10 +134,9 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
         elif not _is_image(entry):
             yield path
         elif entry.is_file():
-            stat = entry.stat()
-            yield FileStamp(path, stat.st_size, stat.st_mtime_ns)
+            yield FileStamp.of(path, entry.stat())
         elif entry.is_symlink():
-            yield FileStamp(path, -1, 0)
+            yield FileStamp(path, -1, 0, 0)
         else:
             yield path
 

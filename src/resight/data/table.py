@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,21 @@ MIN_ROWS_FOR_PROCESSES = 1000  # starting them takes longer than decoding fewer 
 
 
 class FileStamp(NamedTuple):
-    """A file as the cache knows it: path relative to the root with '/', bytes, mtime_ns."""
+    """A file as the cache knows it: path relative to the root with '/', size in bytes, and when its
+    content and its attributes last changed.
+
+    ctime_ns, which no program can set, tells of new pixels under an old size and modification time;
+    also of a chmod, after which the images are decoded once more than needed.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: str, stat: os.stat_result) -> Self:
+        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @dataclass(frozen=True)
