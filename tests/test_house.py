@@ -20,7 +20,7 @@ import resight
 from resight.recipe.nets import NETS
 
 ROOMS = (
-    *("version", "errors", "records", "intervals", "findings", "files", "progress"),
+    *("version", "characters", "errors", "records", "intervals", "findings", "files", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
     *("comparison", "diagnosis", "reporting", "training", "cli"),
     *("", "__main__"),  # "": the package itself

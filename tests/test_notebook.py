@@ -215,7 +215,7 @@ def test_findings_are_shown_as_text(begun: Run) -> None:
     begun.write("diagnosis.json", {"findings": [finding] * 100, "skipped": []})
     html = begun._repr_html_()
     check(html)
-    assert "problem: &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;?: eee" in html
+    assert "problem: &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;\\udcff: eee" in html
     begun.write("diagnosis.json", {"findings": [], "skipped": []})
     assert "no problem found" in begun._repr_html_()
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from resight.characters import printable
+
 
 class ResightError(ValueError):
     """Something the user can fix, in one line: what, where, what is allowed, what to do."""
 
     def __init__(self, message: str) -> None:
-        # a name quoted in the message may contain a line break
-        super().__init__(" ".join(message.splitlines()))
+        # a name quoted in the message may contain anything
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 class ResightWarning(UserWarning):
     """A setting that has no effect, or a difference that matters to the result."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 def first_line(error: BaseException) -> str:

@@ -7,6 +7,8 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from resight.characters import printable
+
 Severity = Literal["problem", "note"]
 COLUMNS = 80
 
@@ -31,7 +33,7 @@ class Finding:
             *folded(f"{self.title}: {self.evidence}", start),
             *folded(f"{self.advice}{':' * bool(self.command)}", " " * len(start)),
         ]
-        lines += [" " * len(start) + self.command] if self.command else []
+        lines += [" " * len(start) + printable(self.command)] if self.command else []
         return "\n".join(lines)
 
 
@@ -74,7 +76,8 @@ class Diagnosis:
             lines += folded(finding.evidence, "  evidence   ")
             lines += folded(finding.threshold, "  threshold  ")
             lines += folded(finding.advice, "  advice     ")
-            lines += [f"             {finding.command}"] if finding.command else []
+            command = finding.command
+            lines += [f"             {printable(command)}"] if command else []
         for reason in self.skipped:
             lines += folded(reason, "not checked: ")
         return "\n".join(lines)
@@ -87,7 +90,7 @@ def folded(text: str, start: str = "") -> list[str]:
     """Lines of at most `COLUMNS`, the first after `start`, the others indented as far; longer words
     stay whole."""
     return textwrap.wrap(
-        text,
+        printable(" ".join(text.splitlines())),
         COLUMNS,
         initial_indent=start,
         subsequent_indent=" " * len(start),

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from resight.characters import printable
 from resight.findings import Finding
 
 WIDE = 100  # columns, from which the bar also shows LR and speed
@@ -86,7 +87,7 @@ class Lines(Quiet):
         self._stream = stream
 
     def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line, "\n"), file=self._stream, flush=True)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
         last = time.monotonic()
@@ -122,7 +123,8 @@ class Live(Quiet):
         self._task: tuple[str, TaskID] | None = None
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        shown = printable(line, "\n")
+        self._console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
         began = time.monotonic()

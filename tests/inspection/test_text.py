@@ -97,4 +97,4 @@ def test_a_name_with_a_line_break_stays_on_its_line(tmp_path: Path) -> None:
     (root / "train" / "cat" / "a\nnote: b\x1b[2J.png").write_bytes(b"no image")
     text = str(inspect_data(root, image_size=8))
     assert "\x1b" not in text
-    assert "- train/cat/a�note: b�[2J.png (not an image)" in text
+    assert "- train/cat/a\\nnote: b\\x1b[2J.png (not an image)" in text

@@ -24,7 +24,7 @@ from resight.render.markdown import code, escaped, table
 @example("[x]: y")
 @example("\udcff")
 def test_an_escaped_text_is_plain_text(text: str) -> None:
-    kinds = {"Cc": " ", "Cf": "", "Cs": "\ufffd"}
+    kinds = {"Cc": " ", "Zl": " ", "Zp": " ", "Cf": "", "Cs": "\ufffd"}
     wanted = " ".join("".join(kinds.get(unicodedata.category(c), c) for c in text).split())
     inside = escaped(text)
     inside.encode()

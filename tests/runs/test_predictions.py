@@ -322,6 +322,11 @@ def test_rows_are_plain_values_an_image_each() -> None:
     assert [row["correct"] for row in rows] == [True, False, True, False, True, False]
 
 
+def in_csv(name: str) -> str:
+    formula = "'" * (name[:1] in ("=", "+", "-", "@"))
+    return formula + name.replace("\n", "\\n").replace("\r", "\\r")
+
+
 def test_csv_keeps_every_name_and_number(tmp_path: Path) -> None:
     classes = ('a,"b"', "line\nbreak", "carriage\rreturn", "Katze ß 犬", "")
     ids = np.array(["dog/é 1.png", "x,y", "", "=1+1"])
@@ -337,7 +342,7 @@ def test_csv_keeps_every_name_and_number(tmp_path: Path) -> None:
     assert len(read) == 4
     for row, expected in zip(read, predictions.rows(), strict=True):
         for key in ("id", "true", "predicted"):
-            assert row[key] == expected[key]
+            assert row[key] == in_csv(expected[key])
         assert row["correct"] == str(expected["correct"])
         for key in ("confidence", "probability_true", "loss"):
             assert float(row[key]) == expected[key]
@@ -352,6 +357,22 @@ def test_csv_is_utf_8_even_where_a_file_name_is_no_text(tmp_path: Path) -> None:
     predictions.to_csv(tmp_path / "images.csv")
 
     assert "caf\\udce9.png" in (tmp_path / "images.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\u202e=1"]
+)
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path, name: str) -> None:
+    predictions = Predictions(
+        np.zeros((1, 2), np.float32), np.array([0]), np.array([name]), (name, "b")
+    )
+    predictions.to_csv(tmp_path / "images.csv")
+
+    with (tmp_path / "images.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    for key in ("id", "true", "predicted"):
+        assert row[key][0] in "'\\"
+        assert row[key].isprintable()
 
 
 def test_csv_to_nowhere_is_one_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from resight.characters import printable
 from resight.findings import Finding, folded
 from resight.runs.timings import table
 
@@ -59,13 +60,14 @@ def silence(stream: IO[str]) -> None:
 
 def print_classes(predictions: Predictions) -> None:
     rows = predictions.per_class()
-    width = max(len(str(row["class"])) for row in rows)
-    for row in rows:
+    names = [printable(str(row["class"])) for row in rows]
+    width = max(map(len, names))
+    for name, row in zip(names, rows, strict=True):
         if row["support"]:
             share = f"{row['accuracy']:7.2%}  {'█' * round(20 * float(row['accuracy']))}"
         else:
             share = "no images"
-        print(f"  {row['class']:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
+        print(f"  {name:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
 
 
 def print_result(run: Run) -> None:

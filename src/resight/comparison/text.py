@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
+from resight.characters import printable
 from resight.comparison.tables import Section
 from resight.render.markdown import escaped
-from resight.render.terminal import aligned, numeric, printable, wrapped
+from resight.render.terminal import aligned, numeric, wrapped
 
 COLUMNS = 100
 MAX_NAME_CHARACTERS = 56  # of all names together; letters replace longer ones

@@ -7,6 +7,7 @@ import html
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from resight.characters import printable
 from resight.errors import ResightError
 from resight.render.drawing import WIDTH_PX, png
 
@@ -46,7 +47,7 @@ def image(figure: Figure, alt: str) -> str:
 
 
 def escaped(text: object) -> str:
-    """`text`, shortened; lone surrogates, which can't be sent to a browser, replaced."""
-    words = str(text)
+    """`text`, printable and shortened."""
+    words = printable(str(text))
     words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]}…"
-    return html.escape(words.encode("utf-8", "replace").decode())
+    return html.escape(words)

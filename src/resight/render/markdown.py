@@ -38,7 +38,7 @@ def picture(name: str, alt: str) -> str:
 
 
 def _visible(line: str) -> str:
-    """With spaces for control characters, without those that change the text direction; lone
-    surrogates, which can't be written to a file, replaced."""
-    stand_ins = {"Cc": " ", "Cf": "", "Cs": "\ufffd"}
+    """With spaces for control characters and line separators, without those that change the text
+    direction; lone surrogates, which can't be written to a file, replaced."""
+    stand_ins = {"Cc": " ", "Zl": " ", "Zp": " ", "Cf": "", "Cs": "\ufffd"}
     return "".join(stand_ins.get(unicodedata.category(c), c) for c in line)

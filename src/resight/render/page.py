@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from resight.characters import printable
+
 SHARED_SCRIPTS = ("dom.js", "plot.js", "charts.js")
 RUN_SCRIPTS = (
     "images.js",
@@ -46,10 +48,8 @@ def render_page(template: str, facts: dict[str, Any], scripts: Sequence[str]) ->
     )
     style, theme = _source("style.css"), _source("theme.js")
     sources = [_source(name) for name in dict.fromkeys((*SHARED_SCRIPTS, *scripts))]
-    # a file name that is not valid UTF-8 has lone surrogates, which can't be written to a file
-    title = str(facts["title"]).encode("utf-8", "replace").decode()
     return environment.get_template(template).render(
-        title=title,
+        title=printable(str(facts["title"])),
         facts=embedded(facts),
         style=Markup(style),
         theme=Markup(theme),
@@ -61,10 +61,19 @@ def render_page(template: str, facts: dict[str, Any], scripts: Sequence[str]) ->
 
 def embedded(facts: dict[str, Any]) -> Markup:
     """`facts` as ASCII JSON that can stand in a script element: no text in it can end it."""
-    text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(shown(facts), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def shown(value: Any) -> Any:
+    """Plain JSON values with every text printable; line feeds stay."""
+    if isinstance(value, str):
+        return printable(value, "\n")
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _source(name: str) -> str:

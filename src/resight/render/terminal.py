@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resight.characters import printable
+
 
 def aligned(table: Sequence[Sequence[str]], columns: int) -> list[str]:
     """The lines of a table, whose first row is its head; columns of numbers right-aligned."""
@@ -38,8 +40,3 @@ def wrapped(text: str, columns: int, start: str = "") -> list[str]:
     said = Text(printable(text), overflow="fold").wrap(Console(), columns - len(start))
     lines = [line.plain.rstrip() for line in said]
     return [(" " * len(start) if i else start) + line for i, line in enumerate(lines)]
-
-
-def printable(text: str) -> str:
-    """`text` without characters that could move a terminal's cursor or can't be written."""
-    return "".join(character if character.isprintable() else "�" for character in text)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from resight.findings import Finding
 from resight.progress import Reporter, StepInfo
-from resight.render.page import render_run
+from resight.render.page import render_run, shown
 from resight.reporting.facts import Facts, base_facts, summary_facts
 from resight.runs.run import Run
 
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in ("/", "/index.html"):
             self._send(render_run(dict(self.report.facts())).encode(), "text/html; charset=utf-8")
         elif self.path == "/facts.json":
-            self._send(json.dumps(self.report.facts()).encode(), "application/json")
+            self._send(json.dumps(shown(self.report.facts())).encode(), "application/json")
         else:
             self.send_error(404)
 

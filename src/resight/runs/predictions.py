@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import printable
 from resight.errors import ResightError, first_line
 from resight.files import write_atomically
 from resight.intervals import wilson_interval
@@ -21,7 +22,9 @@ from resight.render import html
 from resight.runs.manifest import read_file
 
 MAX_CLASSES_SHOWN = 100  # in a notebook
-COLUMNS = ("id", "true", "predicted", "correct", "confidence", "probability_true", "loss")
+NAMES = ("id", "true", "predicted")
+COLUMNS = (*NAMES, "correct", "confidence", "probability_true", "loss")
+FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
 
 
 @dataclass(frozen=True)
@@ -228,13 +231,17 @@ class Predictions:
         ]
 
     def to_csv(self, path: Path) -> None:
-        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` if that fails."""
+        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` if that fails.
+
+        Names are printable, one line each; one that begins with = + - @, which a spreadsheet would
+        run as a formula, has an apostrophe before it.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
-        writer.writerows(self.rows())
-        # a file name may contain bytes that are not valid text
-        write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+        for row in self.rows():
+            writer.writerow({**row, **{name: _cell(row[name]) for name in NAMES}})
+        write_atomically(path, text.getvalue().encode())
 
     def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """float64 (N,): for each image, the probability of the class given in `classes` (N,)."""
@@ -334,6 +341,10 @@ def _fault(values: dict[str, npt.NDArray[Any]]) -> str | None:
     if not np.isfinite(values["logits"]).all():
         return "a logit is not finite"
     return None
+
+
+def _cell(name: str) -> str:
+    return "'" * name.startswith(FORMULA) + printable(name)
 
 
 def _share(part: int, whole: int) -> float | None:
