@@ -139,6 +139,16 @@ def test_test_images_that_are_in_train_are_named(out: Path) -> None:
     assert "6 of 120 test images" in found(run).problems[0].evidence
 
 
+def test_validation_images_that_are_also_in_train_are_named(out: Path) -> None:
+    data = images()
+    rows = np.arange(30)
+    val = Split(data.train.images[rows], data.train.labels[rows], data.train.ids[rows])
+    run, _ = trained(dataclasses.replace(data, val=val), out)
+    [leak] = [finding for finding in found(run).problems if finding.name == "leakage"]
+    assert leak.title == "val images also appear in train"
+    assert "30 of 30 val images" in leak.evidence
+
+
 def test_a_diagnosis_without_the_images_says_what_it_did_not_look_at(out: Path) -> None:
     trained(images(), out)
     diagnosis = resight.diagnose(out)  # images in memory are nowhere to be found again

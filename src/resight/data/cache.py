@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from resight.data.table import FileStamp, Found, Progress, Table, decode_table
+from resight.data.table import FileStamp, Found, Progress, Table, decode_table, in_memory
 from resight.errors import ResightWarning, first_line
 from resight.recipe.settings import Fit
 
@@ -93,7 +93,7 @@ def fetch(
         begun = _begin(entry.parent, listing.shape)
     except OSError as error:
         _warn(error)
-        return decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
+        return decode_table(listing, in_memory(listing), progress)
     try:
         images = np.lib.format.open_memmap(begun / "images.npy", mode="r+")
         table = decode_table(listing, images, progress)

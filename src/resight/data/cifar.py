@@ -27,7 +27,12 @@ from resight.recipe.settings import Fit
 
 SIDE = 32
 AGAIN = "; download the data again"
-ARCHIVE_ERRORS = (tarfile.TarError, EOFError, zlib.error, OSError)
+ARCHIVE_ERRORS = (
+    *(tarfile.TarError, EOFError, zlib.error, OSError),
+    *(ValueError, OverflowError, MemoryError),  # of sizes that no archive can have
+)
+MAX_FILE_BYTES = 1 << 29  # the largest of the official ones has 155 MB
+MAX_ARCHIVE_BYTES = 1 << 31  # unpacked; the official ones have 190 MB
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,19 @@ def members(archive: Path, variant: Variant) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
+                if member.size > MAX_FILE_BYTES or member.offset_data > MAX_ARCHIVE_BYTES:
+                    raise ResightError(
+                        f"{archive}: {member.name} is larger than anything in the official "
+                        f"archive: {AGAIN[2:]}"
+                    )
                 path = PurePosixPath(member.name)
                 if member.isfile() and path.parent.name == variant.folder and path.name in missing:
                     missing.remove(path.name)
                     yield path.name, cast(IO[bytes], tar.extractfile(member)).read()
                 if not missing:
                     return
+    except ResightError:
+        raise
     except ARCHIVE_ERRORS as error:
         raise ResightError(
             f"{archive} is damaged or incomplete ({reason(error)}): download it again"
@@ -158,7 +170,7 @@ def _read(
     effect, as they are square."""
     contents: Iterable[tuple[str, bytes]]
     if place.is_dir():
-        contents = ((file, (place / file).read_bytes()) for file in variant.files)
+        contents = ((file, _content(place / file)) for file in variant.files)
         where = {file: str(place / file) for file in variant.files}
     else:
         contents = members(place, variant)
@@ -198,6 +210,14 @@ def _read(
         channels=channels or 3,
         fill=fill,
     )
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ResightError(f"{path} is larger than any file of the official data{AGAIN}")
+    return content
 
 
 def _classes(variant: Variant, meta: dict[str, Any], where: str) -> tuple[str, ...]:

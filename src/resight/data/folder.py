@@ -29,6 +29,7 @@ ROLES = {
     "valid": "val",
     "validation": "val",
 }
+MAX_DEPTH = 100  # folders inside each other
 JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # in addition to everything that starts with a dot
 
 
@@ -103,14 +104,14 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
     for entry in shown:
-        if not entry.name.isascii() and not _is_utf8(entry.name):
+        if not entry.name.isascii() and not is_utf8(entry.name):
             raise ResightError(
                 f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
             )
     return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:  # an undecodable byte, which os.fsdecode escapes
@@ -122,8 +123,16 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
     """Every image below `folder` as a FileStamp, every other file as its path, after `prefix`.
 
     `seen`: folders already walked, so that a symbolic link to a parent ends there. A broken link
-    counts as an image of size -1: decoding will report what is wrong with it.
+    counts as an image of size -1: decoding will report what is wrong with it. A pipe or a device,
+    which may never end, counts as no image, nor does a link to one.
+
+    Raises ResightError for folders nested more than `MAX_DEPTH` deep.
     """
+    if prefix.count("/") > MAX_DEPTH:
+        raise ResightError(
+            f"{prefix[:40]}… has more than {MAX_DEPTH} folders inside each other: images belong "
+            "into one folder per class"
+        )
     for entry in _entries(folder):
         path = f"{prefix}{entry.name}"
         if entry.is_dir():
@@ -135,7 +144,7 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
             yield path
         elif entry.is_file():
             yield FileStamp.of(path, entry.stat())
-        elif entry.is_symlink():
+        elif entry.is_symlink() and not Path(entry.path).exists():
             yield FileStamp(path, -1, 0, 0)
         else:
             yield path

@@ -23,7 +23,15 @@ from resight.data.splits import (
     nothing_to_spare,
     stratified_split,
 )
-from resight.data.table import Found, Progress, Table, decode_table, fingerprint, shared_images
+from resight.data.table import (
+    Found,
+    Progress,
+    Table,
+    decode_table,
+    fingerprint,
+    in_memory,
+    shared_images,
+)
 from resight.data.types import ImageData
 from resight.errors import ResightError, did_you_mean
 from resight.recipe.settings import Fit
@@ -73,7 +81,7 @@ def load_data(
     seed = split_seed if held_out else None
     if source == "digits":
         listing = digits.read(image_size, channels)
-        table = decode_table(listing, np.zeros(listing.shape, np.uint8), progress)
+        table = decode_table(listing, in_memory(listing), progress)
         return _assemble(table, "digits", "digits", [], seed, group, skip_bad=skip_bad)
     found = _find_named(source) if source in cifar.VARIANTS else find(source, held_out=held_out)
     table = cache.fetch(found, image_size=image_size, channels=channels, fit=fit, progress=progress)
@@ -126,6 +134,8 @@ def _find(source: str | os.PathLike[str], path: Path, *, held_out: bool) -> Foun
     try:
         if not os.fspath(source) or not path.exists():
             raise _no_such(os.fspath(source), path)
+        if not folder.is_utf8(str(path)):  # which a run's files could not name
+            raise ResightError(f"the path {str(path)!r} is not valid UTF-8: rename it")
         found = cifar.find(path)
         if found is None and path.is_dir():
             below = _dataset_below(path)

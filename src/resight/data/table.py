@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ from PIL import Image, ImageFile
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
 from resight.data.types import Split
 from resight.data.workers import WorkerLost, Workers
+from resight.errors import ResightError
 from resight.recipe.settings import Fit
 
 Progress = Callable[[int, int], None]  # images done, total
@@ -118,6 +120,18 @@ class Table:
         return Split.counted(
             self.images[index], self.labels[index], self.ids[index], self.sums[index]
         )
+
+
+def in_memory(listing: Listing) -> npt.NDArray[np.uint8]:
+    """Zeros for the images of `listing`. Raises `ResightError` if they don't fit."""
+    try:
+        return np.zeros(listing.shape, np.uint8)
+    except MemoryError:
+        raise ResightError(
+            f"{len(listing.labels):,} images of {listing.image_size:,} px take "
+            f"{math.prod(listing.shape) / 1e9:,.0f} GB, more than this machine has: choose a "
+            "smaller --image-size"
+        ) from None
 
 
 def decode_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.data.rows import row_sums, statistics_of_sums
+from resight.errors import ResightError
 
 ROWS_AT_ONCE = 512  # keeps the temporary squares of a pixel pass at a few MB
 
@@ -75,6 +77,18 @@ class ImageData:
         default=()
     )  # one line each: what a user should know about this data
     bad: tuple[str, ...] = field(default=())  # ids of unreadable files that --skip-bad left out
+
+    def __post_init__(self) -> None:
+        """Raises `ResightError` if two classes can't be told apart."""
+        seen: dict[str, str] = {}
+        for name in self.classes:
+            same = unicodedata.normalize("NFC", name).strip()
+            if same in seen:
+                raise ResightError(
+                    f"two classes of {self.source} have the same name, {seen[same]!r} and {name!r}:"
+                    " rename one, or put their images together"
+                )
+            seen[same] = name
 
     @property
     def channels(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resight.data.duplicates import find_duplicates
 from resight.data.types import ImageData
 from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
 from resight.diagnosis.evidence import Evidence, trains_on_plain_images
@@ -68,6 +69,9 @@ def examine(opened: OpenRun) -> Diagnosis:
     else:
         findings += image_checks.split_statistics(opened.data)
         findings += image_checks.leakage(opened.duplicates, len(opened.data.test))
+        if (val := opened.data.val) is not None:
+            exact = find_duplicates(opened.data.train.images, val.images, near=False)
+            findings += image_checks.leakage(exact, len(val), "val")
         if opened.model is None:
             skipped.append("the net: the run has not finished")
         else:

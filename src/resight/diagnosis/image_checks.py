@@ -60,29 +60,30 @@ def _unlike(
     )
 
 
-def leakage(duplicates: list[Duplicate], test_images: int) -> Iterator[Finding]:
-    """Test images that are also in train, exactly or nearly."""
+def leakage(duplicates: list[Duplicate], images: int, split: str = "test") -> Iterator[Finding]:
+    """Images of a split, of which there are `images`, that are also in train, exactly or nearly."""
     exact = sum(d.kind == "exact" for d in duplicates)
     near = len(duplicates) - exact
-    share = exact / test_images
+    share = exact / images
     if exact >= THRESHOLDS.leak_note:
         yield Finding(
             name="leakage",
             severity="problem" if share > THRESHOLDS.leak_problem else "note",
-            title="test images also appear in train",
-            evidence=f"{exact:,} of {test_images:,} test images ({share:.1%}), pixel for pixel",
+            title=f"{split} images also appear in train",
+            evidence=f"{exact:,} of {images:,} {split} images ({share:.1%}), pixel for pixel",
             threshold=f"{THRESHOLDS.leak_note} image; a problem above "
             f"{THRESHOLDS.leak_problem:.0%}",
-            advice="remove them from one of the two splits (the report lists the first hundred) "
-            "and train again",
+            advice="remove them from one of the two splits "
+            + "(the report lists the first hundred) " * (split == "test")
+            + "and train again",
         )
-    if near / test_images > THRESHOLDS.near_note:
+    if near / images > THRESHOLDS.near_note:
         yield Finding(
             name="near-duplicates",
             severity="note",
-            title="test images have near duplicates in train",
-            evidence=f"{near:,} of {test_images:,} test images ({near / test_images:.1%})",
-            threshold=f"{THRESHOLDS.near_note:.0%} of the test images",
+            title=f"{split} images have near duplicates in train",
+            evidence=f"{near:,} of {images:,} {split} images ({near / images:.1%})",
+            threshold=f"{THRESHOLDS.near_note:.0%} of the {split} images",
             advice="look at them in the report; keep pictures of the same scene in one split "
             "(--group REGEX, where the file names tell which they are)",
         )

@@ -10,6 +10,7 @@ from typing import Any
 from resight.errors import ResightError, did_you_mean
 from resight.recipe.catalog import find_recipe, is_file
 from resight.recipe.recipe import Recipe
+from resight.recipe.settings import MAX_BATCH
 
 DEFAULT_RECIPE = "custom-resnet"
 POLICY = "augment.policy"
@@ -76,7 +77,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             scaled = round(side * size / recipe.data.image_size)
             dotted = {f"schedule.{key}": scaled} | dotted
     batch, piece = dotted.get("train.batch_size"), recipe.train.norm_batch
-    if isinstance(batch, int) and batch > 0 and piece and batch % piece:
+    if isinstance(batch, int) and 0 < batch <= MAX_BATCH and piece and batch % piece:
         dotted = {"train.norm_batch": _piece_of(batch, piece)} | dotted
     if dotted.get("train.early_stop"):
         dotted = {"evaluate.when": "each-epoch"} | dotted
@@ -127,6 +128,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return key, value
+    except (ValueError, RecursionError):
+        raise ResightError(
+            f"--set {key}: a number of too many digits, or too many [ inside each other"
+        ) from None
 
 
 def _lr_changes(recipe: Recipe, lr: object) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def _lr_changes(recipe: Recipe, lr: object) -> dict[str, Any]:
         return {"schedule.lr_max": lr} | ({} if lr_min is None else {"schedule.lr_min": "find"})
     try:
         number = float(lr)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ResightError(f"lr = {lr!r} must be a number > 0 or 'find'") from None
     if lr_min is None:
         return {"schedule.lr_max": number}

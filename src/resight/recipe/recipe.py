@@ -34,6 +34,9 @@ from resight.recipe.settings import (
 )
 from resight.render import html
 
+MAX_FILE_BYTES = 1_000_000  # of a recipe; one with every field has 2,000
+MAX_SHOWN = 80  # characters of a wrong value
+
 
 class Recipe(Settings):
     """Everything that defines a training. `Recipe()` is custom-resnet; its TOML has every field."""
@@ -178,6 +181,8 @@ class Recipe(Settings):
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         """A recipe from nested `values`, or a `ResightError` that begins with `where`."""
+        if (wrong := _no_text(values)) is not None:
+            raise ResightError(f"{where}: {wrong!r} has characters that are not valid Unicode text")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -193,7 +198,15 @@ class Recipe(Settings):
         """The values in a TOML or JSON file, as they are there. Raises `ResightError`."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+                raise ResightError(f"{path}: can't be read as a recipe: it is not a file")
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:
+                raise ResightError(
+                    f"{path} has more than {MAX_FILE_BYTES:,} bytes, so it is not a recipe"
+                )
+            text = content.decode("utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
             kind = "JSON" if path.suffix == ".json" else "TOML"
@@ -205,6 +218,12 @@ class Recipe(Settings):
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ResightError(f"{path}: can't be read as a recipe: {error}") from None
+        except RecursionError:
+            raise ResightError(f"{path}: not a recipe: too many [ or {{ in each other") from None
+        except ResightError:
+            raise
+        except ValueError:  # Python's, for an integer of more than 4,300 digits
+            raise ResightError(f"{path}: not a recipe: a number has too many digits") from None
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise ResightError(f"{path}: a recipe must be a table of sections, not {kind}")
@@ -330,6 +349,7 @@ def _one_line(error: ValidationError, where: str) -> str:
     if len(path) > 1 and path[1] in KINDS.get(path[0], {}):
         del path[1]  # pydantic inserts the kind that it chose for the section
     field, kind = ".".join(path), first["type"]
+    shown = _shown(first["input"])
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"])
         within = "".join(f"{part}." for part in path[:-1])
@@ -345,14 +365,36 @@ def _one_line(error: ValidationError, where: str) -> str:
         text = f"{field}.{name} is missing; known: {', '.join(KINDS[field])}"
     elif kind == "value_error":
         message = first["msg"].removeprefix("Value error, ")
-        text = f"{field} = {first['input']!r} {message}" if message.startswith("must") else message
+        text = f"{field} = {shown} {message}" if message.startswith("must") else message
     else:
         message = first["msg"].replace("Input should be", "must be")
         message = message.replace("greater than or equal to", "≥").replace("greater than", ">")
         message = message.replace("less than or equal to", "≤").replace("less than", "<")
-        text = f"{field} = {first['input']!r} {message[0].lower()}{message[1:]}"
+        text = f"{field} = {shown} {message[0].lower()}{message[1:]}"
     more = f" (and {len(errors) - 1} more wrong)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; nested too deeply
+        return "…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _no_text(value: object) -> str | None:
+    """The first text in nested values that can't be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value
+        return None
+    inside: list[object] = []
+    if isinstance(value, Mapping):
+        inside = [*value, *value.values()]
+    return next((text for item in inside if (text := _no_text(item)) is not None), None)
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

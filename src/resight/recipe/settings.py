@@ -22,7 +22,7 @@ def _number_or(word: str, *, above_zero: bool) -> BeforeValidator:
             return value
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         low_enough = number > 0 if above_zero else number >= 0
         if isinstance(value, bool) or not math.isfinite(number) or not low_enough:
@@ -36,7 +36,13 @@ def _number_or(word: str, *, above_zero: bool) -> BeforeValidator:
 Found = Annotated[float | Literal["find"], _number_or("find", above_zero=True)]
 FoundOrZero = Annotated[float | Literal["find"], _number_or("find", above_zero=False)]
 End = Annotated[float | Literal["lr_min"], _number_or("lr_min", above_zero=False)]
-Epochs = Annotated[int, Field(ge=1)]
+MAX_WIDTH = 1024  # Adam's part of such a custom-resnet is 20 GB
+MAX_IMAGE_SIZE = 4096  # px
+MAX_BATCH = 1_000_000
+MAX_COUNT = 1_000_000  # epochs, steps, operations
+
+Epochs = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Duration = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -55,7 +61,7 @@ class Model(Settings):
     times `logit_scale`."""
 
     net: str = "custom-resnet"
-    width: Annotated[int, Field(ge=1)] = 64  # channels of the first layer; the others follow
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 64  # channels of the first layer
     norm: Literal["batch", "layer"] = "batch"
     conv_bias: bool = False
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
@@ -90,10 +96,10 @@ class Data(Settings):
     """
 
     source: str = "cifar10"
-    image_size: Annotated[int, Field(ge=1)] = 32
+    image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = 32
     fit: Fit = "crop"
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # of train; 0 for none
-    split_seed: Annotated[int, Field(ge=0)] = 0  # not train.seed: all seeds share one split
+    split_seed: Annotated[int, Field(ge=0, lt=2**128)] = 0  # all seeds share one split
     group: str = ""
 
     @field_validator("group")
@@ -107,6 +113,7 @@ class Data(Settings):
 
 
 MAX_MAGNITUDE = 30  # of RandAugment's operations
+MAX_OPERATIONS = 100  # of them per image
 
 
 class Augment(Settings):
@@ -121,12 +128,12 @@ class Augment(Settings):
     drawn; with both each image takes one of them, with equal probability. 0 switches each off.
     """
 
-    crop_pad_px: Annotated[int, Field(ge=0)] = 4
+    crop_pad_px: Count = 4
     crop_fill: Literal["zero", "reflect"] = "zero"  # zero: black, before normalisation
     flip: Literal["none", "random", "alternating"] = "random"
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     scale: Share = 0.0
-    randaugment: Annotated[int, Field(ge=0)] = 0  # operations per image
+    randaugment: Annotated[int, Field(ge=0, le=MAX_OPERATIONS)] = 0  # operations per image
     randaugment_magnitude: Annotated[int, Field(ge=0, le=MAX_MAGNITUDE)] = 0
     trivialaugment: bool = False  # one operation of any strength per image
     brightness: Part = 0.0
@@ -136,7 +143,7 @@ class Augment(Settings):
     grey: Part = 0.0
     blur: Part = 0.0
     blur_px: NotNegative = 0.0  # the Gaussian's largest σ
-    cutout_px: Annotated[int, Field(ge=0)] = 8  # side of a square inside the image; 0 for none
+    cutout_px: Count = 8  # side of a square inside the image; 0 for none
     erase: Part = 0.0
     erase_area: Part = 0.0  # the largest share of the image that is erased at random
     mixup: NotNegative = 0.0
@@ -269,9 +276,9 @@ class _Schedule(Settings):
     lr_max: Found = "find"
     stem_epochs: NotNegative = 0.0
     small_epochs: NotNegative = 0.0
-    small_px: Annotated[int, Field(ge=0)] = 0  # side of the smaller images; 0 for none
+    small_px: Count = 0  # side of the smaller images; 0 for none
     medium_epochs: NotNegative = 0.0
-    medium_px: Annotated[int, Field(ge=0)] = 0
+    medium_px: Count = 0
 
     def scaled(self, epochs: int) -> dict[str, float | int]:
         """The settings that change when the schedule is stretched to `epochs`."""
@@ -377,7 +384,7 @@ class Plateau(_Schedule):
 
     shape: Literal["plateau"]
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    patience: Annotated[int, Field(ge=0)] = 3  # epochs
+    patience: Count = 3  # epochs
     threshold: NotNegative = 1e-4  # relative
     lr_end: NotNegative = 0.0  # never below
 
@@ -403,14 +410,14 @@ class Train(Settings):
     """sampling: "uniform" trains on each image once per epoch; "balanced" on as many images per
     epoch, equally many of each class, those of rare classes repeatedly."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 512
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 512
     last_batch: Literal["keep", "drop"] = "keep"  # the smaller one at an epoch's end
     sampling: Literal["uniform", "balanced"] = "uniform"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     ema: Share = 0.0  # decay per step of the averaged weights, which are evaluated; 0 for none
-    lookahead: Annotated[int, Field(ge=0)] = 0  # steps between averages; 0 for none
-    norm_batch: Annotated[int, Field(ge=0)] = 0  # images that batch norm averages over; 0: all
-    early_stop: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation accuracy
+    lookahead: Count = 0  # steps between averages; 0 for none
+    norm_batch: Count = 0  # images that batch norm averages over; 0: all
+    early_stop: Count = 0  # epochs without a better validation accuracy
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

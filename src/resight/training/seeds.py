@@ -27,6 +27,7 @@ from resight.training.session import Session
 from resight.training.train import train
 
 USUAL_SEEDS = 5
+MAX_SEEDS = 10_000
 
 
 def train_seeds(
@@ -208,9 +209,10 @@ def _train_one(run: Run, begun: _Begun, seed: int, reporter: Reporter) -> None:
 
 def _chosen(recipe: Recipe, count: int) -> tuple[int, ...]:
     """`count` consecutive seeds, starting at the recipe's."""
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or not 1 <= count <= MAX_SEEDS:
         raise ResightError(
-            f"seeds = {count} must be an integer ≥ 1; at least 2 are needed to estimate the spread"
+            f"seeds = {count} must be an integer from 1 to {MAX_SEEDS:,}; at least 2 are needed to "
+            "estimate the spread"
         )
     first = recipe.train.seed
     recipe.with_changes({"train.seed": first + count - 1})  # refused where it is too large
