@@ -36,7 +36,7 @@ def _number_or(word: str, *, above_zero: bool) -> BeforeValidator:
 Found = Annotated[float | Literal["find"], _number_or("find", above_zero=True)]
 FoundOrZero = Annotated[float | Literal["find"], _number_or("find", above_zero=False)]
 End = Annotated[float | Literal["lr_min"], _number_or("lr_min", above_zero=False)]
-MAX_WIDTH = 1024  # Adam's part of such a custom-resnet is 20 GB
+MAX_WIDTH = 1024  # a custom-resnet of it has 1.7 billion weights
 MAX_IMAGE_SIZE = 4096  # px
 MAX_BATCH = 1_000_000
 MAX_COUNT = 1_000_000  # epochs, steps, operations
