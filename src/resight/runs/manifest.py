@@ -23,6 +23,9 @@ LOCK_SECONDS = 60.0  # how long another process may take to note a file
 ATTEMPTS = 3  # at reading a file that another process replaces meanwhile
 
 
+_written: dict[Path, Known] = {}  # by this process: a checkpoint need not be read to be replaced
+
+
 class NewerFormat(ResightError):
     """The run was written by a Resight that this one does not know."""
 
@@ -63,6 +66,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         _write(folder, manifest)
     for name, content in contents.items():
         write_atomically(folder / name, content)
+        _written[folder / name] = noted[name]
 
 
 def read_file(path: Path) -> bytes:
@@ -124,10 +128,12 @@ def read_bytes(path: Path) -> bytes:
 
 def _there(path: Path, known: list[Known]) -> list[Known]:
     """The one of `known` that the file is: after a crash it may be any of them."""
-    try:
-        now = Known.of(read_bytes(path)) if known else None
-    except (FileNotFoundError, ResightError):
-        return []
+    now = _written.get(path)
+    if now not in known:
+        try:
+            now = Known.of(read_bytes(path)) if known else None
+        except (FileNotFoundError, ResightError):
+            return []
     return [one for one in known if one == now]
 
 
