@@ -3,6 +3,7 @@ so in a line."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pty
@@ -10,10 +11,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from resight.cli.app import app
 from resight.progress import Enduring, Lines, Live, Quiet, StepInfo, default_reporter
 from resight.runs.run import load_run
 
@@ -68,6 +72,39 @@ def test_a_result_as_json_that_can_not_be_written_is_an_error(tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stderr.endswith("error: the output can't be written: No space left on device\n")
     assert load_run(tmp_path / "run").finished
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*TRAIN, "--out", "locked/run"),
+        (*TRAIN, "--seeds", "2", "--out", "locked/run"),
+        ("train", "--resume", "locked/run"),
+        ("train", "--data", "locked/images"),
+        ("evaluate", "locked/run"),
+        ("evaluate", "locked/run", "--csv", "locked/rows.csv"),
+        ("find-lr", "--recipe", "digits", "--plot", "locked/curve.png"),
+        ("data", "digits", "--page", "locked/page.html"),
+    ],
+)
+def test_a_folder_that_can_not_be_searched_is_one_line(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked").mkdir()
+    stat = os.stat
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and "locked" in Path(path).parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)  # a superuser may search any
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("error: ")
+    assert "Permission denied" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_terminal_that_hangs_up_saves_the_training(tmp_path: Path) -> None:

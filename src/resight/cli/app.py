@@ -17,6 +17,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+from resight.characters import printable
 from resight.cli import look, make
 from resight.cli.output import silence
 from resight.errors import ResightError, ResightWarning
@@ -35,7 +36,7 @@ def main() -> None:
     try:
         app()
     except OSError as error:  # outside the verbs: --help, --version
-        _refuse_output(error)
+        _say_refused(error)
         sys.exit(2)
 
 
@@ -62,15 +63,19 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             silence(sys.stdout)
             raise typer.Exit(0) from None
         except OSError as error:
-            _refuse_output(error)
+            _say_refused(error)
             raise typer.Exit(2) from None
 
     return run
 
 
-def _refuse_output(error: OSError) -> None:
-    """One line for output that can't be written. Raises any other error again."""
-    if error.filename is not None or error.errno not in OUTPUT_FAILED:
+def _say_refused(error: OSError) -> None:
+    """One line for a path that can't be used, or output that can't be written. Raises any other
+    error again."""
+    if error.filename is not None:
+        _say_aside(f"error: {printable(str(error.filename))}: {error.strerror}")
+        return
+    if error.errno not in OUTPUT_FAILED:
         raise error
     silence(sys.stdout)
     _say_aside(f"error: the output can't be written: {error.strerror}")
