@@ -97,8 +97,8 @@ def in_one_line(path: Path) -> Iterator[None]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The temporary files of a process that was killed while writing into `folder`."""
-    return [*folder.glob(".*.tmp")]
+    """The temporary files of a process that was killed while writing into `folder`, also below."""
+    return [*folder.rglob(".*.tmp")]
 
 
 def sync_folder(folder: Path) -> None:

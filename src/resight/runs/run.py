@@ -338,7 +338,7 @@ class Run:
     @property
     def leftovers(self) -> list[Path]:
         """What a process left that was killed while writing."""
-        return [*leftovers(self.path), *leftovers(self.path / "report")]
+        return leftovers(self.path)
 
     def sweep(self) -> None:
         """Remove `leftovers`."""
