@@ -305,7 +305,7 @@ def test_what_the_user_can_mend_ends_all_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, r"seeds = 0 must be an integer ≥ 1"),
+        ({"seeds": 0}, r"seeds = 0 must be an integer from 1 to 10,000"),
         ({"seeds": -3}, r"seeds = -3 must be"),
         ({"seeds": 2.5}, r"seeds = 2\.5 must be"),
         ({"seed": 2**63 - 1}, r"train\.seed"),
@@ -424,7 +424,7 @@ def test_a_stop_in_the_look_into_a_run_keeps_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seeds 0", "error: seeds = 0 must be an integer ≥ 1"),
+        ("--seeds 0", "error: seeds = 0 must be an integer from 1 to 10,000"),
         ("--seeds 2 --live", "error: live: --live shows a single run; leave out --live or --seeds"),
         ("--seeds 2 --resume nowhere", "error: nowhere has no seeds.json"),
     ],
