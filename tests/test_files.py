@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from resight.errors import ResightError
-from resight.files import exclusive
+from resight.files import exclusive, write_atomically
 
 
 def test_an_error_inside_the_lock_stays_what_it_is(tmp_path: Path) -> None:
@@ -47,3 +48,21 @@ def test_a_lock_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ResightError, match="can't write"), exclusive(tmp_path / "no" / ".lock"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "there" / "rows.csv")
+    write_atomically(link, b"1")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "rows.csv").read_bytes() == b"1"
+
+
+def test_a_pipe_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, what in {"pipe": "a pipe or a device", "folder": "a folder"}.items():
+        with pytest.raises(ResightError, match=f"{name}: it is {what}; choose another name"):
+            write_atomically(tmp_path / name, b"1")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -18,10 +18,15 @@ from resight.errors import ResightError
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Replace `path` by `content` (bytes, or a function that writes to an open file) in one step.
 
-    A crash at any point leaves the old file or the new one. Raises `ResightError` where the disk
-    is full or can't be written to.
+    A link stays, and what it leads to is replaced. A crash at any point leaves the old file or the
+    new one. Raises `ResightError` where the disk is full or can't be written to, and for a folder,
+    pipe or device in its place.
     """
     with in_one_line(path):
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise ResightError(f"can't write {path}: it is {what}; choose another name")
         _replace(path, content)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resight.characters import printable
 from resight.comparison.compare import compare
 from resight.comparison.page import page_facts, write_page
 from resight.comparison.result import Comparison
@@ -369,7 +370,7 @@ def test_names_of_any_kind_are_shown_as_text(opened: Opener, tmp_path: Path) -> 
     page = opened(compare(runs), lambda run: images_of(runs[0]))
 
     assert page.locator("img").count() == 0
-    assert page.locator("#accuracy tbody th").first.inner_text().strip() == odd
+    assert page.locator("#accuracy tbody th").first.inner_text().strip() == printable(odd)
     assert "<img src=x onerror=alert(1)>" in page.locator("#thumbs").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") == 1200
 

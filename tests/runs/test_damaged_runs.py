@@ -20,9 +20,10 @@ from helpers import make_data
 from resight.errors import ResightError
 from resight.runs.manifest import MANIFEST
 from resight.runs.run import load_run
-from trainings import StopAt, fit, interrupt, resume, tiny
+from trainings import StopAt, assert_same_run, fit, interrupt, resume, tiny
 
 DATA = make_data(val=12)
+WRITTEN = ("model.safetensors", "predictions.npz", "metrics.jsonl")
 JSON = ["recipe.json", "resolved.json", "environment.json", "result.json", "diagnosis.json"]
 CONTENTS = {
     "empty": b"",
@@ -202,3 +203,30 @@ def test_a_training_killed_after_its_result_gets_its_diagnosis_and_report(
     assert run.diagnosis is not None
     assert (copied / "report" / "index.html").is_file() is report
     assert (copied / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_missing_of_a_finished_run_is_written_again(
+    name: str, finished: Path, copied: Path
+) -> None:
+    (copied / name).unlink()
+    run = resume(copied, DATA)
+    assert_same_run(finished, run.path)
+    assert run.complete
+
+
+@pytest.mark.parametrize(
+    "name", ["last.pt", "model.safetensors", "predictions.npz", "metrics.jsonl"]
+)
+def test_resuming_a_finished_run_looks_at_all_of_its_files(name: str, copied: Path) -> None:
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(bytes(content))
+    with pytest.raises(ResightError, match=f"{name} is not what the run wrote .as long, but other"):
+        resume(copied, DATA)
+
+
+def test_a_part_of_a_run_that_is_missing_is_named(copied: Path) -> None:
+    (copied / "resolved.json").unlink()
+    with pytest.raises(ResightError, match=r"resolved\.json is missing: restore it"):
+        load_run(copied)

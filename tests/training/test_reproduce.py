@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import resight
+from helpers import make_data
 from resight.cli.app import app
 from resight.data.types import ImageData
 from resight.errors import ResightError
@@ -113,3 +114,25 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = runner.invoke(app, ["reproduce", "a", "--out", "b"])
     assert twice.exit_code == 2
     assert "already holds a run" in twice.stderr
+
+
+def test_what_stands_against_it_is_said_before_anything_is_trained(
+    data: ImageData, out: Path, tmp_path: Path
+) -> None:
+    run = fit(tiny("digits"), data, out)
+    again = tmp_path / "again"
+    with pytest.raises(ResightError, match="71 to train on and 30 to test, not 70 and 30"):
+        resight.reproduce(run, make_data(n=71), out=again)
+    for name, content in {
+        "model.safetensors": None,
+        "predictions.npz": b"PK",
+        "environment.json": None,
+    }.items():
+        whole = (out / name).read_bytes()
+        (out / name).unlink()
+        if content:
+            (out / name).write_bytes(content)
+        with pytest.raises(ResightError, match=name):
+            resight.reproduce(run, data, out=again)
+        (out / name).write_bytes(whole)
+    assert not again.exists()

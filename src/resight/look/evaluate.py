@@ -49,6 +49,8 @@ def evaluate(
     about, model = weights.about, load_model(weights)
     if isinstance(data, ImageData):
         loaded = data
+    elif data is not None and (own := _own_moved(run, data, reporter)) is not None:
+        loaded, data = own, None  # its own images, which have moved: its own split of them
     elif data is not None:
         loaded = load_like(
             data,
@@ -90,6 +92,16 @@ def evaluate(
     except ResightError as error:  # the predictions are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return predictions
+
+
+def _own_moved(run: Run, data: str | Path, reporter: Reporter) -> ImageData | None:
+    """The images at `data` as the run's own, split as it did; None if they are others."""
+    facts = run.resolved["data"]
+    try:
+        loaded = own_images(facts, run.recipe.data, at=data, reporter=reporter)
+    except ResightError:  # other images need not have what a training needs
+        return None
+    return loaded if loaded.fingerprint == facts["fingerprint"] else None
 
 
 def _own_images(run: Run, split: str, *, skip_bad: bool, reporter: Reporter) -> ImageData:

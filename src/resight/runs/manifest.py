@@ -6,6 +6,7 @@ before, so that a crash between the two leaves a file that the manifest knows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,11 @@ class Manifest(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
     format: int = FORMAT
     files: dict[str, list[Known]] = {}
+    blake2b: str = ""  # of `files`; "" where there are none yet
+
+    def own(self) -> str:
+        files = {name: [known.model_dump() for known in kept] for name, kept in self.files.items()}
+        return Known.of(json_bytes(files)).blake2b
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -77,10 +83,13 @@ def read_file(path: Path) -> bytes:
         content = read_bytes(path)
         if path.name not in manifest.files or Known.of(content) in manifest.files[path.name]:
             return content
+    size = manifest.files[path.name][-1].size_bytes
+    differs = f"{len(content):,} bytes, {size:,} were written"
+    if len(content) == size:
+        differs = "as long, but other content"
     raise ResightError(
-        f"{path} is not what the run wrote ({len(content):,} bytes, "
-        f"{manifest.files[path.name][-1].size_bytes:,} were written): it was damaged, edited or "
-        f"replaced; restore it, or remove {MANIFEST} to use the run's files as they are"
+        f"{path} is not what the run wrote ({differs}): it was damaged, edited or replaced; "
+        f"restore it, or remove {MANIFEST} to use the run's files as they are"
     )
 
 
@@ -100,17 +109,28 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         return Manifest()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ResightError(
-            f"{path}: can't be read: {first['msg']}; restore it, or remove it to use the run's "
-            "files as they are"
-        ) from None
+        raise _damaged(path, error.errors(include_url=False)[0]["msg"]) from None
+    if manifest.format <= FORMAT and manifest.blake2b != manifest.own():
+        raise _damaged(path, "its own digest is another")
     if manifest.format > FORMAT:
         raise NewerFormat(
             f"{folder} was written by a newer Resight (format {manifest.format}, this one knows "
             f"{FORMAT}): update Resight"
         )
     return manifest
+
+
+def _damaged(path: Path, why: str) -> ResightError:
+    return ResightError(
+        f"{path}: can't be read: {why}; restore it, or remove it to use the run's files as they are"
+    )
+
+
+def check_files(folder: Path) -> None:
+    """Raise `ResightError` if a file that the manifest lists and that is there is another."""
+    for name in read_manifest(folder).files:
+        with contextlib.suppress(FileNotFoundError):
+            read_file(folder / name)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -148,4 +168,5 @@ def _read_to_write(folder: Path) -> Manifest:
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
+    manifest.blake2b = manifest.own()
     write_atomically(folder / MANIFEST, json_bytes(manifest.model_dump()))

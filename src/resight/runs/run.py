@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS_SHOWN = 20  # in a notebook
 BEGUN = ("recipe.json", "resolved.json")
+MODEL = "model.safetensors"
+RESULT_FILES = (MODEL, "predictions.npz", "metrics.jsonl")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
 
@@ -147,7 +149,12 @@ class Run:
         """Whether it has finished and was diagnosed, and, if wanted, its report written: a training
         may be killed between these."""
         page = self.path / "report" / "index.html"
-        return self.finished and self.diagnosis is not None and (page.is_file() or not report)
+        return self.complete and self.diagnosis is not None and (page.is_file() or not report)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has finished and the files that its result is of are there."""
+        return self.finished and all((self.path / name).is_file() for name in RESULT_FILES)
 
     def model(self) -> nn.Module:
         """The trained net in eval mode, on the CPU. Raises `ResightError` if not finished."""
@@ -398,6 +405,8 @@ def load_run(path: str | Path) -> Run:
     run = Run(path)
     if not run.begun:
         lacking = [name for name in BEGUN if not (path / name).is_file()]
+        if (path / MODEL).exists() or (path / "last.pt").exists():
+            raise ResightError(f"{path / lacking[0]} is missing: restore it or start a new run")
         what = f"has no {lacking[0]}" if path.is_dir() else "is not a folder"
         raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     _ = run.recipe  # a broken one is reported here, not later

@@ -11,9 +11,11 @@ import numpy as np
 
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.progress import Reporter
+from resight.progress import Reporter, default_reporter
 from resight.records import CLOCKS
 from resight.runs.folders import create_run
+from resight.runs.manifest import check_files
+from resight.runs.own_images import check_own, own_images
 from resight.runs.run import Run, load_run
 from resight.runs.weights import Weights
 from resight.training.train import train
@@ -83,7 +85,7 @@ class Reproduction:
         lines += [f"may be why: {cause}" for cause in self.causes]
         if not self.identical and not self.causes:
             lines.append(
-                "nothing known differs: on a GPU, sums in another order do without --deterministic"
+                "nothing known differs; on a GPU, sums in another order do without --deterministic"
             )
         return "\n".join(lines)
 
@@ -105,11 +107,25 @@ def reproduce(
     run = run if isinstance(run, Run) else load_run(run)
     if not run.finished:
         raise ResightError(f"{run.path}: not finished, so there is nothing to reproduce")
+    environment = run.environment
+    if not environment:
+        raise ResightError(
+            f"{run.path / 'environment.json'} is missing, so it is not known how the run was "
+            "trained: restore it"
+        )
+    check_files(run.path)  # before hours of training
+    _ = run.metrics, run.predictions, run.model()
     known = {key: run.resolved[key] for key in ("data", "steps_per_epoch")}
-    runtime = run.environment.get("runtime", {})
-    begun = create_run(out, run.recipe, resolved=known, runtime=runtime)
-    again = train(resume=begun.path, data=data, report=report, reporter=reporter)
+    images = data if isinstance(data, ImageData) else _images(run, data, reporter)
+    check_own(known["data"], images, run=run.path, advice="give the folder that holds them")
+    begun = create_run(out, run.recipe, resolved=known, runtime=environment["runtime"])
+    again = train(resume=begun.path, data=images, report=report, reporter=reporter)
     return compared(run, again)
+
+
+def _images(run: Run, at: str | Path | None, reporter: Reporter | None) -> ImageData:
+    facts = run.resolved["data"]
+    return own_images(facts, run.recipe.data, at=at, reporter=reporter or default_reporter())
 
 
 def compared(run: Run, again: Run) -> Reproduction:

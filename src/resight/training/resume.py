@@ -55,7 +55,8 @@ def reopen(
     step = saved["step"] if saved else 0
     session.say(
         f"resuming {run.path} at step {step} of {job.total_steps}"
-        + ("" if saved else " (no checkpoint yet)")
+        if saved
+        else f"{run.path} has no checkpoint: starting at its first step"
     )
     if announce:
         session.announce_rest(job, saved)

@@ -31,6 +31,7 @@ from resight.reporting.report import write_report
 from resight.runs.commands import report_command, resume_command
 from resight.runs.environment import describe_environment
 from resight.runs.folders import check_out, create_run
+from resight.runs.manifest import check_files
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, metrics_bytes
 from resight.runs.weights import model_bytes
@@ -87,7 +88,7 @@ def train(
     with Session(reporter, started) as session:
         try:
             begun = None if resume is None else run_to_resume(resume, request)
-            if begun is not None and begun.finished:
+            if begun is not None and begun.complete:
                 return _look_again(begun, request, session, report=report)
             if begun is None:
                 job, run, saved = _begin_new(request, session, announce=announce)
@@ -103,7 +104,7 @@ def train(
             if saved is not None:
                 job.state.restore(saved)
             run.begin_metrics(job.state.history)
-            first = None if begun is None else job.state.step
+            first = None if saved is None else job.state.step
             with session.timings("checks"):
                 watch = _watch(job, run, session)
             forecast = Forecast(job, session.cost)
@@ -127,6 +128,7 @@ def train(
 
 def _look_again(run: Run, request: Request, session: Session, *, report: bool) -> Run:
     """A finished run, whose diagnosis and report are made if the training was killed before."""
+    check_files(run.path)
     done = run.done(report=report)
     if run.leftovers or not done:
         session.hold_run(run)
