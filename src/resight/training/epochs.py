@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +70,7 @@ def fit_epochs(training: Training) -> Predictions | None:
 def _train_epoch(training: Training, checkpoints: Checkpointer) -> Seen:
     """The remaining steps of the current epoch, of which there may be none. Returns what was seen
     in all of its steps."""
-    job, stop = training.job, training.session.stop
+    job, stop, clock = training.job, training.session.stop, training.session.clock
     state, steps = job.state, job.steps_per_epoch
     rates = _rates(training)
     first = state.step - training.epoch * steps
@@ -79,19 +78,20 @@ def _train_epoch(training: Training, checkpoints: Checkpointer) -> Seen:
     if state.step == 0:  # not earlier: a GPU's steps are recorded without anything beside it
         checkpoints.save(state.host_snapshot())
     seen = None
-    began = time.perf_counter()
+    began = clock()
     for position in range(first, steps):
         job.executor.step(position)
+        clock()
         done, due = position + 1, checkpoints.due()
         if done % job.log_interval and done < steps and not due and stop.received is None:
             continue
         seen = _look(training, done)
-        state.epoch_seconds += time.perf_counter() - began
+        state.epoch_seconds += clock() - began
         _report(training, seen, done, lr=rates.lr[position])
         stop.check()
         if due:
             checkpoints.save(state.host_snapshot())
-        began = time.perf_counter()
+        began = clock()
     return seen or _look(training, steps)
 
 
@@ -178,7 +178,7 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
     }
     measured = None
     if job.recipe.evaluate.when == "each-epoch" or epoch == epochs:
-        began = time.perf_counter()
+        began = training.session.clock()
         if job.recipe.evaluate.norm == "anew":
             drawn = generator(job.recipe.train.seed, training.epoch, "norms")
             order = torch.randperm(len(job.train), generator=drawn)
@@ -190,7 +190,7 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
             what = f"the {split} loss became {measured.loss}"
             raise _not_finite(training, what, state.step, lr)
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
-        row["evaluate_seconds"] = time.perf_counter() - began
+        row["evaluate_seconds"] = training.session.clock() - began
     state.end_epoch(row)
     run.append_metrics(row)
     training.session.reporter.epoch(row, epochs)

@@ -17,6 +17,7 @@ from resight.recipe.recipe import Recipe
 from resight.records import stopped_words
 from resight.runs.run import Run
 from resight.training import costs
+from resight.training.clock import RunningClock
 from resight.training.costs import Cost
 from resight.training.interrupt import Interrupted, Progress, StopSignals
 from resight.training.timings import Timings, count_recording
@@ -37,12 +38,14 @@ class Session:
         self.timings = Timings(self.started)
         self.reporter = reporter or default_reporter()
         self.stop = StopSignals()
+        self.clock = RunningClock()
         self.run: Run | None = None
         self.cost: Cost | None = None
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.stop.__enter__()
+        self.hold(self.clock)
         return self
 
     def __exit__(
