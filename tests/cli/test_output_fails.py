@@ -74,6 +74,13 @@ def test_a_result_as_json_that_can_not_be_written_is_an_error(tmp_path: Path) ->
     assert load_run(tmp_path / "run").finished
 
 
+@pytest.mark.parametrize("words", [(*TRAIN, "--out", "run", "--json"), ("recipes",), ("--help",)])
+def test_a_closed_stdout_takes_no_result(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = resight(*words, cwd=tmp_path, redirect=">&-")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: the output can't be written: Bad file descriptor\n")
+
+
 @pytest.mark.parametrize(
     "words",
     [

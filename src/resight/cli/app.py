@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,8 @@ R = TypeVar("R")
 
 def main() -> None:
     """The entry point of the command."""
+    if sys.stdout is None:
+        sys.stdout = _Closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without × must not raise an error
             stream.reconfigure(errors="replace")
@@ -38,6 +41,13 @@ def main() -> None:
     except OSError as error:  # outside the verbs: --help, --version
         _say_refused(error)
         sys.exit(2)
+
+
+class _Closed(io.TextIOBase):
+    """In place of an stdout that was closed (`>&-`): printing would succeed without a trace."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
