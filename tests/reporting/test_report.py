@@ -542,6 +542,37 @@ def test_many_slow_or_odd_clients_cost_no_thread_and_end_nothing(
     assert capsys.readouterr().err == ""
 
 
+def test_a_client_that_is_slow_byte_by_byte_is_cut_off(
+    run: resight.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_server, "REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("resight.reporting.live._Handler.timeout", 99.0)
+    with serve(run, Quiet(), port=0) as (_, address), contextlib.ExitStack() as held:
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        clients = [
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(MAX_CLIENTS)
+        ]
+        for client in clients:
+            client.sendall(b"GET / HT")
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(1) == b""  # and not a timeout
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_can_not_be_read_is_said_on_the_page_not_on_the_terminal(
+    run: resight.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = resight.Run(shutil.copytree(run.path, tmp_path / "damaged"))
+    with serve(damaged, Quiet(), port=0) as (_, address):
+        (damaged.path / "metrics.jsonl").write_text("[]\n[]\n")
+        status, page = get(address, "/facts.json")
+    assert status == 503
+    assert b"metrics.jsonl" in page
+    assert capsys.readouterr().err == ""
+
+
 def test_the_runs_files_are_read_once_a_second_however_many_ask(
     run: resight.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,7 +600,9 @@ def test_what_is_served_says_what_a_browser_may_do_with_it(run: resight.Run) -> 
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         answer.read()
         connection.request("POST", "/")
-        assert connection.getresponse().status == 501
+        refused = connection.getresponse()
+        assert refused.status == 501
+        assert refused.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_a_taken_port_gives_way_to_a_free_one(run: resight.Run) -> None:

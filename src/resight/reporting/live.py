@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+from resight.errors import ResightError
 from resight.findings import Finding
 from resight.progress import Reporter, StepInfo
 from resight.render.page import render_run, shown
@@ -24,6 +26,7 @@ POLLED_LATELY_SECONDS = 10.0
 FACTS_SECONDS = 1.0  # between two readings of the run's files, however many clients ask
 MAX_CLIENTS = 16  # at a time; more are turned away
 CLIENT_SECONDS = 10.0  # for which a client may send or take nothing
+REQUEST_SECONDS = 60.0  # for a request and its answer in all: a byte now and then gains nothing
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
@@ -106,7 +109,7 @@ class LiveReport:
             self._seen_final.wait(LAST_LOOK_SECONDS)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve(run: Run, below: Reporter, *, port: int = PORT) -> Iterator[tuple[LiveReport, str]]:
     """A live report and its address, served until the block exits."""
     live = LiveReport(run, below)
@@ -136,10 +139,12 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self._free = threading.BoundedSemaphore(MAX_CLIENTS)
+        self._since: dict[socket.socket, float] = {}  # when each of the clients came
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):
+            self._since[request] = time.monotonic()
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -148,7 +153,16 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self._since[request]
             self._free.release()
+
+    def service_actions(self) -> None:
+        """Cut off, twice a second, those that have been there for too long."""
+        latest = time.monotonic() - REQUEST_SECONDS
+        for request, since in list(self._since.items()):
+            if since <= latest:
+                with contextlib.suppress(OSError):  # it has just gone
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *args: Any) -> None:
         """Do not report on the training's terminal that a page was closed while it loaded, or that
@@ -165,21 +179,33 @@ class _Handler(BaseHTTPRequestHandler):
         address = f":{self.server.server_port}"  # type: ignore[attr-defined]
         if self.headers.get("Host") not in (f"127.0.0.1{address}", f"localhost{address}"):
             self.send_error(403)  # from a website whose domain name resolves to this machine
-        elif self.path in ("/", "/index.html"):
-            self._send(render_run(dict(self.report.facts())).encode(), "text/html; charset=utf-8")
-        elif self.path == "/facts.json":
-            self._send(json.dumps(shown(self.report.facts())).encode(), "application/json")
-        else:
+        elif self.path not in ("/", "/index.html", "/facts.json"):
             self.send_error(404)
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
+        try:
+            facts = self.report.facts()
+        except ResightError as error:  # a file of the run was damaged or removed
+            self.send_error(503, explain=str(error))
+            return
+        if self.path == "/facts.json":
+            self._send(json.dumps(shown(facts)).encode(), "application/json")
+        else:
+            self._send(render_run(dict(facts)).encode(), "text/html; charset=utf-8")
 
     def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+
+    def end_headers(self) -> None:  # of errors, too
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, *args: Any) -> None:
         """Log nothing: the terminal shows the training's progress bar."""
