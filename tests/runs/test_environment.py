@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resight.runs.environment import commit_of
+from resight.runs.environment import command_of, commit_of
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -43,3 +43,26 @@ def test_the_commit_is_the_one_that_is_checked_out(tmp_path: Path) -> None:
 
 def test_an_installed_package_has_none(tmp_path: Path) -> None:
     assert commit_of(tmp_path / "site-packages" / "resight" / "runs" / "a.py") is None
+
+
+@needs_git
+def test_a_package_installed_below_somebody_elses_src_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "src" / "venv" / "site-packages" / "resight" / "runs" / "a.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    git("init", "-q", cwd=tmp_path)
+    git("add", "-A", cwd=tmp_path)
+    git("commit", "-qm", "theirs", cwd=tmp_path)
+    assert commit_of(file) is None
+
+
+@pytest.mark.parametrize(
+    "program", ["/usr/bin/resight", "resight.exe", "/a/site-packages/resight/__main__.py"]
+)
+def test_the_command_is_known_however_it_was_started(program: str) -> None:
+    assert command_of([program, "train", "--epochs", "2"]) == ["resight", "train", "--epochs", "2"]
+
+
+@pytest.mark.parametrize("program", ["", "train.py", "/a/ipykernel/__main__.py"])
+def test_a_script_or_notebook_is_no_command(program: str) -> None:
+    assert command_of([program, "-f", "x"]) is None

@@ -84,6 +84,19 @@ def test_what_differs_is_said_with_what_may_be_the_cause(
     assert max(map(len, text.splitlines()[1:])) <= 80
 
 
+def test_another_lr_that_was_found_is_named(data: ImageData, out: Path, tmp_path: Path) -> None:
+    run = fit(tiny("digits"), data, out)
+    other = fit(tiny("digits"), data, tmp_path / "other")
+    schedule = other.resolved["schedule"]
+    other.write("resolved.json", other.resolved | {"schedule": schedule | {"lr_max": 0.01}})
+    other.write("environment.json", other.environment | {"cpu_kernels": "DEFAULT"})
+    kernels = torch.backends.cpu.get_cpu_capability()
+    assert compared(run, other).causes == (
+        f"CPU kernels {kernels} → DEFAULT",
+        "lr_max found 0.02 → 0.01",
+    )
+
+
 def test_an_early_stop_elsewhere_is_a_difference(
     data: ImageData, out: Path, tmp_path: Path
 ) -> None:

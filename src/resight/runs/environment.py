@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from resight.version import __version__
 
 PACKAGES = ("torch", "numpy", "pillow", "pydantic", "safetensors", "scikit-learn")
@@ -22,18 +24,26 @@ def describe_environment(runtime: dict[str, Any], fingerprint: str) -> dict[str,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "runtime": runtime,
         "fingerprint": fingerprint,
-        "command": ["resight", *sys.argv[1:]] if Path(sys.argv[0]).name == "resight" else None,
+        "command": command_of(sys.argv),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
+def command_of(argv: list[str]) -> list[str] | None:
+    """The command in words that repeat it; None in a notebook or somebody's script."""
+    program = Path(argv[0])
+    ours = program.stem == "resight" or program.parts[-2:] == ("resight", "__main__.py")
+    return ["resight", *argv[1:]] if ours else None
+
+
 def commit_of(file: Path) -> str | None:
-    """The commit that is checked out where `file` is part of a git repository's src/; None for an
-    installed package. What was changed since is not seen."""
-    root = next((folder for folder in file.resolve().parents if folder.name == "src"), None)
-    if root is None:
+    """The commit that is checked out where `file`, of a room of `resight`, is part of a git
+    repository's src/; None for an installed package. What was changed since is not seen."""
+    root = file.resolve().parents[2]
+    if root.name != "src":
         return None
     try:
         git = root.parent / ".git"

@@ -112,6 +112,7 @@ class Environment(File):
     python: str
     packages: dict[str, str | None] = {}
     platform: str
+    cpu_kernels: str | None = None
     runtime: RuntimeFacts
     fingerprint: str = ""
     command: list[Text] | None

@@ -30,6 +30,7 @@ CAUSES = {
     "NumPy": ("packages", "numpy"),
     "Pillow": ("packages", "pillow"),
     "device": ("runtime", "device_name"),
+    "CPU kernels": ("cpu_kernels",),
     "threads": ("runtime", "threads"),
     "precision": ("runtime", "precision"),
     "executor": ("runtime", "executor"),
@@ -141,7 +142,7 @@ def compared(run: Run, again: Run) -> Reproduction:
         logits=float(np.abs(before.logits - after.logits).max()),
         other_predictions=int((before.predicted != after.predicted).sum()),
         images=len(before),
-        causes=tuple(_causes(run.environment, again.environment)),
+        causes=(*_causes(run.environment, again.environment), *_other_lrs(run, again)),
     )
 
 
@@ -170,6 +171,14 @@ def _causes(environment: dict[str, Any], other: dict[str, Any]) -> Iterator[str]
         before, after = (_at(side, keys) for side in (environment, other))
         if before != after and (before, after).count(None) != 1:  # older runs recorded less
             yield f"{words} {before} → {after}"
+
+
+def _other_lrs(run: Run, again: Run) -> Iterator[str]:
+    """Of LRs that were found anew."""
+    before, after = (side.resolved["schedule"] for side in (run, again))
+    for name in ("lr_max", "lr_min"):
+        if before.get(name) != after.get(name):
+            yield f"{name} found {before[name]:.6g} → {after[name]:.6g}"
 
 
 def _at(values: dict[str, Any], keys: tuple[str, ...]) -> Any:
