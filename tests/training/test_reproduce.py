@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_a_run_is_trained_again_to_the_same_bits(
         f"{tmp_path / 'again'} is {out}, bit for bit: rows, weights and predictions"
     )
     assert_same_run(out, tmp_path / "again")
+    elsewhere = dataclasses.replace(found, causes=("threads 1 → 7",))
+    assert str(elsewhere) == f"{found}\nwithout effect: threads 1 → 7"
 
 
 def test_precision_and_threads_are_the_runs_own(

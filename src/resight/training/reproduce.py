@@ -83,7 +83,8 @@ class Reproduction:
                 ("before", "again"), self.accuracies, self.intervals, strict=True
             ):
                 lines.append(f"  {name:<11}  {accuracy:.2%} (95% CI: {low:.2%} to {high:.2%})")
-        lines += [f"may be why: {cause}" for cause in self.causes]
+        word = "without effect" if self.identical else "may be why"
+        lines += [f"{word}: {cause}" for cause in self.causes]
         if not self.identical and not self.causes:
             lines.append(
                 "nothing known differs; on a GPU, sums in another order do without --deterministic"
