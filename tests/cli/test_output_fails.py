@@ -114,9 +114,12 @@ def test_a_folder_that_can_not_be_searched_is_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_terminal_that_hangs_up_saves_the_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_hangs_up_saves_the_training(ignored: bool, tmp_path: Path) -> None:
+    """ignored: as nohup starts a command; whoever runs this test may have been started so."""
     ours, theirs = pty.openpty()
     words = (*TRAIN[:4], "500", *TRAIN[5:], "--out", "cut")
+    how = signal.SIG_IGN if ignored else signal.SIG_DFL
     with subprocess.Popen(
         [sys.executable, "-m", "resight", *words],
         cwd=tmp_path,
@@ -124,15 +127,20 @@ def test_a_terminal_that_hangs_up_saves_the_training(tmp_path: Path) -> None:
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, how),
         env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"},
     ) as process:
         os.close(theirs)
         seen = b""
         while b"epoch   2/500" not in seen:
             seen += os.read(ours, 4096)
-        os.close(ours)  # whatever it prints from now on fails
         process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=60) == 129
+        while ignored and b"epoch   4/500" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)  # whatever it prints from now on fails
+        if ignored:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == (143 if ignored else 129)
     saved = load_run(tmp_path / "cut").checkpoint()
     assert saved is not None
     assert saved["step"] > 0
