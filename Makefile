@@ -11,7 +11,7 @@ help:
 	@echo "make test   set up with development tools and run the tests"
 	@echo "make faults  let each file operation of a training fail or end it (an hour)"
 	@echo "make golden  write the losses of every recipe's first steps anew"
-	@echo "make audit  look up known holes of the libraries (needs the network)"
+	@echo "make audit  look up known vulnerabilities of the libraries (needs the network)"
 	@echo "make lint   ruff: lint and format check"
 	@echo "make types  mypy --strict"
 

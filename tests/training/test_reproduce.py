@@ -35,11 +35,11 @@ def test_a_run_is_trained_again_to_the_same_bits(
     assert found.identical
     assert found.causes == ()
     assert str(found) == (
-        f"{tmp_path / 'again'} is {out}, bit for bit: rows, weights and predictions"
+        f"{tmp_path / 'again'} is identical to {out}, bit for bit: rows, weights and predictions"
     )
     assert_same_run(out, tmp_path / "again")
     elsewhere = dataclasses.replace(found, causes=("threads 1 → 7",))
-    assert str(elsewhere) == f"{found}\nwithout effect: threads 1 → 7"
+    assert str(elsewhere) == f"{found}\nmade no difference: threads 1 → 7"
 
 
 def test_precision_and_threads_are_the_runs_own(

@@ -121,7 +121,7 @@ class TrainState:
             return why
         steps, step, rows = len(self.trace.losses), saved["step"], saved["history"]
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            return "its history is no list of epochs"
+            return "its history is not a list of epochs"
         if not isinstance(step, int) or not (
             len(rows) <= epochs and len(rows) * steps <= step <= min(len(rows) + 1, epochs) * steps
         ):
@@ -194,14 +194,14 @@ def misfit(live: Any, saved: Any, where: str = "") -> str | None:
     """
     if isinstance(live, Tensor):
         if not isinstance(saved, Tensor):
-            return f"{where} is no tensor"
+            return f"{where} is not a tensor"
         if saved.shape != live.shape or saved.is_floating_point() != live.is_floating_point():
             return f"{where} is {saved.dtype} {list(saved.shape)}, not {list(live.shape)}"
         return None
     if isinstance(live, dict):
         if not isinstance(saved, dict) or live.keys() != saved.keys():
             other = live.keys() ^ (saved.keys() if isinstance(saved, dict) else ())
-            return f"{where or 'it'} has not the same entries ({', '.join(map(str, other))[:60]})"
+            return f"{where or 'it'} does not have the same entries ({', '.join(map(str, other))[:60]})"
         pairs = [(f"{where}.{key}" if where else str(key), live[key], saved[key]) for key in live]
     elif isinstance(live, list | tuple):
         if not isinstance(saved, list | tuple) or len(saved) != len(live):

@@ -30,11 +30,11 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content = read_file(path)
         if not zipfile.is_zipfile(io.BytesIO(content)):
-            raise not_a_checkpoint(path, "no archive")
+            raise not_a_checkpoint(path, "not an archive")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()  # by the checksums that torch writes and does not read
         if damaged:
-            raise not_a_checkpoint(path, f"{damaged} does not have its checksum")
+            raise not_a_checkpoint(path, f"the checksum of {damaged} is wrong")
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None

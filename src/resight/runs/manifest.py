@@ -86,7 +86,7 @@ def read_file(path: Path) -> bytes:
     size = manifest.files[path.name][-1].size_bytes
     differs = f"{len(content):,} bytes, {size:,} were written"
     if len(content) == size:
-        differs = "as long, but other content"
+        differs = "same size, different content"
     raise ResightError(
         f"{path} is not what the run wrote ({differs}): it was damaged, edited or replaced; "
         f"restore it, or remove {MANIFEST} to use the run's files as they are"

@@ -27,7 +27,7 @@ def _text(value: object) -> object:
 
 
 def _constant(name: str) -> object:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a finite number")
 
 
 Text = Annotated[Any, AfterValidator(_text)]

@@ -69,7 +69,7 @@ class Reproduction:
 
     def __str__(self) -> str:
         if self.identical:
-            lines = [f"{self.again} is {self.run}, bit for bit: rows, weights and predictions"]
+            lines = [f"{self.again} is identical to {self.run}, bit for bit: rows, weights and predictions"]
         else:
             since = "" if self.first_epoch is None else f", from epoch {self.first_epoch} on"
             lines = [
@@ -83,7 +83,7 @@ class Reproduction:
                 ("before", "again"), self.accuracies, self.intervals, strict=True
             ):
                 lines.append(f"  {name:<11}  {accuracy:.2%} (95% CI: {low:.2%} to {high:.2%})")
-        word = "without effect" if self.identical else "may be why"
+        word = "made no difference" if self.identical else "may be why"
         lines += [f"{word}: {cause}" for cause in self.causes]
         if not self.identical and not self.causes:
             lines.append(
