@@ -222,7 +222,7 @@ def test_resuming_a_finished_run_looks_at_all_of_its_files(name: str, copied: Pa
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(bytes(content))
-    with pytest.raises(ResightError, match=f"{name} is not what the run wrote .same size, different"):
+    with pytest.raises(ResightError, match=f"{name} is not what the run wrote .same size, "):
         resume(copied, DATA)
 
 

@@ -201,7 +201,8 @@ def misfit(live: Any, saved: Any, where: str = "") -> str | None:
     if isinstance(live, dict):
         if not isinstance(saved, dict) or live.keys() != saved.keys():
             other = live.keys() ^ (saved.keys() if isinstance(saved, dict) else ())
-            return f"{where or 'it'} does not have the same entries ({', '.join(map(str, other))[:60]})"
+            names = ", ".join(map(str, other))[:60]
+            return f"{where or 'it'} does not have the same entries ({names})"
         pairs = [(f"{where}.{key}" if where else str(key), live[key], saved[key]) for key in live]
     elif isinstance(live, list | tuple):
         if not isinstance(saved, list | tuple) or len(saved) != len(live):

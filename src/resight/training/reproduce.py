@@ -69,7 +69,8 @@ class Reproduction:
 
     def __str__(self) -> str:
         if self.identical:
-            lines = [f"{self.again} is identical to {self.run}, bit for bit: rows, weights and predictions"]
+            same = "rows, weights and predictions"
+            lines = [f"{self.again} is identical to {self.run}, bit for bit: {same}"]
         else:
             since = "" if self.first_epoch is None else f", from epoch {self.first_epoch} on"
             lines = [
