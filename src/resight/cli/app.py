@@ -14,9 +14,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from resight.characters import printable
 from resight.cli import look, make
@@ -104,13 +105,24 @@ def _show_warning(
         _say_aside(f"warning: {message}")
 
 
+class _Verbs(TyperGroup):
+    """Leaves `--show-completion` out of `--help`, where two options for one thing are too many."""
+
+    def get_params(self, ctx: Any) -> Any:  # Typer's types of both depend on its version
+        params: Any = super().get_params(ctx)
+        for param in params:
+            if param.name == "show_completion":
+                param.hidden = True
+        return params
+
+
 app = typer.Typer(
     name="resight",
     help="Train small-image classifiers in seconds and see what they see.",
     epilog="Start with: resight train --recipe digits (no download). Then use your own images: "
     "resight train --data DIR.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=_Verbs,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -9,24 +9,32 @@ from typing import Annotated
 
 import typer
 
+from resight.cli.complete import nets_recipes_and_runs, run_folders, words
 from resight.cli.options import DeviceOption, JsonOption, PrecisionOption, SkipBadOption
 from resight.cli.output import print_classes, print_findings, reporter_for
 from resight.errors import ResightError
 
-RunArgument = Annotated[Path, typer.Argument(help="A run's folder.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run's folder.", autocompletion=run_folders)]
 MovedOption = Annotated[
     str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
 ]
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="A finished run's folder.", autocompletion=run_folders)
+    ],
     data: Annotated[
         str | None,
         typer.Option("--data", help="Evaluate on these images instead; same classes as the run."),
     ] = None,
     split: Annotated[
-        str, typer.Option("--split", help="Split of the run's images: test, val or train.")
+        str,
+        typer.Option(
+            "--split",
+            help="Split of the run's images: test, val or train.",
+            autocompletion=words("test", "val", "train"),
+        ),
     ] = "test",
     csv: Annotated[
         Path | None,
@@ -100,7 +108,12 @@ def report(
         typer.Option("--layer", help="Layer of the Grad-CAM maps: a module path, e.g. res2."),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="Method of the maps: gradcam, gradcam++ or hirescam.")
+        str,
+        typer.Option(
+            "--method",
+            help="Method of the maps: gradcam, gradcam++ or hirescam.",
+            autocompletion=words("gradcam", "gradcam++", "hirescam"),
+        ),
     ] = "gradcam",
     device: DeviceOption = "auto",
 ) -> None:
@@ -117,7 +130,10 @@ def report(
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more run folders, or folders of seeds.")
+        list[Path],
+        typer.Argument(
+            help="Two or more run folders, or folders of seeds.", autocompletion=run_folders
+        ),
     ],
     page: Annotated[
         Path | None,
@@ -158,9 +174,12 @@ def compare(
 
 
 def summary(
-    target: Annotated[str, typer.Argument(help="A net, a recipe, a TOML file or a run.")] = (
-        "custom-resnet"
-    ),
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A net, a recipe, a TOML file or a run.", autocompletion=nets_recipes_and_runs
+        ),
+    ] = "custom-resnet",
     blocks: Annotated[
         bool, typer.Option("--blocks", help="Add a row for each residual block.")
     ] = False,

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from resight.cli.complete import recipe_names, run_folders
 from resight.cli.options import (
+    SOURCES,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -86,7 +88,11 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", help="Resume this run, or folder of seeds, where it stopped."),
+        typer.Option(
+            "--resume",
+            help="Resume this run, or folder of seeds, where it stopped.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -166,7 +172,9 @@ def train(
 
 
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="A finished run's folder.", autocompletion=run_folders)
+    ],
     data: Annotated[
         str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
     ] = None,
@@ -304,7 +312,10 @@ def _loading(
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Print this recipe as TOML, ready to edit.")
+        str | None,
+        typer.Argument(
+            help="Print this recipe as TOML, ready to edit.", autocompletion=recipe_names
+        ),
     ] = None,
 ) -> None:
     """List the named recipes with their measured results, or print one as TOML."""
@@ -325,7 +336,11 @@ def recipes(
 
 def data(
     name: Annotated[
-        str, typer.Argument(help="cifar10 or cifar100 (downloaded if needed), digits or a folder.")
+        str,
+        typer.Argument(
+            help="cifar10 or cifar100 (downloaded if needed), digits or a folder.",
+            autocompletion=SOURCES,
+        ),
     ],
     image_size: ImageSizeOption = None,
     val: ValOption = None,

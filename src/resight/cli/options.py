@@ -6,17 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
+from resight.cli.complete import recipe_names, words
+
+SOURCES = words("cifar10", "cifar100", "digits")
+
 RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
         help="A name (see `resight recipes`), `auto` (chosen for the images), or a TOML file.",
+        autocompletion=recipe_names,
     ),
 ]
 DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", help="cifar10, cifar100, digits, or a folder with one sub-folder per class."
+        "--data",
+        help="cifar10, cifar100, digits, or a folder with one sub-folder per class.",
+        autocompletion=SOURCES,
     ),
 ]
 SetOption = Annotated[
@@ -51,12 +58,26 @@ ImageSizeOption = Annotated[
         "--image-size", help="Side in px to which images are scaled.", metavar="PX", min=1
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="auto, cpu or cuda.", autocompletion=words("auto", "cpu", "cuda")
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, fp32, bf16 or fp16.",
+        autocompletion=words("auto", "fp32", "bf16", "fp16"),
+    ),
+]
 ExecutorOption = Annotated[
     str,
     typer.Option(
-        "--executor", help="eager, captured (as CUDA graphs) or auto (captured on a GPU)."
+        "--executor",
+        help="eager, captured (as CUDA graphs) or auto (captured on a GPU).",
+        autocompletion=words("auto", "eager", "captured"),
     ),
 ]
 SkipBadOption = Annotated[
