@@ -21,7 +21,8 @@ from resight.recipe.settings import Schedule
 from resight.records import accuracy_words
 from resight.render import charts, html, tiles
 from resight.runs import commands
-from resight.runs.calibration import calibration
+from resight.runs.answers import Answers
+from resight.runs.calibration import calibration, fit_temperature
 from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
 from resight.runs.manifest import forget_file, read_file, write_files
@@ -32,6 +33,8 @@ from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
+
+    from resight.runs.predictor import Picture, Predictor
 
 MAX_FINDINGS_SHOWN = 20  # in a notebook
 BEGUN = ("recipe.json", "resolved.json")
@@ -142,6 +145,15 @@ class Run:
         return predictions
 
     @property
+    def temperature(self) -> float | None:
+        """Fitted on the predictions for the validation split; None without them."""
+        path = self.path / "predictions-val.npz"
+        if not path.is_file():
+            return None
+        predictions = self.predictions_in(path.name)
+        return fit_temperature(predictions) if predictions.split == "val" else None
+
+    @property
     def finished(self) -> bool:
         return bool(self.result)
 
@@ -157,10 +169,43 @@ class Run:
         return self.finished and all((self.path / name).is_file() for name in RESULT_FILES)
 
     def model(self) -> nn.Module:
-        """The trained net in eval mode, on the CPU. Raises `ResightError` if not finished."""
+        """The trained net in eval mode, on the CPU: float32 (N, C, H, W), normalised with the
+        statistics in `resolved["data"]`, to logits (N, K). `predict` takes images as they are.
+        Raises `ResightError` if not finished."""
         from resight.runs.weights import load_model
 
-        return load_model(self.path / "model.safetensors")
+        return load_model(self.path / MODEL)
+
+    def predictor(
+        self, *, device: str = "auto", precision: str = "auto", calibrated: bool = True
+    ) -> Predictor:
+        """The net and all that it takes to show images to it. "auto" is what the run was trained
+        with, if available. calibrated: with the run's temperature, where it has one. Raises
+        `ResightError` if not finished."""
+        from resight.engine.runtime import Runtime, RuntimeOptions
+        from resight.runs.predictor import Predictor
+        from resight.runs.weights import Weights
+
+        weights = Weights.read(self.path / MODEL)
+        options = RuntimeOptions(device, precision)
+        runtime = Runtime.like(self.environment.get("runtime"), options, run=self.path)
+        runtime.apply()
+        return Predictor.of(
+            weights, self.recipe.data.fit, runtime, self.temperature if calibrated else None
+        )
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, device: str = "auto", precision: str = "auto"
+    ) -> Answers:
+        """The classes of one or several images, with their probabilities.
+
+        images: paths, PIL images, arrays (H, W, C) or (N, H, W, C), tensors (C, H, W) or (N, C, H,
+        W), uint8 or floating-point in [0, 1]: see `Predictor.pixels`. Decoded, resized and
+        normalised as the test images were. Raises `ResightError` for one that can't be read.
+        """
+        from resight.runs.predictor import pictures_of
+
+        return self.predictor(device=device, precision=precision).answers(pictures_of(images))
 
     def images(
         self,
