@@ -22,7 +22,7 @@ from resight.recipe.nets import NETS
 ROOMS = (
     *("version", "characters", "errors", "records", "intervals", "findings", "files", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
-    *("comparison", "diagnosis", "reporting", "training", "cli"),
+    *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up

@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from resight.characters import printable
@@ -16,6 +17,7 @@ from resight.runs.timings import table
 
 if TYPE_CHECKING:
     from resight.progress import Reporter
+    from resight.runs.answers import Answers
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run
     from resight.runs.seeds import SeedsResult
@@ -68,6 +70,35 @@ def print_classes(predictions: Predictions) -> None:
         else:
             share = "no images"
         print(f"  {name:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
+
+
+def answer_lines(answers: Answers, top: int) -> Iterator[str]:
+    """A line per image: its name, and the most probable classes. In a terminal, names are shortened
+    so that a line fits."""
+    from resight.render.terminal import cut_to, padded, width_of
+    from resight.runs.answers import NONE_OF_THESE
+
+    rows = answers.rows(top)
+    said = [
+        [
+            f"{printable(name)} {share:.1%}"
+            for name, share in ((one["class"], one["probability"]) for one in row["top"])
+        ]
+        for row in rows
+    ]
+    if answers.min_confidence:
+        for row, line in zip(rows, said, strict=True):
+            line.insert(0, printable(row["predicted"] or NONE_OF_THESE))
+    answer = max(width_of(line[0]) for line in said)
+    rest = max(width_of(" · ".join(line[1:])) for line in said)
+    names = [printable(row["id"]) for row in rows]
+    room = max(map(width_of, names))
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        room = max(min(room, columns - answer - rest - 4), 12)
+    for name, line in zip(names, said, strict=True):
+        first = f"{padded(cut_to(name, room), room)}  {padded(line[0], answer)}"
+        yield f"{first}  {' · '.join(line[1:])}".rstrip()
 
 
 def print_result(run: Run) -> None:

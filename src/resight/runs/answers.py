@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from resight.runs.predictions import cell, softmax
 NONE_OF_THESE = "none of these"
 MAX_SHOWN = 100  # in a notebook
 MAX_SHOWN_AS_TEXT = 20
+MAX_COUNTED = 10  # classes in the headline
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,17 @@ class Answers:
             self.classes[i] if is_sure else None
             for i, is_sure in zip(best, sure.tolist(), strict=True)
         ]
+
+    @property
+    def headline(self) -> str:
+        """How many images, and how often each class was answered, the most frequent first."""
+        counts = Counter(name or NONE_OF_THESE for name in self.predicted)
+        listed = [f"{printable(name)} {count:,}" for name, count in counts.most_common(MAX_COUNTED)]
+        more = len(counts) - len(listed)
+        rest = f" and {more:,} other{'s' * (more > 1)}" if more else ""
+        bad = f"; {len(self.unreadable):,} could not be read" if self.unreadable else ""
+        images = "1 image" if len(self) == 1 else f"{len(self):,} images"
+        return f"{images}: {', '.join(listed)}{rest}{bad}"
 
     def rows(self, top: int = 5) -> list[dict[str, Any]]:
         """One row per image: id, predicted (None: none of these), confidence, and the `top` most
