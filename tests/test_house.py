@@ -20,7 +20,8 @@ import resight
 from resight.recipe.nets import NETS
 
 ROOMS = (
-    *("version", "characters", "errors", "records", "intervals", "findings", "files", "progress"),
+    *("version", "characters", "errors", "extras", "records", "intervals", "findings", "files"),
+    "progress",
     *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
     *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
@@ -168,10 +169,10 @@ def test_local_imports_only_keep_heavy_libraries_out_of_start_up() -> None:
 def test_what_strings_import_is_known_and_in_order() -> None:
     modules = read_modules()
     found = [call for name, text in modules.items() for call in by_name(name, text)]
-    # the package's own names, which load on first use, and a net's function in its own room
-    assert found == [
-        f"{name}: importlib.import_module" for name in ("resight", "resight.models.build")
-    ]
+    # the package's own names, which load on first use, an extra's libraries, and a net's function
+    # in its own room
+    places = ("resight", "resight.extras", "resight.models.build")
+    assert found == [f"{name}: importlib.import_module" for name in places]
     assert {f"resight.{home}" for home in resight._HOME.values()} <= set(modules)
     for net in NETS.values():
         assert f"resight.models.{net.build.split('.')[0]}" in modules

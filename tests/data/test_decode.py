@@ -85,7 +85,7 @@ def test_heic_is_read_with_pillow_heif(saved, noise):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("photo.HEIC", "a HEIC image: needs `pip install pillow-heif`"),
+        ("photo.HEIC", "a HEIC image: needs `pip install 'resight[heic]'`"),
         ("photo.avif", "an AVIF image: needs Pillow 11.3 or later"),
         ("photo.jpg", "not an image"),
     ],

@@ -71,7 +71,7 @@ def test_one_of_everything_is_found_and_nothing_else(tmp_path: Path) -> None:
         ],
         "repeated": [(("train/cat/1.png", "train/cat/copy.png"), "pixel for pixel")],
         "unsupported": [
-            (("train/cat/phone.heic",), "a HEIC image: needs `pip install pillow-heif`"),
+            (("train/cat/phone.heic",), "a HEIC image: needs `pip install 'resight[heic]'`"),
             (("clip.mp4",), ""),
             (("train/cat/notes.txt",), ""),
         ],

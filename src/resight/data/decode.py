@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from resight.extras import install_command
 from resight.recipe.settings import Fit
 
 try:
@@ -34,8 +35,8 @@ FORMATS = (
 )
 NEEDED = {  # format and advice, for those that not every Pillow reads
     ".avif": ("AVIF", "an AVIF image: needs Pillow 11.3 or later"),
-    ".heic": ("HEIF", "a HEIC image: needs `pip install pillow-heif`"),
-    ".heif": ("HEIF", "a HEIF image: needs `pip install pillow-heif`"),
+    ".heic": ("HEIF", f"a HEIC image: needs `{install_command('heic')}`"),
+    ".heif": ("HEIF", f"a HEIF image: needs `{install_command('heic')}`"),
 }
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn about decompression bombs: 256 MiB as RGB
 GREY = 128  # of the borders of padded images
