@@ -394,6 +394,25 @@ def test_the_headline_says_how_good_how_fast_and_how_to_repeat_it(opened: Opener
     assert page.evaluate("navigator.clipboard.readText()") == "resight train --recipe 'a b.json'"
 
 
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_percentages_are_rounded_as_in_the_terminal(opened: Opener, digits: int) -> None:
+    shares = [k / n for n in (8, 32, 160, 359, 800) for k in range(n + 1)]
+    shares += [k / 20_000 for k in range(0, 20_001, 7)]
+    script = "([shares, digits]) => shares.map((share) => percent(share, digits, true))"
+    said = opened().evaluate(script, [shares, digits])
+
+    assert said == [f"{share:.{digits}%}".replace("%", "\u00a0%") for share in shares]
+
+
+def test_the_interval_is_rounded_as_in_the_terminal(opened: Opener) -> None:
+    facts = make_facts()
+    facts["headline"] |= {"accuracy": 21 / 32, "low": 0.40625, "high": 0.84375}
+    text = opened(facts).locator("#headline").inner_text().replace("\u00a0", " ")
+
+    assert "65.62 %" in text
+    assert "95 % interval 40.62 to 84.38 %" in text
+
+
 def test_problems_come_before_notes_and_are_named_in_words(opened: Opener) -> None:
     page = opened()
     findings = page.locator("#findings .finding")
