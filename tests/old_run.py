@@ -32,7 +32,7 @@ STEPS = 11 + 11  # of the stopped run: two of its three epochs, the second not y
 
 
 def write(folder: Path) -> None:
-    """`finished`, without its checkpoint, and `stopped`, into `folder`, where it was interrupted."""
+    """`finished`, without its checkpoint, and `stopped`, into `folder`, where it was interrupted."""  # noqa: E501
     shutil.rmtree(folder, ignore_errors=True)
     for name, reporter in {"finished": Quiet(), "stopped": StopAt(STEPS, interrupt)}.items():
         with contextlib.suppress(resight.Interrupted):

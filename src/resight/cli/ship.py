@@ -20,7 +20,7 @@ def predict(
         list[str],
         typer.Argument(
             help="Files, folders, patterns in quotes; - for a list of files on standard input.",
-            metavar="PATH...",
+            metavar="PATH",
         ),
     ],
     top: Annotated[
