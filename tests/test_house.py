@@ -22,7 +22,8 @@ from resight.recipe.nets import NETS
 ROOMS = (
     *("version", "characters", "errors", "extras", "records", "intervals", "findings", "files"),
     "progress",
-    *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
+    *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
+    *("runs", "look"),
     *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )

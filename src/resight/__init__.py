@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resight.look.cam import grad_cam
     from resight.look.evaluate import evaluate
     from resight.look.summary import summary
+    from resight.machine.doctor import Checkup, doctor
     from resight.recipe.catalog import find_recipe
     from resight.recipe.recipe import Recipe
     from resight.reporting.report import report
@@ -38,6 +39,7 @@ from resight.version import __version__
 
 _HOME = {
     "Answers": "runs.answers",
+    "Checkup": "machine.doctor",
     "Diagnosis": "findings",
     "Finding": "findings",
     "Inspection": "inspection.result",
@@ -54,6 +56,7 @@ _HOME = {
     "Split": "data.types",
     "compare": "comparison.compare",
     "diagnose": "diagnosis.diagnose",
+    "doctor": "machine.doctor",
     "evaluate": "look.evaluate",
     "find_lr": "training.find_lr",
     "find_recipe": "recipe.catalog",
@@ -70,6 +73,7 @@ _HOME = {
 
 __all__ = [
     "Answers",
+    "Checkup",
     "Diagnosis",
     "Finding",
     "ImageData",
@@ -87,6 +91,7 @@ __all__ = [
     "__version__",
     "compare",
     "diagnose",
+    "doctor",
     "evaluate",
     "find_lr",
     "find_recipe",

@@ -137,6 +137,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": look.compare,
     "reproduce": make.reproduce,
     "summary": look.summary,
+    "doctor": make.doctor,
 }
 for _name, _verb in _VERBS.items():
     app.command(_name)(verb(_verb))

@@ -1,4 +1,4 @@
-"""The verbs for training and what comes before it: train, find-lr, recipes, data."""
+"""The verbs for training and what comes before it: doctor, train, find-lr, recipes, data."""
 
 from __future__ import annotations
 
@@ -371,3 +371,16 @@ def data(
         print(f"page: {page}")
     refused = any(finding.name == "refused" for finding in inspection.findings)
     print(f"next: {inspection.next_command}" + "    # when that is fixed" * refused)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Look at this machine: torch, device, precision, threads, memory, folders, extras.
+
+    Exits 0 unless something prevents a training, then 1.
+    """
+    from resight.machine.doctor import doctor as look_at_machine
+
+    checkup = look_at_machine()
+    print(json.dumps(checkup.to_dict()) if as_json else checkup)
+    if checkup.problems:
+        raise typer.Exit(1)

@@ -44,7 +44,7 @@ def cache_dir() -> Path:
     """`$RESIGHT_CACHE`, or the platform's cache folder for resight."""
     return Path(
         os.environ.get("RESIGHT_CACHE") or platformdirs.user_cache_dir("resight", appauthor=False)
-    )
+    ).expanduser()
 
 
 def entry_name(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resight.engine.control_groups import GROUPS, OWN, control_groups
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 
@@ -75,23 +76,12 @@ def _free_on_machine() -> int:
     return 4 << 30
 
 
-def free_in_groups(
-    groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> Iterator[int]:
+def free_in_groups(groups: Path = GROUPS, own: Path = OWN) -> Iterator[int]:
     """What is left of the limit of each of this process's control groups, for example a
     container's; the cached files in it count as free."""
-    try:
-        memberships = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:  # not Linux
-        return
-    for _, controllers, path in memberships:
-        if controllers not in ("", "memory"):
-            continue
-        version, top = (1, groups / "memory") if controllers else (2, groups)
-        inside = Path(path.lstrip("/"))
-        for level in (inside, *inside.parents):  # within a container only its own is there
-            with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
-                yield _free_in(top / level, *LIMITS[version])
+    for version, group in control_groups("memory", groups, own):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            yield _free_in(group, *LIMITS[version])
 
 
 def _free_in(group: Path, limit: str, usage: str, prefix: str) -> int:
