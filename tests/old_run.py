@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import resight
+from resight.formats import FORMAT
 from resight.progress import Quiet
-from resight.runs.manifest import FORMAT
 from resight.training import lr_test_plan
 from trainings import StopAt, interrupt
 
@@ -32,7 +32,7 @@ STEPS = 11 + 11  # of the stopped run: two of its three epochs, the second not y
 
 
 def write(folder: Path) -> None:
-    """`finished`, without its checkpoint, and `stopped`, into `folder`, where it was interrupted."""  # noqa: E501
+    """Into `folder`: `finished`, without its checkpoint, and `stopped`, which was interrupted."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, reporter in {"finished": Quiet(), "stopped": StopAt(STEPS, interrupt)}.items():
         with contextlib.suppress(resight.Interrupted):

@@ -21,7 +21,7 @@ from resight.recipe.nets import NETS
 
 ROOMS = (
     *("version", "characters", "errors", "extras", "records", "intervals", "findings", "files"),
-    "progress",
+    *("formats", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
     *("runs", "look"),
     *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from resight.characters import printable
+from resight.errors import ResightWarning
 from resight.findings import Finding, folded
 from resight.runs.timings import table
 
 if TYPE_CHECKING:
-    from resight.progress import Reporter
+    from resight.progress import Enduring, Reporter
     from resight.runs.answers import Answers
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run
@@ -33,15 +36,13 @@ def reporter_for(as_json: bool) -> Reporter:
     return default_reporter(sys.stderr if as_json else sys.stdout)
 
 
-def print_trained(result: Run | SeedsResult, timed: Mapping[str, Any] | None) -> None:
-    """What a training ends with; timed: the values whose timings are wanted. Output that fails
-    fails no training: the run is complete."""
-    from resight.progress import Enduring
+def print_trained(
+    result: Run | SeedsResult, timed: Mapping[str, Any] | None, output: Enduring
+) -> None:
+    """What a training ends with, to `output`, an stdout; timed: the values whose timings are
+    wanted. Output that fails fails no training: the run is complete."""
     from resight.runs.seeds import SeedsResult
 
-    if sys.stdout is None:  # closed
-        return
-    output = Enduring(sys.stdout)
     with contextlib.redirect_stdout(output):
         if isinstance(result, SeedsResult):
             print_seeds(result)
@@ -50,8 +51,17 @@ def print_trained(result: Run | SeedsResult, timed: Mapping[str, Any] | None) ->
         if timed is not None:
             print_timings(timed)
     output.flush()
-    if output.failed:
-        silence(sys.stdout)
+    error = output.error
+    if error is None:
+        return
+    silence(sys.stdout)
+    if isinstance(error, OSError) and error.errno != errno.EBADF:  # that of a closed stdout
+        warnings.warn(
+            f"the output can't be written ({error.strerror}): what the training printed is lost, "
+            "its files are whole",
+            ResightWarning,
+            stacklevel=2,
+        )
 
 
 def silence(stream: IO[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import is_utf8
 from resight.data.decode import SUFFIXES, is_grey
 from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
@@ -98,26 +99,10 @@ def _nfc(name: str) -> str:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The visible entries of a folder, in an order that does not depend on the file system.
-
-    Raises ResightError for a name that can't be printed or stored in a run.
-    """
+    """The visible entries of a folder, in an order that does not depend on the file system."""
     with os.scandir(folder) as entries:
         shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
-    for entry in shown:
-        if not entry.name.isascii() and not is_utf8(entry.name):
-            raise ResightError(
-                f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
-            )
     return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
-
-
-def is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # an undecodable byte, which os.fsdecode escapes
-        return False
-    return True
 
 
 def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
@@ -168,6 +153,10 @@ def _scan(folder: Path, root: Path) -> _Scan:
         if not entry.is_dir():
             scan.others.append(f"{prefix}{entry.name}")
             continue
+        if not is_utf8(entry.name):  # as a class, it would be in each of a run's files
+            raise ResightError(
+                f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
+            )
         key = _nfc(entry.name)
         scan.spelling.setdefault(key, entry.name)
         images = scan.classes.setdefault(key, [])

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from resight.characters import printable
 from resight.errors import ResightError, first_line
 from resight.files import write_atomically
+from resight.formats import FORMAT, check_format
 from resight.intervals import wilson_interval
 from resight.records import Row, accuracy_words, beside_words, weakest_first
 from resight.render import html
@@ -284,6 +285,7 @@ class Predictions:
             ids=self.ids,
             classes=np.array(self.classes, dtype=np.str_),
             split=np.array(self.split, dtype=np.str_),
+            format=np.array(FORMAT),
         )
         return buffer.getvalue()
 
@@ -292,6 +294,7 @@ class Predictions:
         """Read what `save` wrote. Raises `ResightError` for any other file or a damaged one."""
         try:
             with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as file:
+                check_format(file["format"].tolist() if "format" in file else 0, path)
                 values = {key: file[key] for key in ("logits", "labels", "ids", "classes", "split")}
         except FileNotFoundError:
             raise ResightError(

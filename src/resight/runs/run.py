@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
-from resight.errors import ResightError
-from resight.files import append_line, exclusive, json_bytes, leftovers, write_atomically
+from resight.errors import ResightError, ResightWarning
+from resight.files import append_line, exclusive, leftovers, write_atomically
 from resight.findings import Diagnosis
+from resight.formats import KEY
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_points
@@ -25,10 +27,10 @@ from resight.runs.answers import Answers
 from resight.runs.calibration import calibration, fit_temperature
 from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
-from resight.runs.manifest import forget_file, read_file, write_files
+from resight.runs.manifest import MANIFEST, forget_file, read_file, read_manifest, write_files
 from resight.runs.own_images import reload_data
 from resight.runs.predictions import Predictions
-from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows
+from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows, values_in, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +44,8 @@ MODEL = "model.safetensors"
 RESULT_FILES = (MODEL, "predictions.npz", "metrics.jsonl")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
+_told: set[Path] = set()  # of a missing manifest: once is enough
+
 
 @dataclass(frozen=True)
 class Run:
@@ -54,6 +58,15 @@ class Run:
         """Whether it is a run: a training that is killed earlier leaves less, and nothing of
         use."""
         return all((self.path / name).is_file() for name in BEGUN)
+
+    @property
+    def manifest_removed(self) -> bool:
+        """Whether its recipe was written with a manifest and no manifest lists it: somebody has
+        removed it, which is the way to edit a run."""
+        path = self.path / "recipe.json"
+        if path.name in read_manifest(self.path).files:
+            return False
+        return KEY in values_in(read_file(path), path)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -369,9 +382,9 @@ class Run:
     def forget_failure(self) -> None:
         (self.path / "failure.json").unlink(missing_ok=True)
 
-    def write(self, name: str, value: Any) -> None:
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file."""
-        self.write_files({name: json_bytes(value)})
+        self.write_files({name: written(values)})
 
     def write_files(self, contents: Mapping[str, bytes]) -> None:
         """Write files that are checked when they are read: see `manifest.write_files`."""
@@ -455,6 +468,14 @@ def load_run(path: str | Path) -> Run:
         what = f"has no {lacking[0]}" if path.is_dir() else "is not a folder"
         raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     _ = run.recipe  # a broken one is reported here, not later
+    if path not in _told and run.manifest_removed:
+        _told.add(path)
+        warnings.warn(
+            f"{path}: its {MANIFEST} was removed, so files that it listed are used as they are, "
+            "unchecked",
+            ResightWarning,
+            stacklevel=2,
+        )
     return run
 
 
