@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from browsing import ARGUMENTS, Opener, Window
 from helpers import make_data
 from resight.data.types import ImageData
 from resight.training import lr_test_plan
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytest.register_assert_rewrite("reading", "replaying", "states", "trainings")
 
@@ -41,3 +48,41 @@ def out(tmp_path: Path) -> Path:
 def any_lr_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """LR tests of 50 steps and more, however few images the training sees."""
     monkeypatch.setattr(lr_test_plan, "MAX_SHARE", 100.0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; skips where it, or Playwright, is missing."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs chromium on the path")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[Window]:
+    """For pages that need no context of their own, which takes longer to make than a page."""
+    window = Window(browser)
+    yield window
+    window.context.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, window: Window) -> Iterator[Opener]:
+    """Opens a page from disk; no page may complain, raise a dialog, or ask for more."""
+    used: dict[Window, str] = {}
+
+    def open_(file: Path, **context: Any) -> Page:
+        one = Window(browser, **context) if context else window
+        used[one] = file.as_uri()
+        return one.open(used[one])
+
+    yield open_
+    for one, address in used.items():
+        if one is not window:
+            one.context.close()
+        one.check(address)

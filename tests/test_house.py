@@ -21,10 +21,10 @@ from resight.recipe.nets import NETS
 
 ROOMS = (
     *("version", "characters", "errors", "extras", "records", "intervals", "findings", "files"),
-    "progress",
+    *("formats", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
     *("runs", "look"),
-    *("comparison", "diagnosis", "reporting", "training", "cli"),
+    *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up

@@ -43,8 +43,21 @@ def test_the_interval_by_hand() -> None:
     low, high = difference_interval(1, 7, 21)
     centre, spread = 2 / 23 - 8 / 23, math.sqrt((10 / 23 - (6 / 23) ** 2) / 23)
 
+    assert low == pytest.approx(centre - 1.959964 * spread) == pytest.approx(-0.5084, abs=5e-5)
+    assert high == 0  # not -0.0134, as the exact p is 0.0703
+    low, high = difference_interval(0, 7, 21)
+    centre, spread = 1 / 23 - 8 / 23, math.sqrt((9 / 23 - (7 / 23) ** 2) / 23)
     assert (low, high) == pytest.approx((centre - 1.959964 * spread, centre + 1.959964 * spread))
-    assert (low, high) == pytest.approx((-0.5084, -0.0134), abs=5e-5)
+
+
+@given(counts, counts, counts)
+@settings(deadline=None)
+def test_the_interval_excludes_0_exactly_where_the_test_is_significant(
+    b: int, c: int, n: int
+) -> None:
+    low, high = difference_interval(b, c, b + c + n + 1)
+
+    assert (low > 0 or high < 0) == (exact_p(b, c) < 0.05)
 
 
 @given(counts, counts, counts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
+    from resight.deploy.predict import predict
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
     from resight.findings import Diagnosis, Finding
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resight.recipe.catalog import find_recipe
     from resight.recipe.recipe import Recipe
     from resight.reporting.report import report
+    from resight.runs.answers import Answers
     from resight.runs.lr_test import LrTest
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run, load_run
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 from resight.version import __version__
 
 _HOME = {
+    "Answers": "runs.answers",
     "Checkup": "machine.doctor",
     "Diagnosis": "findings",
     "Finding": "findings",
@@ -60,6 +63,7 @@ _HOME = {
     "grad_cam": "look.cam",
     "inspect_data": "inspection.inspect",
     "load_run": "runs.run",
+    "predict": "deploy.predict",
     "report": "reporting.report",
     "reproduce": "training.reproduce",
     "summary": "look.summary",
@@ -68,6 +72,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Answers",
     "Checkup",
     "Diagnosis",
     "Finding",
@@ -93,6 +98,7 @@ __all__ = [
     "grad_cam",
     "inspect_data",
     "load_run",
+    "predict",
     "report",
     "reproduce",
     "summary",

@@ -21,6 +21,15 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c in keep or not _unseen(c) else _written(c) for c in text)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text, and not bytes that Python had to escape."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _unseen(character: str) -> bool:
     return unicodedata.category(character) in UNSEEN and character not in JOINERS
 

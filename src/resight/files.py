@@ -101,6 +101,12 @@ def in_one_line(path: Path) -> Iterator[None]:
         ) from None
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Of a file or folder, whatever its name becomes. Raises `OSError` if there is none."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
 def leftovers(folder: Path) -> list[Path]:
     """The temporary files of a process that was killed while writing into `folder`, also below."""
     return [*folder.rglob(".*.tmp")]

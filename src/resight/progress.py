@@ -170,11 +170,11 @@ class Live(Quiet):
 
 class Enduring(io.TextIOBase):
     """A stream for output that may fail, on a full disk or a terminal that is gone, while the work
-    goes on: from then on it is silent."""
+    goes on: from then on it is silent. error: why; None if nothing was lost."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self.failed = False
+        self.error: Exception | None = None
 
     def write(self, text: str) -> int:
         self._attempt(lambda: self._stream.write(text))
@@ -194,21 +194,21 @@ class Enduring(io.TextIOBase):
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def _attempt(self, work: Callable[[], object]) -> None:
-        if self.failed:
+        if self.error is not None:
             return
         try:
             work()
-        except (OSError, ValueError):  # the latter of a stream that was closed
-            self.failed = True
+        except (OSError, ValueError) as error:  # the latter of a stream that was closed
+            self.error = error
 
 
-def default_reporter(stream: IO[str] | None = None) -> Reporter:
+def default_reporter(stream: IO[str] | Enduring | None = None) -> Reporter:
     """`Live` if `stream` (stdout by default) is a terminal, else `Lines`; nothing where it is
     closed. What can't be written is left out."""
     stream = stream or sys.stdout
     if stream is None:
         return Quiet()
-    enduring = Enduring(stream)
+    enduring = stream if isinstance(stream, Enduring) else Enduring(stream)
     console = Console(file=enduring)  # type: ignore[arg-type]
     return Live(console) if console.is_terminal else Lines(enduring)  # type: ignore[arg-type]
 

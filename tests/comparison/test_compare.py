@@ -64,6 +64,17 @@ def test_a_small_difference_is_not_called_one(tmp_path: Path) -> None:
     assert str(test).endswith("p = 0.5")
 
 
+def test_test_and_interval_say_the_same(tmp_path: Path) -> None:
+    # Bonett and Price's interval alone would be +0.28 to +29.13 here
+    runs = [make_run(tmp_path / "a", answers(30, 2)), make_run(tmp_path / "b", answers(25, 7))]
+    (test,) = compare(runs).tests
+
+    assert str(test) == (
+        "no significant difference between a and b: +15.62 points (95% CI: +0.00 to +29.13), "
+        "p = 0.0625"
+    )
+
+
 def test_runs_that_are_right_on_the_same_images_are_said_to_be(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, "ccddo") for name in "ab"]
     (test,) = compare(runs).tests
@@ -85,6 +96,10 @@ def test_several_pairs_are_corrected_and_the_corrected_p_decides(tmp_path: Path)
     rows = [" ".join(line.split()) for line in str(comparison).splitlines()]
     assert "a b 0 7 -14.89 (-25.60 to -2.97) 0.0156 0.0469 b" in rows
     assert any(row.startswith("b c 6 0 +12.77 (") and row.endswith("can't tell") for row in rows)
+    assert "points (95% CI of this pair alone: +1" in str(comparison.tests[2])
+    assert str(comparison.tests[2]).endswith(
+        "p = 0.0312, corrected for the number of pairs = 0.0625"
+    )
 
 
 def test_images_are_matched_by_their_ids(tmp_path: Path) -> None:

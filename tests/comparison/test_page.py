@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browsing import Opener
 from resight.characters import printable
 from resight.comparison.compare import compare
 from resight.comparison.page import page_facts, write_page
@@ -25,9 +24,8 @@ from resight.runs.run import Run
 from run_folders import CLASSES, HOSTILE, make_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium")
 # the true class is "c" everywhere; only a correct: 4, only b: 18, both wrong, differently: 3
 A = "c" * 30 + "c" * 4 + "d" * 18 + "d" * 8
 B = "c" * 30 + "d" * 4 + "c" * 18 + "d" * 5 + "o" * 3
@@ -169,46 +167,15 @@ def test_a_page_that_cannot_be_written_is_refused(pair: Comparison, tmp_path: Pa
         write_page(pair, tmp_path, images=images_of)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium on the path")
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-Opener = Callable[..., "Page"]
-
-
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
-    """Opens a comparison as a page from disk; no page may complain, ask for more or alert."""
-    said: list[str] = []
-    contexts = []
+def opened(opened: Opener, tmp_path: Path) -> Opener:
+    """Opens the page of a comparison."""
 
     def open_(comparison: Comparison, images: Any = images_of, **context: Any) -> Page:
         file = write_page(comparison, tmp_path / "compare.html", images=images)
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **context})
-        )
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append("a dialog"))
-        page.on(
-            "request", lambda request: said.append(request.url) if "http" in request.url else None
-        )
-        page.goto(file.as_uri())
-        return page
+        return opened(file, **context)
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert said == []
+    return open_
 
 
 def cards(page: Page) -> list[str]:

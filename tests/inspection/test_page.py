@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browsing import Opener
 from helpers import noise, pictures
 from odd_folders import SIDE, odd_folder
 from resight.errors import ResightError
@@ -22,9 +21,8 @@ from resight.inspection.result import Inspection
 from resight.render.sprites import cells
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=alert(1)> & \"'`</script>"
 
 
@@ -128,45 +126,14 @@ def test_a_page_that_cannot_be_written_is_refused(odd: Inspection, tmp_path: Pat
         write_page(odd, tmp_path / "not" / "there.html")
 
 
-Opener = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
-    """Opens an inspection's page; at the end it must have logged no error and fetched nothing."""
-    said: list[str] = []
-    contexts = []
+def opened(opened: Opener, tmp_path: Path) -> Opener:
+    """Opens the page of an inspection."""
 
     def open_(inspection: Inspection, **context: Any) -> Page:
-        file = write_page(inspection, tmp_path / "page.html")
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **context})
-        )
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append("a dialog"))
-        page.on(
-            "request", lambda request: said.append(request.url) if "http" in request.url else None
-        )
-        page.goto(file.as_uri())
-        return page
+        return opened(write_page(inspection, tmp_path / "page.html"), **context)
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert said == []
+    return open_
 
 
 def test_the_reader_sees_counts_findings_and_classes(opened: Opener, odd: Inspection) -> None:

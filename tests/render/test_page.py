@@ -7,9 +7,8 @@ import copy
 import io
 import json
 import re
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from browsing import WIDE, Opener
 from resight.characters import printable
 from resight.render.page import embedded, render_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CLASSES = [
     "cat",
@@ -46,8 +45,6 @@ CLASSES = [
 MISTAKES = [(0, 1)] * 70 + [(1, 0)] * 5 + [(2, 3)] * 3 + [(7, 0)]
 RIGHT = [(k, k) for k in range(10)]
 SIDE = 3  # cells of a map
-WIDE: Any = {"width": 1200, "height": 800}
-Opener = Callable[..., "Page"]
 
 
 def sheet(n: int, *, cell_px: int = 8, columns: int = 9) -> dict[str, Any]:
@@ -310,60 +307,16 @@ def at_epoch(epoch: int, **changes: Any) -> dict[str, Any]:
     return {**make_facts(), "live": live | changes}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium on the path")
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-class Window:
-    """A page that keeps what it complains of and what it asks for."""
-
-    def __init__(self, browser: Browser, **context: Any) -> None:
-        self.context = browser.new_context(viewport=WIDE, reduced_motion="reduce", **context)
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-
-@pytest.fixture(scope="module")
-def window(browser: Browser) -> Iterator[Window]:
-    window = Window(browser)
-    yield window
-    window.context.close()
-
-
 @pytest.fixture
-def opened(browser: Browser, window: Window, tmp_path: Path) -> Iterator[Opener]:
-    """Opens facts as a page from disk; no page may complain, raise a dialog, or ask for more."""
-    used: list[Window] = []
+def opened(opened: Opener, tmp_path: Path) -> Opener:
+    """Opens the page of facts."""
     file = tmp_path / "index.html"
 
     def open_(facts: dict[str, Any] | None = None, **context: Any) -> Page:
         file.write_bytes(PAGE if facts is None else render_run(facts).encode())
-        used.append(Window(browser, **context) if context else window)
-        used[-1].said.clear()
-        used[-1].asked.clear()
-        used[-1].page.set_viewport_size(WIDE)
-        used[-1].page.goto(file.as_uri())
-        return used[-1].page
+        return opened(file, **context)
 
-    yield open_
-    for one in used:
-        if one is not window:
-            one.context.close()
-        assert one.said == []
-        assert {url for url in one.asked if not url.startswith("data:")} == {file.as_uri()}
+    return open_
 
 
 def shown(page: Page) -> list[int]:
@@ -439,6 +392,25 @@ def test_the_headline_says_how_good_how_fast_and_how_to_repeat_it(opened: Opener
     page.locator("#headline .copy").click()
     page.locator("#headline .copied", has_text="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "resight train --recipe 'a b.json'"
+
+
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_percentages_are_rounded_as_in_the_terminal(opened: Opener, digits: int) -> None:
+    shares = [k / n for n in (8, 32, 160, 359, 800) for k in range(n + 1)]
+    shares += [k / 20_000 for k in range(0, 20_001, 7)]
+    script = "([shares, digits]) => shares.map((share) => percent(share, digits, true))"
+    said = opened().evaluate(script, [shares, digits])
+
+    assert said == [f"{share:.{digits}%}".replace("%", "\u00a0%") for share in shares]
+
+
+def test_the_interval_is_rounded_as_in_the_terminal(opened: Opener) -> None:
+    facts = make_facts()
+    facts["headline"] |= {"accuracy": 21 / 32, "low": 0.40625, "high": 0.84375}
+    text = opened(facts).locator("#headline").inner_text().replace("\u00a0", " ")
+
+    assert "65.62 %" in text
+    assert "95 % interval 40.62 to 84.38 %" in text
 
 
 def test_problems_come_before_notes_and_are_named_in_words(opened: Opener) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers import noise
 from reading import drawn, words
-from resight.render import tiles
+from resight.render import overlays, tiles
 
 
 def test_images_are_enlarged_pixel_by_pixel_and_land_so_in_the_picture() -> None:
@@ -55,16 +55,18 @@ def test_a_map_is_blended_over_its_image() -> None:
     big = tiles.enlarged(noise(3))
     levels = np.array([0, 100, 255], dtype=np.uint8)
     maps = np.broadcast_to(levels[:, None, None], (3, 4, 4))
-    over = tiles.overlaid(big, np.ascontiguousarray(maps))
+    over = overlays.overlaid(big, np.ascontiguousarray(maps))
     for i, level in enumerate(levels.tolist()):
         color = 255 * np.array(colormaps["inferno"](level)[:3])
-        assert np.allclose(over[i], (1 - tiles.OPACITY) * big[i] + tiles.OPACITY * color, atol=0.51)
+        assert np.allclose(
+            over[i], (1 - overlays.OPACITY) * big[i] + overlays.OPACITY * color, atol=0.51
+        )
 
 
 def test_a_map_is_smooth_between_its_cells() -> None:
     step = np.zeros((1, 1, 2), dtype=np.uint8)
     step[..., 1] = 255
-    over = tiles.overlaid(np.zeros((1, 120, 120, 3), dtype=np.uint8), step)
+    over = overlays.overlaid(np.zeros((1, 120, 120, 3), dtype=np.uint8), step)
     brightness = over[0, 60].astype(int).sum(1)
     assert (np.diff(brightness) >= 0).all()
     assert len(set(brightness.tolist())) > 40
@@ -81,7 +83,7 @@ def test_a_mistake_shows_image_and_both_maps_and_says_where_there_is_no_evidence
     assert {"image", "for ✗", "for ✓"} <= set(said)
     assert "✓ cat\n✗ dog 98%\nx.png" in said
     picture, big = drawn(figure), tiles.enlarged(some)
-    for row, layer in enumerate((big, tiles.overlaid(big, maps), tiles.overlaid(big, empty))):
+    for row, layer in enumerate((big, overlays.overlaid(big, maps), overlays.overlaid(big, empty))):
         y = row * 130
         assert np.array_equal(picture[y : y + 128, 22 : 22 + 128], layer[0]), row
 

@@ -1,13 +1,11 @@
 """From real images to the page: a narrow custom-resnet on some of the JPEG copy of CIFAR-10, and
-its report in Chromium. Skipped where either is missing."""
+its report in Chromium. Skipped where the copy is missing."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 import resight
+from browsing import Opener
 from helpers import SHARED
 from resight.progress import Quiet
 from resight.runs.lr_test import LrTest
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ARCHIVE = SHARED / "data" / "cifar10-jpeg.tar.xz"
-CHROMIUM = shutil.which("chromium")
 EACH = {"train": 60, "test": 30}  # images of a class
-pytestmark = [
-    pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no {ARCHIVE.name} in {ARCHIVE.parent}"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
+pytestmark = pytest.mark.skipif(
+    not ARCHIVE.is_file(), reason=f"no {ARCHIVE.name} in {ARCHIVE.parent}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +60,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> resight.Run:
 
 
 @pytest.fixture
-def page(run: resight.Run) -> Iterator[Page]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        faults: list[str] = []
-        opened.on("console", lambda message: faults.append(message.text))
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.on("request", lambda request: _note(faults, request.url))
-        opened.goto((run.path / "report" / "index.html").as_uri())
-        opened.wait_for_selector("#gallery")
-        yield opened
-        assert faults == []
-        browser.close()
-
-
-def _note(faults: list[str], url: str) -> None:
-    if not url.startswith(("data:", "file:")) or url.count("file:") > 1:
-        faults.append(f"asked for {url}")
+def page(run: resight.Run, opened: Opener) -> Page:
+    page = opened(run.path / "report" / "index.html")
+    page.wait_for_selector("#gallery")
+    return page
 
 
 def count(page: Page) -> int:

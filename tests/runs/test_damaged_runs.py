@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,12 @@ import torch
 import resight
 from damaging import refusals
 from helpers import make_data
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.runs.manifest import MANIFEST
 from resight.runs.run import load_run
 from trainings import StopAt, assert_same_run, fit, interrupt, resume, tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*manifest.json was removed")
 
 DATA = make_data(val=12)
 WRITTEN = ("model.safetensors", "predictions.npz", "metrics.jsonl")
@@ -224,6 +227,38 @@ def test_resuming_a_finished_run_looks_at_all_of_its_files(name: str, copied: Pa
     (copied / name).write_bytes(bytes(content))
     with pytest.raises(ResightError, match=f"{name} is not what the run wrote .same size, "):
         resume(copied, DATA)
+
+
+@pytest.mark.parametrize("name", ["diagnosis.json", "recipe.json", "last.pt"])
+def test_a_folder_in_the_place_of_a_file_is_named(name: str, copied: Path) -> None:
+    (copied / name).unlink()
+    (copied / name).mkdir()
+    with pytest.raises(ResightError) as refused:
+        resume(copied, DATA)
+    said = f"{copied / name}: a folder is in the place of a run's file: move it away"
+    no_run = f"{copied / name} is missing: restore it or start a new run"
+    assert str(refused.value) == (said if name != "recipe.json" else no_run)
+    (copied / name).rmdir()
+    if name == "diagnosis.json":
+        assert resume(copied, DATA).diagnosis is not None
+
+
+def test_a_removed_manifest_is_said_once(finished: Path, copied: Path) -> None:
+    (copied / MANIFEST).unlink()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            load_run(copied)
+            resight.evaluate(copied, DATA)  # writes a manifest without the other files
+    assert [str(warning.message) for warning in said] == [
+        f"{copied}: its manifest.json was removed, so files that it listed are used as they are, "
+        "unchecked"
+    ]
+    other = Path(shutil.copytree(copied, copied.parent / "other"))
+    assert (other / MANIFEST).is_file()
+    with pytest.warns(ResightWarning, match="its manifest.json was removed"):
+        load_run(other)
+    load_run(finished)  # no warning, which would fail the test
 
 
 def test_a_part_of_a_run_that_is_missing_is_named(copied: Path) -> None:

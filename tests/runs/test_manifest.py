@@ -116,13 +116,15 @@ def test_a_damaged_manifest_is_named_with_the_way_out(content: bytes, tmp_path: 
 def test_a_newer_format_is_refused_also_to_write_into(tmp_path: Path) -> None:
     write_files(tmp_path, {"x": b"1"})
     values = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps(values | {"format": FORMAT + 1, "new": 1}))
+    (tmp_path / MANIFEST).write_text(
+        json.dumps(values | {"format": FORMAT + 1, "files": "elsewhere"})
+    )
     for use in (lambda: read_file(tmp_path / "x"), lambda: write_files(tmp_path, {"x": b"2"})):
-        with pytest.raises(ResightError, match=r"by a newer Resight \(format 2, .*update Resight"):
+        with pytest.raises(ResightError, match=r"by a newer Resight \(format 3, .*update Resight"):
             use()
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
-    with pytest.raises(ResightError, match="not a regular file"):
+    with pytest.raises(ResightError, match="a pipe or a device is in the place"):
         read_file(tmp_path / "x")

@@ -124,6 +124,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = CliRunner()
     words = ["train", "--recipe", "digits", "--epochs", "1", "--set", "model.width=2"]
     assert runner.invoke(app, [*words, "--no-report", "--out", "a"]).exit_code == 0
+    Path("a/last.pt").write_bytes(b"damaged")  # nothing of it is needed
     again = runner.invoke(app, ["reproduce", "a", "--out", "b", "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["identical"] is True

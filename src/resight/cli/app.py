@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from resight.characters import printable
-from resight.cli import look, make
+from resight.cli import look, make, ship
 from resight.cli.output import silence
 from resight.errors import ResightError, ResightWarning
 from resight.version import __version__
@@ -143,6 +143,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "recipes": make.recipes,
     "data": make.data,
     "evaluate": look.evaluate,
+    "predict": ship.predict,
     "diagnose": look.diagnose,
     "report": look.report,
     "compare": look.compare,

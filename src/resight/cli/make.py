@@ -116,6 +116,7 @@ def train(
     By default auto for a folder of images, which is chosen for them, else custom-resnet; cifar10
     without --data.
     """
+    from resight.progress import Enduring, default_reporter
     from resight.runs.run import holds_seeds
     from resight.training.timings import seconds_since_process_start
 
@@ -131,6 +132,7 @@ def train(
         image_size=image_size,
         early_stop=early_stop,
     )
+    output = Enduring(sys.stderr if as_json else sys.stdout)
     options: dict[str, Any] = {
         "out": out,
         "resume": resume,
@@ -141,7 +143,7 @@ def train(
         "deterministic": deterministic,
         "skip_bad": skip_bad,
         "report": not no_report,
-        "reporter": reporter_for(as_json),
+        "reporter": default_reporter(output),
         "started": started,
         **changes,
     }
@@ -161,7 +163,7 @@ def train(
             run = train_run(recipe, data, live=live, **options)
             values = run.result
     if not as_json:
-        print_trained(result if several else run, values if timings else None)
+        print_trained(result if several else run, values if timings else None, output)
     elif not several:
         found = run.diagnosis.to_dict()["findings"] if run.diagnosis else []
         print(json.dumps({**values, "findings": found}))

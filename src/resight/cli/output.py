@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from resight.characters import printable
+from resight.errors import ResightWarning
 from resight.findings import Finding, folded
 from resight.runs.timings import table
 
 if TYPE_CHECKING:
-    from resight.progress import Reporter
+    from resight.progress import Enduring, Reporter
+    from resight.runs.answers import Answers
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run
     from resight.runs.seeds import SeedsResult
@@ -31,15 +36,13 @@ def reporter_for(as_json: bool) -> Reporter:
     return default_reporter(sys.stderr if as_json else sys.stdout)
 
 
-def print_trained(result: Run | SeedsResult, timed: Mapping[str, Any] | None) -> None:
-    """What a training ends with; timed: the values whose timings are wanted. Output that fails
-    fails no training: the run is complete."""
-    from resight.progress import Enduring
+def print_trained(
+    result: Run | SeedsResult, timed: Mapping[str, Any] | None, output: Enduring
+) -> None:
+    """What a training ends with, to `output`, an stdout; timed: the values whose timings are
+    wanted. Output that fails fails no training: the run is complete."""
     from resight.runs.seeds import SeedsResult
 
-    if sys.stdout is None:  # closed
-        return
-    output = Enduring(sys.stdout)
     with contextlib.redirect_stdout(output):
         if isinstance(result, SeedsResult):
             print_seeds(result)
@@ -48,8 +51,17 @@ def print_trained(result: Run | SeedsResult, timed: Mapping[str, Any] | None) ->
         if timed is not None:
             print_timings(timed)
     output.flush()
-    if output.failed:
-        silence(sys.stdout)
+    error = output.error
+    if error is None:
+        return
+    silence(sys.stdout)
+    if isinstance(error, OSError) and error.errno != errno.EBADF:  # that of a closed stdout
+        warnings.warn(
+            f"the output can't be written ({error.strerror}): what the training printed is lost, "
+            "its files are whole",
+            ResightWarning,
+            stacklevel=2,
+        )
 
 
 def silence(stream: IO[str]) -> None:
@@ -68,6 +80,35 @@ def print_classes(predictions: Predictions) -> None:
         else:
             share = "no images"
         print(f"  {name:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
+
+
+def answer_lines(answers: Answers, top: int) -> Iterator[str]:
+    """A line per image: its name, and the most probable classes. In a terminal, names are shortened
+    so that a line fits."""
+    from resight.render.terminal import cut_to, padded, width_of
+    from resight.runs.answers import NONE_OF_THESE
+
+    rows = answers.rows(top)
+    said = [
+        [
+            f"{printable(name)} {share:.1%}"
+            for name, share in ((one["class"], one["probability"]) for one in row["top"])
+        ]
+        for row in rows
+    ]
+    if answers.min_confidence:
+        for row, line in zip(rows, said, strict=True):
+            line.insert(0, printable(row["predicted"] or NONE_OF_THESE))
+    answer = max(width_of(line[0]) for line in said)
+    rest = max(width_of(" · ".join(line[1:])) for line in said)
+    names = [printable(row["id"]) for row in rows]
+    room = max(map(width_of, names))
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        room = max(min(room, columns - answer - rest - 4), 12)
+    for name, line in zip(names, said, strict=True):
+        first = f"{padded(cut_to(name, room), room)}  {padded(line[0], answer)}"
+        yield f"{first}  {' · '.join(line[1:])}".rstrip()
 
 
 def print_result(run: Run) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resight.intervals import difference_interval, exact_p, holm
+from resight.intervals import SURE, difference_interval, exact_p, holm
 from resight.runs.run import Run
 
 Rows = npt.NDArray[np.int64]
-SURE = 0.05  # a smaller p counts as a significant difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +119,7 @@ class PairTest:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `difference`."""
+        """The 95 % interval of `difference`, of this pair alone: 0 is outside if p < 0.05."""
         return difference_interval(self.only_a, self.only_b, self.images)
 
     @property
@@ -163,18 +162,19 @@ def verdict(
     its 95 % interval; p: itself, and corrected for the number of pairs, which decides; basis: what
     it rests on."""
     (low, high), points, (plain, corrected) = interval, 100 * difference, p
-    words = f"{basis}, p {p_value(plain)}"
+    words, which = f"{basis}, p {p_value(plain)}", "95% CI"
     if corrected != plain:
-        words += f", corrected {p_value(corrected)}"
+        words += f", corrected for the number of pairs {p_value(corrected)}"
+        which += " of this pair alone"
     if corrected >= SURE:
         return (
-            f"no significant difference between {a} and {b}: {points:+.2f} points (95% CI: "
+            f"no significant difference between {a} and {b}: {points:+.2f} points ({which}: "
             f"{100 * low:+.2f} to {100 * high:+.2f}){words}"
         )
     if difference < 0:
         a, b, low, high = b, a, -high, -low
     return (
-        f"{a} is better than {b} by {abs(points):.2f} points (95% CI: {100 * low:.2f} to "
+        f"{a} is better than {b} by {abs(points):.2f} points ({which}: {100 * low:.2f} to "
         f"{100 * high:.2f}){words}"
     )
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from resight.comparison import tables, text
-from resight.comparison.pairs import SURE, Answers, Pair, p_value, verdict
+from resight.comparison.pairs import Answers, Pair, p_value, verdict
 from resight.comparison.rows import recipe_differences, short_names
 from resight.comparison.tables import NONE, NOTES, Section
 from resight.errors import ResightError
-from resight.intervals import holm, t_interval, t_test
+from resight.intervals import SURE, holm, t_interval, t_test
 from resight.progress import duration
 from resight.runs.seeds import SeedsResult, read_summary
 

@@ -20,13 +20,16 @@ UNEVEN = (
 )
 METHOD = (
     "McNemar's exact test on the images that only one of the two gets right; the interval is "
-    "Bonett and Price's for paired proportions"
+    "Bonett and Price's for paired proportions, and includes 0 unless p is below 0.05"
 )
 COLUMNS_OF_PAIRS = (
     "only first, only second: images that only this run gets right; points: the first run's "
     "accuracy minus the second's"
 )
-HOLM = "; Holm: p corrected for the number of pairs; it decides which run is better"
+HOLM = (
+    "; interval and p are of a pair alone; Holm: p corrected for the number of pairs; it decides "
+    "which is better"
+)
 ABOUT_NETS = (
     "this compares these trained nets, not their recipes: another seed gives another accuracy, so "
     "before you prefer a recipe, train several seeds of each (--seeds 5 --out FOLDER) and compare "

@@ -53,6 +53,10 @@ class DeviceSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_size(self) -> int:
+        return int(self.images.shape[1])
+
     def at(self, rows: Tensor) -> DeviceSplit:
         """The images at `rows` (int64 (n,), on the CPU) as a split of their own."""
         return dataclasses.replace(

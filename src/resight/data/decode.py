@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ def own_side(path: str, how: Fit) -> int:
 
 
 def decode_file(
-    path: str, image_size: int, channels: int, how: Fit = "crop"
+    path: str | IO[bytes], image_size: int, channels: int, how: Fit = "crop"
 ) -> npt.NDArray[np.uint8]:
     """Pixels (image_size, image_size, channels) of the first frame of an image file; how: see
     `fit`.
@@ -80,15 +81,24 @@ def decode_file(
     8. Raises whatever Pillow raises, and ValueError for pixels that have no 8-bit meaning.
     """
     with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,}")
+        check_pixels(image)
         # A big JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the requested size.
         image.draft(None, (2 * image_size, 2 * image_size))
-        image.load()
-        turn = _turn(image)
-        upright = image if turn is None else image.transpose(turn)
-        return pixels(fit(plain(upright, channels), image_size, how))
+        return pixels(fit(plain(upright(image), channels), image_size, how))
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises ValueError for an image that is too large to be decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,}")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image loaded and turned as its EXIF orientation says."""
+    image.load()
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
 
 
 def reason(error: Exception, path: str = "") -> str:
@@ -130,8 +140,6 @@ def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
     width, height = image.size
     if width == height == size:
         return image
-    if how == "squash":
-        return image.resize((size, size), Image.Resampling.LANCZOS)
     if how == "pad":
         longer = max(width, height)
         inside = max(1, round(width * size / longer)), max(1, round(height * size / longer))
@@ -139,10 +147,18 @@ def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
         small = image.resize(inside, Image.Resampling.LANCZOS)
         square.paste(small, ((size - inside[0]) // 2, (size - inside[1]) // 2))
         return square
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
+    box = square_of(width, height, how)
     return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def square_of(width: int, height: int, how: Fit = "crop") -> tuple[int, int, int, int]:
+    """What `fit` makes of an image of `width` x `height` px: left, top, right and bottom edge in
+    the image's px; beyond the image where it pads."""
+    if how == "squash":
+        return 0, 0, width, height
+    side = min(width, height) if how == "crop" else max(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import is_utf8
 from resight.data.decode import SUFFIXES, is_grey
 from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
 from resight.data.workers import decode_rows
 from resight.errors import ResightError
+from resight.files import identity
 from resight.recipe.settings import Fit
 
 ROLES = {
@@ -83,7 +85,7 @@ def has_image(folder: Path) -> bool:
 
 def every_file(root: Path) -> Iterator[FileStamp | str]:
     """Every image below `root` as a FileStamp, every other file as its path; hidden files apart."""
-    return _walk(root, "", {_identity(root)})
+    return _walk(root, "", {identity(root)})
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -97,26 +99,10 @@ def _nfc(name: str) -> str:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The visible entries of a folder, in an order that does not depend on the file system.
-
-    Raises ResightError for a name that can't be printed or stored in a run.
-    """
+    """The visible entries of a folder, in an order that does not depend on the file system."""
     with os.scandir(folder) as entries:
         shown = [e for e in entries if e.name[0] != "." and e.name.lower() not in JUNK]
-    for entry in shown:
-        if not entry.name.isascii() and not is_utf8(entry.name):
-            raise ResightError(
-                f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
-            )
     return sorted(shown, key=lambda entry: (_nfc(entry.name), entry.name))
-
-
-def is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # an undecodable byte, which os.fsdecode escapes
-        return False
-    return True
 
 
 def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
@@ -136,9 +122,9 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
     for entry in _entries(folder):
         path = f"{prefix}{entry.name}"
         if entry.is_dir():
-            identity = _identity(Path(entry.path))
-            if identity not in seen:
-                seen.add(identity)
+            this = identity(Path(entry.path))
+            if this not in seen:
+                seen.add(this)
                 yield from _walk(entry.path, f"{path}/", seen)
         elif not _is_image(entry):
             yield path
@@ -161,16 +147,20 @@ class _Scan:
 
 def _scan(folder: Path, root: Path) -> _Scan:
     scan = _Scan({}, {}, [])
-    above = [_identity(root), _identity(folder)]
+    above = [identity(root), identity(folder)]
     prefix = "" if folder == root else f"{folder.name}/"
     for entry in _entries(folder):
         if not entry.is_dir():
             scan.others.append(f"{prefix}{entry.name}")
             continue
+        if not is_utf8(entry.name):  # as a class, it would be in each of a run's files
+            raise ResightError(
+                f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
+            )
         key = _nfc(entry.name)
         scan.spelling.setdefault(key, entry.name)
         images = scan.classes.setdefault(key, [])
-        seen = {*above, _identity(Path(entry.path))}
+        seen = {*above, identity(Path(entry.path))}
         for file in _walk(entry.path, f"{prefix}{entry.name}/", seen):
             if isinstance(file, FileStamp):
                 images.append(file)
@@ -182,11 +172,6 @@ def _scan(folder: Path, root: Path) -> _Scan:
 def _without_empty(scan: _Scan) -> _Scan:
     classes = {key: images for key, images in scan.classes.items() if images}
     return _Scan(classes, {key: scan.spelling[key] for key in classes}, scan.others)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
 
 
 def _class_names(scans: Mapping[str, _Scan]) -> list[str]:

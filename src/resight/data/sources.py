@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import is_utf8
 from resight.data import cache, cifar, digits, folder
 from resight.data.download import data_dir
 from resight.data.groups import Groups
@@ -134,7 +135,7 @@ def _find(source: str | os.PathLike[str], path: Path, *, held_out: bool) -> Foun
     try:
         if not os.fspath(source) or not path.exists():
             raise _no_such(os.fspath(source), path)
-        if not folder.is_utf8(str(path)):  # which a run's files could not name
+        if not is_utf8(str(path)):  # which a run's files could not name
             raise ResightError(f"the path {str(path)!r} is not valid UTF-8: rename it")
         found = cifar.find(path)
         if found is None and path.is_dir():

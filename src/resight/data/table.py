@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,6 +220,16 @@ def _file_for_processes(listing: Listing, images: npt.NDArray[np.uint8]) -> Path
         return None  # set in this process alone; no interpreter to start
     many = listing.paths is not None and len(listing.paths) >= MIN_ROWS_FOR_PROCESSES
     return Path(images.filename) if many else None
+
+
+@contextlib.contextmanager
+def decoding_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode images; Pillow's warnings about files are ignored where they can be."""
+    Image.init()  # loading Pillow's readers is not thread-safe: a second thread may miss some
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores(MAX_THREADS)) as pool:
+        if threading.current_thread() is threading.main_thread():
+            warnings.simplefilter("ignore")
+        yield pool
 
 
 def cores(most: int) -> int:

@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import is_utf8
 from resight.data.decode import decode_file, reason
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
 from resight.recipe.settings import Fit
@@ -50,9 +51,14 @@ def decode_rows(
     paths: Sequence[str], first: int, out: npt.NDArray[np.uint8], how: Fit
 ) -> dict[int, str]:
     """Decode files into `out` (n, H, W, C), which are rows `first`, `first + 1`, … of a table;
-    unreadable ones become zero. how: see `decode.fit`. Returns why: {row: reason}."""
+    unreadable ones, and those whose name a run could not hold, become zero. how: see `decode.fit`.
+    Returns why: {row: reason}."""
     bad: dict[int, str] = {}
     for number, path in enumerate(paths):
+        if not is_utf8(path):
+            out[number] = 0
+            bad[first + number] = "its name is not valid UTF-8: rename it"
+            continue
         try:
             out[number] = decode_file(path, out.shape[1], out.shape[3], how)
         except Exception as error:  # Pillow's readers raise anything on a damaged file

@@ -64,10 +64,10 @@ def eager(
     return forward
 
 
-def images_at_once(split: DeviceSplit, runtime: Runtime) -> int:
-    """The most images per pass that suit the device."""
+def images_at_once(image_size: int, runtime: Runtime) -> int:
+    """The most images of `image_size` px per pass that suit the device."""
     pixels = EVAL_PIXELS_CPU if runtime.on_cpu else EVAL_PIXELS_CUDA
-    return max(1, pixels // split.images.shape[1] ** 2)
+    return max(1, pixels // image_size**2)
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def predict(
 
     was_training = model.training
     model.eval()
-    most = images_at_once(split, runtime)
+    most = images_at_once(split.image_size, runtime)
     at_once = max(1, min(batch or most, most, len(split)))
     try:
         if tta != "flip-shift-unsure":

@@ -40,7 +40,7 @@ def renew_norms(
     was_training = model.training
     model.train()
     try:
-        most = max(MIN_BATCH, images_at_once(split, runtime))
+        most = max(MIN_BATCH, images_at_once(split.image_size, runtime))
         batches = torch.tensor_split(rows, -(-len(rows) // most))
         for done, batch in enumerate(batches):
             between()

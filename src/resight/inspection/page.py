@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from resight.data.decode import GREY
-from resight.data.table import MAX_THREADS, cores
+from resight.data.table import decoding_threads
 from resight.data.workers import decode_rows
 from resight.errors import ResightError
 from resight.files import write_atomically
@@ -164,8 +161,6 @@ def _cells(seen: Seen, rows: Sequence[int], px: int) -> Images:
     def read(i: int) -> None:
         decode_rows([paths[i]], i, cells[i : i + 1], "pad")
 
-    Image.init()  # not thread-safe
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores(MAX_THREADS)) as pool:
-        warnings.simplefilter("ignore")  # Pillow's, about files
+    with decoding_threads() as pool:
         list(pool.map(read, range(len(rows))))
     return cells

@@ -7,18 +7,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData, Split
-from resight.engine.forward import predict
-from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError, ResightWarning, did_you_mean
 from resight.progress import Quiet, Reporter
 from resight.runs.own_images import check_own, load_like, own_images
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
-from resight.runs.weights import Weights, load_model
 
 SPLITS = ("test", "val", "train")
 
@@ -43,10 +38,9 @@ def evaluate(
     """
     reporter = reporter or Quiet()
     run = run if isinstance(run, Run) else load_run(run)
-    path = run.path / "model.safetensors"
     _check_split(run, split, other_data=data is not None)
-    weights = Weights.read(path)
-    about, model = weights.about, load_model(weights)
+    predictor = run.predictor(device=device, precision=precision, calibrated=False)
+    image_size, channels = predictor.image_size, predictor.channels
     if isinstance(data, ImageData):
         loaded = data
     elif data is not None and (own := _own_moved(run, data, reporter)) is not None:
@@ -55,37 +49,24 @@ def evaluate(
         loaded = load_like(
             data,
             run.recipe.data,
-            channels=about["channels"],
+            channels=channels,
             held_out=False,
             skip_bad=skip_bad,
             reporter=reporter,
         )
     else:
         loaded = _own_images(run, split, skip_bad=skip_bad, reporter=reporter)
-    if (loaded.image_size, loaded.channels) != (about["image_size"], about["channels"]):
+    if (loaded.image_size, loaded.channels) != (image_size, channels):
         raise ResightError(
             f"the images are {loaded.image_size} px with {loaded.channels} channels, but the run "
-            f"was trained on {about['image_size']} px with {about['channels']}"
+            f"was trained on {image_size} px with {channels}"
         )
     if data is not None:
         for note in loaded.notes:
             reporter.say(f"note: {note}")
-    images = _in_classes_of_run(loaded, split, tuple(about["classes"]))
-    runtime = Runtime.like(
-        run.environment.get("runtime"), RuntimeOptions(device, precision), run=run.path
-    )
-    runtime.apply()
-    placed = DeviceSplit.place(
-        images,
-        torch.tensor(about["mean"], dtype=torch.float32),
-        torch.tensor(about["std"], dtype=torch.float32),
-        runtime.device,
-        resident=runtime.fits(images.images.nbytes),
-    )
-    logits = predict(model.to(runtime.device), placed, runtime, tta=about["tta"])
-    predictions = Predictions(
-        logits.numpy(), images.labels, images.ids, tuple(about["classes"]), split
-    )
+    images = _in_classes_of_run(loaded, split, predictor.classes)
+    logits = predictor.logits(images.images)
+    predictions = Predictions(logits, images.labels, images.ids, predictor.classes, split)
     try:
         name = _file_name(split, loaded.name if data is not None else None)
         run.write_files({name: predictions.to_bytes()})

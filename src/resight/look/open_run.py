@@ -18,7 +18,6 @@ from resight.data.types import ImageData, Split
 from resight.engine.runtime import Runtime, RuntimeOptions
 from resight.errors import ResightError
 from resight.progress import Reporter
-from resight.runs.calibration import fit_temperature
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, load_run
 
@@ -49,12 +48,8 @@ class OpenRun:
 
     @cached_property
     def temperature(self) -> float | None:
-        """Fitted on the predictions for the validation split; None without them."""
-        path = self.run.path / "predictions-val.npz"
-        if not path.is_file():
-            return None
-        predictions = self.run.predictions_in(path.name)
-        return fit_temperature(predictions) if predictions.split == "val" else None
+        """See `Run.temperature`."""
+        return self.run.temperature
 
     @cached_property
     def duplicates(self) -> list[Duplicate]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from resight.errors import ResightError, did_you_mean
+from resight.formats import without_format
 from resight.recipe import policies
 from resight.recipe.nets import nets_with
 from resight.recipe.settings import (
@@ -227,7 +228,7 @@ class Recipe(Settings):
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise ResightError(f"{path}: a recipe must be a table of sections, not {kind}")
-        return values
+        return without_format(values, path)  # a run's own says it
 
     def _repr_html_(self) -> str:
         """One row per section."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,26 @@ def numeric(table: Sequence[Sequence[str]]) -> list[bool]:
     """Which columns contain only numbers."""
     columns = zip(*table[1:], strict=True)
     return [all(re.match(r"[-+<–\d]", cell) for cell in cells) for cells in columns]
+
+
+def width_of(text: str) -> int:
+    """The columns that it takes; some characters take two."""
+    return cell_len(text)
+
+
+def padded(text: str, columns: int) -> str:
+    """With spaces behind it up to `columns`."""
+    return text + " " * (columns - cell_len(text))
+
+
+def cut_to(text: str, columns: int) -> str:
+    """At most `columns` wide, its end kept: of a path that is the file."""
+    if cell_len(text) <= columns:
+        return text
+    kept = len(text)
+    while cell_len(text[-kept:]) > columns - 1:
+        kept -= 1
+    return f"…{text[-kept:]}"
 
 
 def wrapped(text: str, columns: int, start: str = "") -> list[str]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from resight.render.drawing import NAME, WIDTH_PX, can_draw, new_figure, place_axes, text
+from resight.render.overlays import overlaid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +24,8 @@ GAP_PX = 6
 LINE_PX = 15
 SIDE_PX = 22  # of the column that names the rows
 LETTER_PX = 6.2  # a small letter's mean width at 8 points
-OPACITY = 0.6  # of a map over its image, as on the page
 
-LANCZOS, BILINEAR = Image.Resampling.LANCZOS, Image.Resampling.BILINEAR
+LANCZOS = Image.Resampling.LANCZOS
 
 Images = npt.NDArray[np.uint8]
 
@@ -98,18 +98,6 @@ def resized(image: Images, side: int) -> Images:
     """uint8 (side, side, 3) of a square image (H, W, C)."""
     rgb = image.repeat(3, axis=2) if image.shape[2] == 1 else image
     return np.asarray(Image.fromarray(rgb).resize((side, side), LANCZOS))
-
-
-def overlaid(images: Images, maps: Images) -> Images:
-    """uint8 images (n, px, px, 3) under their maps (n, h, w): dark where there is no evidence,
-    bright where there is the most."""
-    from matplotlib import colormaps
-
-    side = (images.shape[2], images.shape[1])
-    smooth = np.stack([np.asarray(Image.fromarray(m).resize(side, BILINEAR)) for m in maps])
-    colors = colormaps["inferno"](smooth)[..., :3] * 255
-    blended: Images = ((1 - OPACITY) * images + OPACITY * colors).round().astype(np.uint8)
-    return blended
 
 
 def _grid(

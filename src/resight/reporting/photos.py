@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from resight.data.decode import decode_file, own_side
-from resight.data.table import MAX_THREADS, cores
+from resight.data.table import decoding_threads
 from resight.recipe.settings import Fit
 from resight.render.sprites import CELL_PX, photo_uri
 
@@ -56,10 +52,7 @@ def photos_of(
     def photo(i: int) -> Photo | None:
         return _photo(str(folder / ids[i]), images[i], fit)
 
-    Image.init()  # not thread-safe
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores(MAX_THREADS)) as pool:
-        if threading.current_thread() is threading.main_thread():
-            warnings.simplefilter("ignore")  # Pillow's, about files
+    with decoding_threads() as pool:
         for start in range(0, len(ids), AT_ONCE):
             for made in pool.map(photo, range(start, min(start + AT_ONCE, len(ids)))):
                 spent += len(made.uri) if made else 0

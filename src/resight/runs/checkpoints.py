@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resight.errors import ResightError, first_line
+from resight.formats import with_format, without_format
 from resight.runs.manifest import read_file, write_files
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         raise not_a_checkpoint(path, first_line(error).split(". ")[0]) from None
     if not isinstance(saved, dict):
         raise not_a_checkpoint(path, f"it holds a {type(saved).__name__}")
-    return saved
+    return without_format(saved, path)
 
 
 def not_a_checkpoint(path: Path, why: str) -> ResightError:
@@ -64,11 +65,11 @@ def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
 
 
 def serialized(value: dict[str, Any]) -> bytes:
-    """The bytes that `read_checkpoint` reads back."""
+    """The bytes that `read_checkpoint` reads back, with their format."""
     import torch
 
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
-    torch.save(value, buffer)
+    torch.save(with_format(value), buffer)
     return buffer.getvalue()
 
 

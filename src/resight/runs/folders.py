@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError
-from resight.files import json_bytes
 from resight.recipe.recipe import Recipe
 from resight.runs.commands import resume_command
 from resight.runs.environment import describe_environment
 from resight.runs.manifest import LOCK, MANIFEST
 from resight.runs.run import BEGUN, Run, holds_seeds
+from resight.runs.schemas import written
 
 # what a training leaves that was killed before its folder was a run
 LEFT = (MANIFEST, LOCK, ".lock", "environment.json", *BEGUN)
@@ -51,12 +51,12 @@ def create_run(
     """
     run = Run(new_folder(out, recipe.name))
     run.sweep()
-    values = {
+    values: dict[str, dict[str, Any]] = {
         "environment.json": describe_environment(runtime, resolved["data"]["fingerprint"]),
         "resolved.json": resolved,
         "recipe.json": recipe.to_dict(),
     }
-    run.write_files({name: json_bytes(value) for name, value in values.items()})
+    run.write_files({name: written(value) for name, value in values.items()})
     return run
 
 

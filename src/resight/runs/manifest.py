@@ -16,19 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resight.errors import ResightError
 from resight.files import in_one_line, json_bytes, write_atomically
+from resight.formats import FORMAT, NewerFormat, check_format
 
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
-FORMAT = 1  # of a run folder's files; 0 are those from before the manifest
 LOCK_SECONDS = 60.0  # how long another process may take to note a file
 ATTEMPTS = 3  # at reading a file that another process replaces meanwhile
 
 
 _written: dict[Path, Known] = {}  # by this process: a checkpoint need not be read to be replaced
-
-
-class NewerFormat(ResightError):
-    """The run was written by a Resight that this one does not know."""
 
 
 class Known(BaseModel):
@@ -45,11 +41,16 @@ class Known(BaseModel):
         )
 
 
-class Manifest(BaseModel):
-    """files: by name, what a file may be: as it was and as it is, or is being, written."""
+class Format(BaseModel):
+    """All that is read of a manifest before its format is known."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     format: int = FORMAT
+
+
+class Manifest(Format):
+    """files: by name, what a file may be: as it was and as it is, or is being, written."""
+
     files: dict[str, list[Known]] = {}
     blake2b: str = ""  # of `files`; "" where there are none yet
 
@@ -105,18 +106,15 @@ def read_manifest(folder: Path) -> Manifest:
     """An empty one if the run is older than manifests. Raises `ResightError`."""
     path = folder / MANIFEST
     try:
-        manifest = Manifest.model_validate_json(read_bytes(path))
+        content = read_bytes(path)
+        check_format(Format.model_validate_json(content).format, folder)
+        manifest = Manifest.model_validate_json(content)
     except FileNotFoundError:
         return Manifest()
     except ValidationError as error:
         raise _damaged(path, error.errors(include_url=False)[0]["msg"]) from None
-    if manifest.format <= FORMAT and manifest.blake2b != manifest.own():
+    if manifest.blake2b != manifest.own():
         raise _damaged(path, "its own digest is another")
-    if manifest.format > FORMAT:
-        raise NewerFormat(
-            f"{folder} was written by a newer Resight (format {manifest.format}, this one knows "
-            f"{FORMAT}): update Resight"
-        )
     return manifest
 
 
@@ -138,7 +136,8 @@ def read_bytes(path: Path) -> bytes:
     missing."""
     try:
         if path.exists() and not path.is_file():
-            raise ResightError(f"{path}: not a regular file; restore it or start a new run")
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise ResightError(f"{path}: {what} is in the place of a run's file: move it away")
         return path.read_bytes()
     except FileNotFoundError:
         raise
@@ -168,5 +167,5 @@ def _read_to_write(folder: Path) -> Manifest:
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
-    manifest.blake2b = manifest.own()
+    manifest.format, manifest.blake2b = FORMAT, manifest.own()
     write_atomically(folder / MANIFEST, json_bytes(manifest.model_dump()))

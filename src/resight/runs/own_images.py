@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ from resight.data.types import ImageData
 from resight.errors import ResightError, shortened
 from resight.progress import Quiet, Reporter
 from resight.recipe.settings import Data
+from resight.runs.manifest import read_file
+from resight.runs.predictions import Predictions
+from resight.runs.schemas import Environment, parsed
 
+NAMED = 3  # images of those that differ
 MOVED = "(if the images have moved: --data)"
 
 
@@ -106,7 +112,7 @@ def check_own(facts: Mapping[str, Any], data: ImageData, *, run: Path, advice: s
     if theirs != mine:
         raise ResightError(
             f"{run}: the images at {data.source} are not the ones it was trained on "
-            f"({_difference(facts, data)}); {advice}"
+            f"({_difference(facts, data)}{_named(run, data)}); {advice}"
         )
 
 
@@ -123,3 +129,33 @@ def _difference(facts: Mapping[str, Any], data: ImageData) -> str:
         "as many, but some were replaced, changed or renamed: fingerprint "
         f"{data.fingerprint[:12]}, not {facts['fingerprint'][:12]}"
     )
+
+
+def _named(run: Path, data: ImageData) -> str:
+    """Which images differ, as far as that can be known without their old pixels: those of the test
+    split that are gone, and the files that were written since the run read its images."""
+    splits = [split for split in (data.train, data.test, data.val) if split is not None]
+    now = {name for split in splits for name in split.ids.tolist()}
+    gone: list[str] = []
+    with contextlib.suppress(ResightError):  # not measured yet
+        gone = [
+            name
+            for name in Predictions.load(run / "predictions.npz").ids.tolist()
+            if name not in now
+        ]
+    newer = _changed_since_read(run, Path(data.source), sorted(now))
+    words = {"gone": gone, "written since": newer}
+    return "".join(f"; {word}: {shortened(ids, NAMED)}" for word, ids in words.items() if ids)
+
+
+def _changed_since_read(run: Path, root: Path, ids: list[str]) -> list[str]:
+    """The files below `root` that changed after the run last read them; none if most of them did,
+    as in a copy, or if they are no files."""
+    try:
+        path = run / "environment.json"
+        started = parsed(Environment, read_file(path), path)["started"]
+        since = datetime.strptime(started, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        changed = [name for name in ids if (root / name).stat().st_ctime > since]
+    except (OSError, ValueError):
+        return []
+    return changed if 2 * len(changed) < len(ids) else []

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from resight.characters import printable
 from resight.errors import ResightError, first_line
 from resight.files import write_atomically
+from resight.formats import FORMAT, check_format
 from resight.intervals import wilson_interval
 from resight.records import Row, accuracy_words, beside_words, weakest_first
 from resight.render import html
@@ -61,12 +62,8 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """float32 (N, K): the softmax of the logits; not float64, as there may be 50,000 × 1000."""
-        shares = self.logits.astype(np.float32)
-        shares -= shares.max(1, keepdims=True)
-        np.exp(shares, out=shares)
-        shares /= shares.sum(1, keepdims=True)
-        return shares
+        """float32 (N, K): the softmax of the logits."""
+        return softmax(self.logits)
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float64]:
@@ -240,7 +237,7 @@ class Predictions:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         for row in self.rows():
-            writer.writerow({**row, **{name: _cell(row[name]) for name in NAMES}})
+            writer.writerow({**row, **{name: cell(row[name]) for name in NAMES}})
         write_atomically(path, text.getvalue().encode())
 
     def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -288,6 +285,7 @@ class Predictions:
             ids=self.ids,
             classes=np.array(self.classes, dtype=np.str_),
             split=np.array(self.split, dtype=np.str_),
+            format=np.array(FORMAT),
         )
         return buffer.getvalue()
 
@@ -296,6 +294,7 @@ class Predictions:
         """Read what `save` wrote. Raises `ResightError` for any other file or a damaged one."""
         try:
             with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as file:
+                check_format(file["format"].tolist() if "format" in file else 0, path)
                 values = {key: file[key] for key in ("logits", "labels", "ids", "classes", "split")}
         except FileNotFoundError:
             raise ResightError(
@@ -343,7 +342,17 @@ def _fault(values: dict[str, npt.NDArray[Any]]) -> str | None:
     return None
 
 
-def _cell(name: str) -> str:
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """float32 (N, K); not float64, as there may be 50,000 x 1000."""
+    shares = logits.astype(np.float32)
+    shares -= shares.max(1, keepdims=True, initial=-np.inf)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(1, keepdims=True)
+    return shares
+
+
+def cell(name: str) -> str:
+    """A name fit for a cell of a CSV file: printable, and no formula."""
     return "'" * name.startswith(FORMULA) + printable(name)
 
 

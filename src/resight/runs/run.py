@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
-from resight.errors import ResightError
-from resight.files import append_line, exclusive, json_bytes, leftovers, write_atomically
+from resight.errors import ResightError, ResightWarning
+from resight.files import append_line, exclusive, leftovers, write_atomically
 from resight.findings import Diagnosis
+from resight.formats import KEY
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import lr_points
@@ -21,23 +23,28 @@ from resight.recipe.settings import Schedule
 from resight.records import accuracy_words
 from resight.render import charts, html, tiles
 from resight.runs import commands
-from resight.runs.calibration import calibration
+from resight.runs.answers import Answers
+from resight.runs.calibration import calibration, fit_temperature
 from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
-from resight.runs.manifest import forget_file, read_file, write_files
+from resight.runs.manifest import MANIFEST, forget_file, read_file, read_manifest, write_files
 from resight.runs.own_images import reload_data
 from resight.runs.predictions import Predictions
-from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows
+from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows, values_in, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
+
+    from resight.runs.predictor import Picture, Predictor
 
 MAX_FINDINGS_SHOWN = 20  # in a notebook
 BEGUN = ("recipe.json", "resolved.json")
 MODEL = "model.safetensors"
 RESULT_FILES = (MODEL, "predictions.npz", "metrics.jsonl")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
+
+_told: set[Path] = set()  # of a missing manifest: once is enough
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,15 @@ class Run:
         """Whether it is a run: a training that is killed earlier leaves less, and nothing of
         use."""
         return all((self.path / name).is_file() for name in BEGUN)
+
+    @property
+    def manifest_removed(self) -> bool:
+        """Whether its recipe was written with a manifest and no manifest lists it: somebody has
+        removed it, which is the way to edit a run."""
+        path = self.path / "recipe.json"
+        if path.name in read_manifest(self.path).files:
+            return False
+        return KEY in values_in(read_file(path), path)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -142,6 +158,15 @@ class Run:
         return predictions
 
     @property
+    def temperature(self) -> float | None:
+        """Fitted on the predictions for the validation split; None without them."""
+        path = self.path / "predictions-val.npz"
+        if not path.is_file():
+            return None
+        predictions = self.predictions_in(path.name)
+        return fit_temperature(predictions) if predictions.split == "val" else None
+
+    @property
     def finished(self) -> bool:
         return bool(self.result)
 
@@ -157,10 +182,43 @@ class Run:
         return self.finished and all((self.path / name).is_file() for name in RESULT_FILES)
 
     def model(self) -> nn.Module:
-        """The trained net in eval mode, on the CPU. Raises `ResightError` if not finished."""
+        """The trained net in eval mode, on the CPU: float32 (N, C, H, W), normalised with the
+        statistics in `resolved["data"]`, to logits (N, K). `predict` takes images as they are.
+        Raises `ResightError` if not finished."""
         from resight.runs.weights import load_model
 
-        return load_model(self.path / "model.safetensors")
+        return load_model(self.path / MODEL)
+
+    def predictor(
+        self, *, device: str = "auto", precision: str = "auto", calibrated: bool = True
+    ) -> Predictor:
+        """The net and all that it takes to show images to it. "auto" is what the run was trained
+        with, if available. calibrated: with the run's temperature, where it has one. Raises
+        `ResightError` if not finished."""
+        from resight.engine.runtime import Runtime, RuntimeOptions
+        from resight.runs.predictor import Predictor
+        from resight.runs.weights import Weights
+
+        weights = Weights.read(self.path / MODEL)
+        options = RuntimeOptions(device, precision)
+        runtime = Runtime.like(self.environment.get("runtime"), options, run=self.path)
+        runtime.apply()
+        return Predictor.of(
+            weights, self.recipe.data.fit, runtime, self.temperature if calibrated else None
+        )
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, device: str = "auto", precision: str = "auto"
+    ) -> Answers:
+        """The classes of one or several images, with their probabilities.
+
+        images: paths, PIL images, arrays (H, W, C) or (N, H, W, C), tensors (C, H, W) or (N, C, H,
+        W), uint8 or floating-point in [0, 1]: see `Predictor.pixels`. Decoded, resized and
+        normalised as the test images were. Raises `ResightError` for one that can't be read.
+        """
+        from resight.runs.predictor import pictures_of
+
+        return self.predictor(device=device, precision=precision).answers(pictures_of(images))
 
     def images(
         self,
@@ -324,9 +382,9 @@ class Run:
     def forget_failure(self) -> None:
         (self.path / "failure.json").unlink(missing_ok=True)
 
-    def write(self, name: str, value: Any) -> None:
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file."""
-        self.write_files({name: json_bytes(value)})
+        self.write_files({name: written(values)})
 
     def write_files(self, contents: Mapping[str, bytes]) -> None:
         """Write files that are checked when they are read: see `manifest.write_files`."""
@@ -410,6 +468,14 @@ def load_run(path: str | Path) -> Run:
         what = f"has no {lacking[0]}" if path.is_dir() else "is not a folder"
         raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")
     _ = run.recipe  # a broken one is reported here, not later
+    if path not in _told and run.manifest_removed:
+        _told.add(path)
+        warnings.warn(
+            f"{path}: its {MANIFEST} was removed, so files that it listed are used as they are, "
+            "unchecked",
+            ResightWarning,
+            stacklevel=2,
+        )
     return run
 
 

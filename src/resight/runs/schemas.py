@@ -1,4 +1,4 @@
-"""What each JSON file of a run folder holds, and the one place where it is read.
+"""What each JSON file of a run folder holds, and the one place where it is written and read.
 
 Fields with a default are those that an older version did not write; they are left out where the
 file lacks them. What a newer version adds is kept as it is.
@@ -7,6 +7,7 @@ file lacks them. What a newer version adds is kept as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from resight.errors import ResightError, first_line
+from resight.files import json_bytes
+from resight.formats import with_format, without_format
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import Method
 
@@ -263,11 +266,19 @@ FILES: dict[str, type[File]] = {
 }
 
 
+def written(values: Mapping[str, Any]) -> bytes:
+    """A JSON file of a run, which says its format."""
+    return json_bytes(with_format(values))
+
+
 def parsed(schema: type[File], content: str | bytes, where: str | Path) -> dict[str, Any]:
-    """The values of a JSON text as plain ones. Raises `ResightError`, naming the first field that
-    is not as it was written."""
+    """The values of a JSON text as plain ones, without its format. Raises `ResightError`, naming
+    the first field that is not as it was written."""
+    values = values_in(content, where)
+    if isinstance(values, dict):
+        values = without_format(values, where)
     try:
-        return schema.model_validate(values_in(content, where)).model_dump(exclude_unset=True)
+        return schema.model_validate(values).model_dump(exclude_unset=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _not_as_written(where, _said(first)) from None
@@ -279,6 +290,7 @@ def parsed_recipe(content: bytes, where: Path) -> Recipe:
     values = values_in(content, where)
     if not isinstance(values, dict):
         raise _not_as_written(where, "no table of sections")
+    values = without_format(values, where)
     if missing := [section for section in Recipe.model_fields if section not in values]:
         raise _not_as_written(where, f"{missing[0]} is missing")
     return Recipe.parse(values, where=str(where))

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import ResightError
-from resight.files import json_bytes
 from resight.intervals import standard_deviation, t_interval
 from resight.progress import duration
 from resight.recipe.recipe import Recipe
 from resight.runs.manifest import read_file, write_files
 from resight.runs.run import SEEDS, Run, holds_seeds
-from resight.runs.schemas import SeedsFile, parsed
+from resight.runs.schemas import SeedsFile, parsed, written
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ class SeedsPlan:
 
 def write_summary(path: Path, plan: SeedsPlan, result: SeedsResult) -> None:
     values = {**result.to_dict(), "plan": plan.to_dict()}
-    write_files(path, {SEEDS: json_bytes(values)})
+    write_files(path, {SEEDS: written(values)})
 
 
 def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resight.data.types import ImageData
 from resight.engine.state import misfit
 from resight.errors import ResightError, first_line
+from resight.formats import with_format
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Model
@@ -35,7 +36,7 @@ def model_bytes(model: nn.Module, recipe: Recipe, data: ImageData) -> bytes:
         "tta": recipe.evaluate.tta,
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    metadata = {"resight": json.dumps(about, ensure_ascii=False)}
+    metadata = {"resight": json.dumps(with_format(about), ensure_ascii=False)}
     content: bytes = safetensors.torch.save(tensors, metadata=metadata)
     return content
 

@@ -237,7 +237,7 @@ def _wait(job: Job) -> None:
 
 
 def _test(job: Job, images: int) -> _Work:
-    shown = min(images, len(job.monitor), images_at_once(job.monitor, job.runtime))
+    shown = min(images, len(job.monitor), images_at_once(job.monitor.image_size, job.runtime))
     model = job.state.eval_model
     forward = eager(model, job.monitor, job.runtime, "none")
 

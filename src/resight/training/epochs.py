@@ -58,10 +58,10 @@ def fit_epochs(training: Training) -> Predictions | None:
             predictions = _end_epoch(training, seen)
             for finding in training.watch.epoch(state.history):
                 training.session.reporter.finding(finding)
-        _write_last(checkpoints, training.job)
+        _write_last(checkpoints, training)
         return predictions
     except StopRequested:  # raised between two steps: the state is consistent
-        _write_last(checkpoints, training.job)
+        _write_last(checkpoints, training)
         raise
     finally:
         checkpoints.close()
@@ -90,6 +90,7 @@ def _train_epoch(training: Training, checkpoints: Checkpointer) -> Seen:
         _report(training, seen, done, lr=rates.lr[position])
         stop.check()
         if due:
+            training.session.check_run()
             checkpoints.save(state.host_snapshot())
         began = clock()
     return seen or _look(training, steps)
@@ -192,6 +193,7 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
         row["evaluate_seconds"] = training.session.clock() - began
     state.end_epoch(row)
+    training.session.check_run()
     run.append_metrics(row)
     training.session.reporter.epoch(row, epochs)
     if measured and split == "val" and best_epoch(state.history, "val_accuracy") is row:
@@ -237,9 +239,11 @@ def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFinit
     )
 
 
-def _write_last(checkpoints: Checkpointer, job: Job) -> None:
-    if not checkpoints.save_and_wait(job.state.host_snapshot()):
+def _write_last(checkpoints: Checkpointer, training: Training) -> None:
+    training.session.check_run()
+    state = training.job.state
+    if not checkpoints.save_and_wait(state.host_snapshot()):
         raise NonFiniteLoss(
-            f"the weights are not finite after step {job.state.step}: the last good checkpoint is "
+            f"the weights are not finite after step {state.step}: the last good checkpoint is "
             "kept; try a lower --lr"
         )

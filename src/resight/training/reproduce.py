@@ -14,7 +14,6 @@ from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
 from resight.records import CLOCKS
 from resight.runs.folders import create_run
-from resight.runs.manifest import check_files
 from resight.runs.own_images import check_own, own_images
 from resight.runs.run import Run, load_run
 from resight.runs.weights import Weights
@@ -116,8 +115,7 @@ def reproduce(
             f"{run.path / 'environment.json'} is missing, so it is not known how the run was "
             "trained: restore it"
         )
-    check_files(run.path)  # before hours of training
-    _ = run.metrics, run.predictions, run.model()
+    _ = run.metrics, run.predictions, run.model()  # before hours of training
     known = {key: run.resolved[key] for key in ("data", "steps_per_epoch")}
     images = data if isinstance(data, ImageData) else _images(run, data, reporter)
     check_own(known["data"], images, run=run.path, advice="give the folder that holds them")

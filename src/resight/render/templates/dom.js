@@ -41,10 +41,20 @@ function counted(value, one, many = one + "s") {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
+/** With `digits` decimals, rounded as Python does it for the terminal: the exact binary value, and a
+ * tie, such as 65.625, to the even digit. `toFixed` rounds ties up; `Intl` rounds the shortest
+ * decimal that reads as the value. */
+function rounded(value, digits) {
+  const text = value.toFixed(digits);
+  const last = Number(text.at(-1));
+  const tie = Math.abs(value * 2 ** (digits + 1)) % 2 === 1; // no other half is binary
+  return tie && last % 2 === 1 ? text.slice(0, -1) + (last - 1) : text;
+}
+
 /** A fraction in per cent, with at most `digits` decimals (exactly `digits` if `fixed`). */
 function percent(fraction, digits = 1, fixed = false) {
-  const options = { maximumFractionDigits: digits, minimumFractionDigits: fixed ? digits : 0 };
-  return `${formatted(100 * fraction, options)}\u00a0%`;
+  const text = rounded(100 * fraction, digits);
+  return `${fixed ? text : Number(text)}\u00a0%`;
 }
 
 /** Up to `digits` significant digits; in exponent notation where there would be many zeros. */

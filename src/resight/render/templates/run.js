@@ -137,7 +137,7 @@ function drawHeadline(body, result) {
           ? el(
               "p",
               { class: "muted" },
-              `95\u00a0% interval ${(100 * result.low).toFixed(2)} to ${percent(result.high, 2, true)}`,
+              `95\u00a0% interval ${rounded(100 * result.low, 2)} to ${percent(result.high, 2, true)}`,
             )
           : null,
         known(result.beside) ? el("p", { class: "muted" }, result.beside) : null,

@@ -1,0 +1,98 @@
+"""The verbs that put a trained net to use: predict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resight.characters import printable
+from resight.cli.complete import run_folders
+from resight.cli.options import DeviceOption, PrecisionOption
+from resight.cli.output import answer_lines, reporter_for
+from resight.errors import ResightError
+
+
+def predict(
+    run: Annotated[
+        Path, typer.Argument(help="A finished run's folder.", autocompletion=run_folders)
+    ],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, patterns in quotes; - for a list of files on standard input.",
+            metavar="PATH",
+        ),
+    ],
+    top: Annotated[
+        int, typer.Option("--top", help="How many classes to show for each image.", min=1)
+    ] = 3,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            "--min-confidence",
+            help="Answer `none of these` where the most probable class has a lower probability.",
+            metavar="P",
+        ),
+    ] = 0.0,
+    cam: Annotated[
+        Path | None,
+        typer.Option("--cam", help="Write Grad-CAM maps over the photos into this folder."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write one row per image into this file.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one line of JSON per image; everything else goes to stderr."
+        ),
+    ] = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Predict the classes of images, with their probabilities: a table, CSV or lines of JSON."""
+    from resight.deploy.predict import predict as show_images
+    from resight.deploy.predict import price_of
+    from resight.runs.run import load_run
+
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
+    if not 0 <= min_confidence <= 1:
+        raise ResightError(f"min_confidence = {min_confidence:g} must be from 0 to 1")
+    opened, reporter = load_run(run), reporter_for(as_json=True)
+    try:
+        answers = show_images(
+            opened,
+            paths,
+            min_confidence=min_confidence,
+            cam=cam,
+            device=device,
+            precision=precision,
+            listed=sys.stdin,
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+    for name, why in answers.unreadable.items():
+        print(f"not read: {printable(name)}: {why}", file=sys.stderr)
+    if as_json:
+        for line in answers.json_lines(top):
+            print(line)
+    if csv is not None:
+        answers.to_csv(csv, top)
+    aside = sys.stderr if as_json else sys.stdout
+    if not (as_json or csv is not None):
+        for line in answer_lines(answers, top):
+            print(line)
+    print(answers.headline, file=aside)
+    if min_confidence:
+        print(
+            f"--min-confidence {min_confidence:g}: {price_of(opened, min_confidence)}", file=aside
+        )
+    if csv is not None:
+        print(f"rows  {csv}", file=aside)
+    if cam is not None:
+        print(f"maps  {cam}", file=aside)
