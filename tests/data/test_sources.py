@@ -130,3 +130,9 @@ def test_no_torch_and_no_scikit_learn_at_import():
         "sys.exit(bool({'torch', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_images_print_as_one_line():
+    data = load_data("digits", image_size=8)
+    assert repr(data) == "ImageData(digits: 1,438 train / 359 test, 10 classes, 8×8 px, grey)"
+    assert repr(data.test) == "Split(359 images, 8×8 px, grey)"

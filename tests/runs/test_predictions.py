@@ -47,6 +47,13 @@ def of(logits: list[list[float]], labels: list[int]) -> Predictions:
     )
 
 
+def test_printed_it_is_short() -> None:
+    predictions = of([[2, 0], [0, 2], [2, 0]], [0, 1, 1])
+    assert repr(predictions) == "Predictions(test: 3 images, 2 classes)"
+    assert str(predictions) == f"{predictions.headline}\n{predictions.beside_accuracy}"
+    assert repr(of([[0.0]], [0])).startswith("Predictions(")
+
+
 def toy() -> Predictions:
     """Six images of three classes, by their probabilities; the last class has one image."""
     probabilities = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resight.characters import printable
 from resight.data.rows import row_sums, statistics_of_sums
 from resight.errors import ResightError
 
@@ -44,6 +45,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        _, height, width, channels = self.images.shape
+        return f"Split({len(self):,} images, {height}×{width} px, {_kind(channels)})"
 
     @cached_property
     def sums(self) -> npt.NDArray[np.int64]:
@@ -90,6 +95,14 @@ class ImageData:
                 )
             seen[same] = name
 
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        counts = " / ".join(f"{len(part):,} {name}" for name, part in parts.items() if part)
+        return (
+            f"ImageData({printable(self.name)}: {counts}, {len(self.classes):,} classes, "
+            f"{self.image_size}×{self.image_size} px, {_kind(self.channels)})"
+        )
+
     @property
     def channels(self) -> int:
         return int(self.train.images.shape[3])
@@ -97,6 +110,10 @@ class ImageData:
     @property
     def image_size(self) -> int:
         return int(self.train.images.shape[1])
+
+
+def _kind(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
 
 
 def data_facts(data: ImageData) -> dict[str, Any]:

@@ -46,6 +46,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Predictions({self.split}: {len(self):,} images, {len(self.classes):,} classes)"
+
+    def __str__(self) -> str:
+        """Accuracy with its interval, loss, and what the accuracy is to be compared with."""
+        return f"{self.headline}\n{self.beside_accuracy}"
+
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
         """int64 (N,): the class with the highest logit; the first one on a tie."""
