@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from helpers import make_data
-from resight.data.auto import recipe_for, survey
+from resight.data.auto import recipe_for, settled, survey
 from resight.data.sources import load_data
+from resight.data.splits import with_validation
 from resight.errors import ResightError
 from resight.recipe.auto import AUTO
 from resight.recipe.catalog import find_recipe
@@ -62,6 +64,22 @@ def test_unreadable_files_do_not_count_for_the_size(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (root / name / "broken.jpg").write_bytes(b"no image")
     assert survey(root).side_px == 40
+
+
+def test_unreadable_files_do_not_count_once_that_is_known(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 200, "dog": 200}, side=8)
+    fine = recipe_for(None, root, {"val": 0.1})
+    for number in range(600):
+        (root / "cat" / f"cut {number}.png").write_bytes(b"no image")
+    before = recipe_for(None, root, {"val": 0.1})
+    size = before.recipe.data.image_size
+    decoded = with_validation(load_data(root, image_size=size, skip_bad=True), 0.1, 0)
+    choice = settled(before, None, root, {"val": 0.1}, decoded)
+
+    assert (fine.recipe.train.batch_size, before.recipe.train.batch_size) == (32, 64)
+    assert choice.recipe == fine.recipe
+    assert f"for {len(decoded.train)} training images" in choice.why[1]
+    assert settled(fine, None, root, {}, replace(decoded, bad=())) is fine
 
 
 def test_auto_is_the_default_for_a_folder_and_for_nothing_else(tmp_path: Path) -> None:

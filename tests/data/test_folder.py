@@ -178,6 +178,19 @@ def test_one_class_in_two_unicode_forms_is_one_class(root):
     assert data.classes == (decomposed, "tea")
     assert data.test.labels.tolist() == [0, 1]
     assert data.test.ids[0] == f"test/{composed}/5.png"
+    assert not any("Unicode" in note for note in data.notes)
+
+
+def test_two_folders_of_one_split_that_are_one_class_are_named(root):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make(root, f"train/{decomposed}/1.png", f"train/{composed}/2.png", "train/tea/3.png")
+    make(root, f"test/{composed}/5.png", "test/tea/7.png")
+    data = load(root)
+    assert data.train.labels.tolist() == [0, 0, 1]
+    assert data.notes[0] == (
+        f"in {root} two folders of the same name, written in different Unicode forms, are taken as "
+        f"one class: 'train/{composed}'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,30 @@ def test_a_bad_file_hides_nothing_and_is_left_out_of_the_next_command(tmp_path: 
     assert inspection.next_command == f"resight train --data {root} --skip-bad --image-size 8"
 
 
+def test_no_note_is_hidden_for_its_wording(tmp_path: Path) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(10):
+            picture(tmp_path / "left out: blurred" / name / f"{i}.png", 100 * k + i)
+    inspection = inspect_data(tmp_path / "left out: blurred", image_size=8)
+
+    assert [note[:13] for note in inspection.notes] == ["no test split"]
+
+
+def test_auto_is_chosen_for_what_can_be_read(tmp_path: Path) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(250):
+            picture(tmp_path / name / f"{i}.png", 1000 * k + i)
+    fine = inspect_data(tmp_path, image_size=8)
+    for name in ("cat", "dog"):
+        for i in range(400):
+            (tmp_path / name / f"cut {i}.png").write_bytes(b"\x89PNG")
+    inspection = inspect_data(tmp_path, image_size=8)
+
+    assert fine.why[1].startswith("chosen for 400 training images")
+    assert [*map(sum, inspection.counts.values())] == [400, 100]
+    assert inspection.why == fine.why
+
+
 @pytest.mark.parametrize("val", [None, 0.25])
 def test_the_splits_are_those_of_a_training(tmp_path: Path, val: float | None) -> None:
     for k, name in enumerate(("cat", "dog")):

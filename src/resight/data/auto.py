@@ -31,9 +31,13 @@ def recipe_for(
     recipe: str | Path | Recipe | None,
     data: str | Path | ImageData | None,
     changes: Mapping[str, Any],
+    *,
+    decoded: ImageData | None = None,
 ) -> Choice:
     """The recipe that `recipe` and `changes` ask for on `data`, and why it is that, if it was
-    chosen: "auto", or None for a folder of images. Raises `ResightError`."""
+    chosen: "auto", or None for a folder of images. decoded: `data` as the choice without it had it
+    decoded, so that it keeps the image size and counts only what can be read. Raises
+    `ResightError`."""
     if recipe is None and _is_folder(data):
         recipe = AUTO
     if recipe != AUTO:
@@ -56,9 +60,23 @@ def recipe_for(
     given = {key: _number(flat.get(SHORT[key])) for key in GIVEN}
     policy = flat.pop(POLICY, AUTO)
     images = survey(data, val=flat.get(SHORT["val"], 0.0))
+    if decoded is not None:
+        images = replace(images, train=len(decoded.train))
+        given["image_size"] = decoded.image_size
     chosen = choose(images, **given, epochs=_number(flat.get("epochs")), policy=policy)
     most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
     return replace(chosen, recipe=changed(chosen.recipe, flat), most_minutes=most)
+
+
+def settled(
+    choice: Choice,
+    recipe: str | Path | Recipe | None,
+    data: str | Path | ImageData | None,
+    changes: Mapping[str, Any],
+    decoded: ImageData,
+) -> Choice:
+    """`choice`, or where files were left out because they can't be read, the one for the others."""
+    return recipe_for(recipe, data, changes, decoded=decoded) if decoded.bad else choice
 
 
 def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from resight.characters import is_utf8
 from resight.data.decode import SUFFIXES, is_grey
 from resight.data.splits import check_classes, check_measured
 from resight.data.table import FileStamp, Found, Listing
+from resight.data.types import Note
 from resight.data.workers import decode_rows
-from resight.errors import ResightError
+from resight.errors import ResightError, shortened
 from resight.files import identity
 from resight.recipe.settings import Fit
 
@@ -45,6 +46,7 @@ def find(root: Path, *, held_out: bool = True) -> Found | None:
     if not splits:
         return None
     scans = {name: _scan(folder, root) for name, folder in splits.items()}
+    notes += _merged(root, scans)
     for name, scan in scans.items():
         if not scan.classes and (held_out or name == "test"):
             raise _unlabelled(splits, name, held_out=held_out)
@@ -138,15 +140,17 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
 
 @dataclass(frozen=True)
 class _Scan:
-    """What is in a split's folder: images and spelling of each class by NFC name, other files."""
+    """What is in a split's folder: images and spelling of each class by NFC name, other files, and
+    the paths of class folders whose NFC name another one has."""
 
     classes: dict[str, list[FileStamp]]
     spelling: dict[str, str]
     others: list[str]
+    merged: list[str]
 
 
 def _scan(folder: Path, root: Path) -> _Scan:
-    scan = _Scan({}, {}, [])
+    scan = _Scan({}, {}, [], [])
     above = [identity(root), identity(folder)]
     prefix = "" if folder == root else f"{folder.name}/"
     for entry in _entries(folder):
@@ -158,6 +162,8 @@ def _scan(folder: Path, root: Path) -> _Scan:
                 f"{folder} contains {entry.name!r}, which is not valid UTF-8: rename it"
             )
         key = _nfc(entry.name)
+        if key in scan.classes:
+            scan.merged.append(f"{prefix}{entry.name}")
         scan.spelling.setdefault(key, entry.name)
         images = scan.classes.setdefault(key, [])
         seen = {*above, identity(Path(entry.path))}
@@ -171,7 +177,8 @@ def _scan(folder: Path, root: Path) -> _Scan:
 
 def _without_empty(scan: _Scan) -> _Scan:
     classes = {key: images for key, images in scan.classes.items() if images}
-    return _Scan(classes, {key: scan.spelling[key] for key in classes}, scan.others)
+    spelling = {key: scan.spelling[key] for key in classes}
+    return replace(scan, classes=classes, spelling=spelling)
 
 
 def _class_names(scans: Mapping[str, _Scan]) -> list[str]:
@@ -182,7 +189,7 @@ def _class_names(scans: Mapping[str, _Scan]) -> list[str]:
     return sorted(spelling.values(), key=natural_order)
 
 
-def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[str]]:
+def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[Note]]:
     """The folder of each split, train first, or {"all": root} if any has images; and notes."""
     folders = subfolders(root)
     splits = _split_folders(root, folders)
@@ -192,14 +199,16 @@ def _layout(root: Path, *, held_out: bool) -> tuple[dict[str, Path], list[str]]:
     notes = []
     if "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append(f"no test split in {root}: {splits['test'].name}/ is used as the test split")
+        used = f"{splits['test'].name}/ is used as the test split"
+        notes.append(Note(f"no test split in {root}: {used}"))
     unused = [folder.name for folder in folders if folder not in splits.values()]
     if unused:
-        notes.append(f"folders next to the splits in {root} are ignored: {', '.join(unused[:10])}")
+        names = ", ".join(unused[:10])
+        notes.append(Note(f"folders next to the splits in {root} are ignored: {names}"))
     return {name: splits[name] for name in ("train", "test", "val") if name in splits}, notes
 
 
-def _left_out(root: Path, splits: Mapping[str, Path], scans: Mapping[str, _Scan]) -> list[str]:
+def _left_out(root: Path, splits: Mapping[str, Path], scans: Mapping[str, _Scan]) -> list[Note]:
     """A note on the files that are not images in a class folder, if there are any."""
     files = [file for scan in scans.values() for file in scan.others]
     if root not in splits.values():
@@ -207,7 +216,21 @@ def _left_out(root: Path, splits: Mapping[str, Path], scans: Mapping[str, _Scan]
     if not files:
         return []
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return [f"{count} in {root} ignored: not an image or not in a class folder (first: {files[0]})"]
+    ignored = f"{count} in {root} ignored: not an image or not in a class folder"
+    return [Note(f"{ignored} (first: {files[0]})", "ignored")]
+
+
+def _merged(root: Path, scans: Mapping[str, _Scan]) -> list[Note]:
+    """A note on class folders that look the same and became one class, if there are any."""
+    names = [path for scan in scans.values() for path in scan.merged]
+    if not names:
+        return []
+    return [
+        Note(
+            f"in {root} two folders of the same name, written in different Unicode forms, are "
+            f"taken as one class: {shortened(names)}"
+        )
+    ]
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path] | None:

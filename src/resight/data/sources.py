@@ -33,7 +33,7 @@ from resight.data.table import (
     in_memory,
     shared_images,
 )
-from resight.data.types import ImageData
+from resight.data.types import ImageData, Note
 from resight.errors import ResightError, did_you_mean
 from resight.recipe.settings import Fit
 
@@ -195,7 +195,7 @@ def _assemble(
     table: Table,
     name: str,
     source: str,
-    notes: list[str],
+    notes: list[Note],
     seed: int | None,
     group: str,
     *,
@@ -206,7 +206,7 @@ def _assemble(
         raise _unreadable(table, source)
     if table.bad:
         files = "1 unreadable file" if len(table.bad) == 1 else f"{len(table.bad)} unreadable files"
-        notes.append(f"{files} left out: {_bad_files(table)}")
+        notes.append(Note(f"{files} left out: {_bad_files(table)}", "unreadable"))
     groups = _groups(table, group, source) if group and seed is not None else None
     splits = _split_rows(table, seed, groups)
     if groups and not len(splits["test"]):
@@ -217,27 +217,27 @@ def _assemble(
         for split, rows in splits.items()
     }
     if len(table.parts) == 1:  # "all"
-        notes.append(
-            f"no test split in {source}: all {len(splits['test'])} images are evaluated"
-            if seed is None
-            else f"no test split in {source}: 20% of each class held out (seed {seed})"
-            + divided(splits["train"], splits["test"], "test", groups)
-        )
+        held = f"all {len(splits['test'])} images are evaluated"
+        if seed is not None:
+            held = f"20% of each class held out (seed {seed})"
+            held += divided(splits["train"], splits["test"], "test", groups)
+        notes.append(Note(f"no test split in {source}: {held}"))
     if groups and groups.alone:
-        notes.append(
+        alone = (
             f"{len(groups.alone)} of {len(table.ids)} images are groups of their own, because "
             f"--group {shlex.quote(group)} is not in their names (first: {groups.alone[0]})"
         )
+        notes.append(Note(alone))
     if seed is not None:
         _check_readable(table, source)
         _check_spare(table, splits, source)
     check = check_measured if seed is None else check_classes
-    notes += check(source, table.classes, counts)
+    notes += map(Note, check(source, table.classes, counts))
     if not one:
         others = [other for other in splits if other != "train"]
-        notes += [_shared(table, splits, other) for other in others]
+        notes += [Note(_shared(table, splits, other), "shared") for other in others]
         if groups:
-            notes += [_divided_groups(groups, splits, other) for other in others]
+            notes += [Note(_divided_groups(groups, splits, other)) for other in others]
     test = table.split(splits["test"])
     train = test if one else table.split(splits["train"])
     mean, std = train.statistics
@@ -301,13 +301,7 @@ def _split_rows(
 
     If train and test are the same images, they are the same array.
     """
-    good = np.ones(len(table.labels), dtype=bool)
-    good[list(table.bad)] = False
-    starts = np.cumsum([0, *(rows for _, rows in table.parts)])
-    splits = {
-        split: start + np.flatnonzero(good[start : start + rows])
-        for (split, rows), start in zip(table.parts, starts[:-1], strict=True)
-    }
+    splits = table.readable()
     if "all" in splits:
         rows = splits["all"]
         if seed is None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resight.data.groups import Groups, hold_out
-from resight.data.types import ImageData, Split
+from resight.data.types import ImageData, Note
 from resight.errors import ResightError, did_you_mean
 
 
@@ -81,20 +81,12 @@ def with_validation(data: ImageData, fraction: float, seed: int, group: str = ""
             f"no image to spare for --val: every class in {data.source} has only one train image; "
             "add images, or leave out --val and --early-stop"
         )
-    train, val = (
-        Split.counted(
-            data.train.images[rows],
-            data.train.labels[rows],
-            data.train.ids[rows],
-            data.train.sums[rows],
-        )
-        for rows in (keep, held)
-    )
+    train, val = data.train.part(keep), data.train.part(held)
     mean, std = train.statistics
     note = f"{100 * fraction:g}% of each train class held out as val (seed {seed})"
     note += divided(keep, held, "val", groups)
     return dataclasses.replace(
-        data, train=train, val=val, mean=mean, std=std, notes=(*data.notes, note)
+        data, train=train, val=val, mean=mean, std=std, notes=(*data.notes, Note(note))
     )
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from resight.data.rows import DIGEST_BYTES, row_digests, row_sums
-from resight.data.types import Split
+from resight.data.types import Note, Split
 from resight.data.workers import WorkerLost, Workers
 from resight.errors import ResightError
 from resight.recipe.settings import Fit
@@ -89,7 +89,7 @@ class Found:
     name: str
     root: Path
     stamps: Sequence[FileStamp]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     read: Callable[[int, int | None, Fit], Listing]
     classes: tuple[str, ...] = ()
     counts: Mapping[str, Sequence[int]] | None = None
@@ -118,8 +118,18 @@ class Table:
         follow = len(rows) > 0 and int(rows[-1] - rows[0]) == len(rows) - 1
         index = slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
         return Split.counted(
-            self.images[index], self.labels[index], self.ids[index], self.sums[index]
+            self.images[index], self.labels[index], self.ids[index], self.sums[index], rows
         )
+
+    def readable(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The rows of each part, without those in `bad`."""
+        good = np.ones(len(self.labels), dtype=bool)
+        good[list(self.bad)] = False
+        starts = np.cumsum([0, *(rows for _, rows in self.parts)])
+        return {
+            part: start + np.flatnonzero(good[start : start + rows])
+            for (part, rows), start in zip(self.parts, starts[:-1], strict=True)
+        }
 
 
 def in_memory(listing: Listing) -> npt.NDArray[np.uint8]:

@@ -1,11 +1,11 @@
-"""`Split` and `ImageData`: what every source of images becomes."""
+"""`Split`, `Note` and `ImageData`: what every source of images becomes."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,13 @@ class Split:
 
     images: uint8 (N, H, W, C), H = W, possibly a read-only memory map; labels: int64 (N,), in
     [0, K); ids: fixed-width unicode (N,), unique in the split: a path relative to the data's root
-    or a name from the archive.
+    or a name from the archive; rows: int64 (N,), of the source's `Table`, if they are in one.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     ids: npt.NDArray[np.str_]
+    rows: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def counted(
@@ -37,11 +38,19 @@ class Split:
         labels: npt.NDArray[np.int64],
         ids: npt.NDArray[np.str_],
         sums: npt.NDArray[np.int64],
-    ) -> Split:
+        rows: npt.NDArray[np.int64] | None,
+    ) -> Self:
         """A split whose `sums` are already known."""
-        split = cls(images, labels, ids)
+        split = cls(images, labels, ids, rows)
         split.__dict__["sums"] = sums  # where cached_property keeps them
         return split
+
+    def part(self, which: npt.NDArray[np.int64]) -> Self:
+        """Those of its images, in that order."""
+        rows = None if self.rows is None else self.rows[which]
+        return self.counted(
+            self.images[which], self.labels[which], self.ids[which], self.sums[which], rows
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,6 +74,18 @@ class Split:
         return statistics_of_sums(self.sums, self.images.shape[1] * self.images.shape[2])
 
 
+class Note(str):
+    """What a user should know about images, in a line. kind: of those that a look at the images
+    (`inspect_data`) tells in more detail."""
+
+    kind: Literal["", "unreadable", "ignored", "shared"]
+
+    def __new__(cls, text: str, kind: Literal["", "unreadable", "ignored", "shared"] = "") -> Self:
+        note = super().__new__(cls, text)
+        note.kind = kind
+        return note
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A dataset, ready to train on. `mean` and `std`: float64 (C,), of `train`, in [0, 1]."""
@@ -78,9 +99,7 @@ class ImageData:
     std: npt.NDArray[np.float64]
     fingerprint: str  # of the decoded content of train and test, not of its location
     val: Split | None = None
-    notes: tuple[str, ...] = field(
-        default=()
-    )  # one line each: what a user should know about this data
+    notes: tuple[Note, ...] = field(default=())
     bad: tuple[str, ...] = field(default=())  # ids of unreadable files that --skip-bad left out
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from resight.data.ahead import load_ahead
 from resight.data.augment import normalize
-from resight.data.auto import recipe_for
+from resight.data.auto import recipe_for, settled
 from resight.data.batches import DeviceSplit, steps_per_epoch
 from resight.data.plan import EpochPlan
 from resight.data.splits import with_validation
@@ -118,10 +118,11 @@ def prepare(
     decoding: Callable[[int, int], None] | None = None,
 ) -> Job:
     """Load, place and build: a `Job` at step 0. Raises `ResightError`."""
-    complete = recipe_for(recipe, data, changes).recipe
+    choice = recipe_for(recipe, data, changes)
     runtime.apply()
-    loaded = open_data(data, complete, skip_bad=skip_bad, decoding=decoding)
-    return build_job(complete, loaded, runtime)
+    loaded = open_data(data, choice.recipe, skip_bad=skip_bad, decoding=decoding)
+    choice = settled(choice, recipe, data, changes, loaded)
+    return build_job(choice.recipe, loaded, runtime)
 
 
 def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resight.data import cache, cifar, digits, folder, sources
-from resight.data.auto import recipe_for
+from resight.data.auto import recipe_for, settled
 from resight.data.download import data_dir
 from resight.data.duplicates import Twins, find_twins
 from resight.data.headers import read_headers
@@ -26,13 +26,12 @@ from resight.inspection.seen import Rows, Seen
 from resight.inspection.sizes import file_facts
 from resight.inspection.thresholds import THRESHOLDS
 from resight.progress import Quiet, Reporter
+from resight.recipe.auto import Choice
 from resight.recipe.overrides import SHORT, requested
 from resight.recipe.settings import Data
 
 DIGITS = "digits"
 SIZE_UNKNOWN_PX = 64  # at which images are looked at that no recipe can be chosen for
-# notes of the loading that a finding says with more detail
-TOLD = (" left out: ", "ignored: not an image", "also in train, pixel for pixel")
 
 
 def inspect_data(
@@ -53,7 +52,8 @@ def inspect_data(
     reporter = reporter or Quiet()
     recipe = DIGITS if source == DIGITS else None
     found, refused = _found(source)
-    settings, why, name = _settings(recipe, source, changes, refused=bool(refused))
+    choice = None if refused else recipe_for(recipe, source, changes)
+    settings = choice.recipe.data if choice else _without_recipe(changes)
     table = _table(source, found, settings, reporter)
     try:
         data = None if refused else _as_trained(source, settings)
@@ -64,7 +64,7 @@ def inspect_data(
         paths = [f"{found.root}{os.sep}{stamp.path}" for stamp in found.stamps]
         headers = read_headers(paths, reporter.counting("reading headers"))
         others = _other_files(found)
-    seen = Seen(table, split_rows(table, data), paths, headers, settings.fit)
+    seen = Seen(table, _splits(table, data), paths, headers, settings.fit)
     twins, unsearched = _twins(seen, reporter)
     findings = [
         *_refusal(refused),
@@ -77,15 +77,18 @@ def inspect_data(
         *checks.unequal(seen),
         *checks.symbols(table.classes),
     ]
-    notes = [note for note in (data.notes if data else ()) if not any(t in note for t in TOLD)]
+    if choice is not None and data is not None:
+        choice = settled(choice, recipe, source, changes, data)
+    # of the loading; a finding says those of a kind with more detail
+    notes = [note for note in (data.notes if data else ()) if not note.kind]
     return Inspection(
         source=os.fspath(source),
         seen=seen,
         files=file_facts([*seen.readable_headers().values()], seen.image_size),
         findings=tuple(sorted(findings, key=lambda finding: finding.severity != "problem")),
         notes=(*notes, *unsearched),
-        recipe=name,
-        why=why,
+        recipe=choice.recipe.name if choice else "",
+        why=_why(choice) if choice else (),
         next_command=command(
             "data" if refused else "train",
             source,
@@ -94,26 +97,6 @@ def inspect_data(
             skip_bad=skip_bad or bool(table.bad),
         ),
     )
-
-
-def split_rows(table: Table, data: ImageData | None) -> dict[str, Rows]:
-    """The readable rows of each split of a training, train first; without `data` of each part of
-    the table."""
-    good = np.ones(len(table.labels), dtype=bool)
-    good[list(table.bad)] = False
-    starts = np.cumsum([0, *(rows for _, rows in table.parts)])
-    parts = {
-        name: start + np.flatnonzero(good[start : start + rows])
-        for (name, rows), start in zip(table.parts, starts[:-1], strict=True)
-    }
-    if data is None:
-        return parts
-    splits: dict[str, Rows] = {}
-    for name in ("train", "val", "test"):
-        if (split := getattr(data, name)) is not None:
-            rows = parts[name if name in parts else "all" if "all" in parts else "train"]
-            splits[name] = rows[np.isin(table.ids[rows], split.ids)]
-    return splits
 
 
 def command(
@@ -155,18 +138,15 @@ def _found(source: str | Path) -> tuple[Found | None, str]:
             raise error from None
 
 
-def _settings(
-    recipe: str | None, source: str | Path, changes: Mapping[str, Any], *, refused: bool
-) -> tuple[Data, tuple[str, ...], str]:
-    """How a training would take the images, the words for it, and its recipe's name; refused: there
-    would be none."""
-    if not refused:
-        choice = recipe_for(recipe, source, changes)
-        name = choice.recipe.name
-        return choice.recipe.data, choice.why or (f"recipe: {name}",), name
+def _why(choice: Choice) -> tuple[str, ...]:
+    return choice.why or (f"recipe: {choice.recipe.name}",)
+
+
+def _without_recipe(changes: Mapping[str, Any]) -> Data:
+    """How images are looked at for which no recipe can be chosen."""
     size = {"image_size": SIZE_UNKNOWN_PX}
     given = {key: value for key, value in changes.items() if value is not None}
-    return requested(None, size | given).data, (), ""
+    return requested(None, size | given).data
 
 
 def _table(source: str | Path, found: Found | None, settings: Data, reporter: Reporter) -> Table:
@@ -179,6 +159,16 @@ def _table(source: str | Path, found: Found | None, settings: Data, reporter: Re
     assert found is not None
     decoding = reporter.counting("decoding images")
     return cache.fetch(found, image_size=size, channels=None, fit=settings.fit, progress=decoding)
+
+
+def _splits(table: Table, data: ImageData | None) -> dict[str, Rows]:
+    """The readable rows of each split of a training, train first; without `data` of each part of
+    the table."""
+    if data is None:
+        return table.readable()
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    rows = {name: split.rows for name, split in splits.items() if split is not None}
+    return {name: of for name, of in rows.items() if of is not None}
 
 
 def _as_trained(source: str | Path, settings: Data) -> ImageData:

@@ -98,7 +98,8 @@ def choose(
     return Choice(
         recipe,
         (
-            f"auto: {net} at {side} px, batches of {batch}, {epochs} epochs; images {done}",
+            f"auto: {net} at {side} px, batches of {batch}, {epochs} epoch{'s' * (epochs > 1)}; "
+            f"images {done}",
             f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
         ),
         tuple(px for px in (side // 2, side * 2) if SMALLEST_PX <= px <= images.side_px),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resight.data.auto import recipe_for
+from resight.data.auto import recipe_for, settled
 from resight.data.types import ImageData
 from resight.engine.runtime import RuntimeOptions
 from resight.errors import ResightError
@@ -36,6 +36,10 @@ class Request:
     def new_recipe(self) -> Choice:
         """The recipe of a new training, and why it is that, if it was chosen for the images."""
         return recipe_for(self.recipe, self.data, self.changes)
+
+    def settled(self, choice: Choice, images: ImageData) -> Choice:
+        """`choice` when its images are decoded: see `auto.settled`."""
+        return settled(choice, self.recipe, self.data, self.changes, images)
 
     def differences(self, begun: Recipe) -> list[str]:
         """How the request differs from the recipe of the run that it resumes."""

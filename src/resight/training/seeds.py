@@ -98,7 +98,9 @@ def _begin(request: Request, session: Session, *, seeds: int | None, report: boo
     chosen = _chosen(recipe, USUAL_SEEDS if seeds is None else seeds)
     runtime = session.choose(request.options)
     images = session.load(request.data, _without_val(recipe), skip_bad=request.skip_bad)
-    job = session.build(recipe, session.load(images, recipe, skip_bad=False), runtime)
+    divided = session.load(images, recipe, skip_bad=False)
+    choice = request.settled(choice, divided)
+    job = session.build(choice.recipe, divided, runtime)
     job = session.announce(job, request.minutes, choice)
     if len(chosen) > 1:
         session.say(f"{len(chosen)} seeds ({chosen[0]} to {chosen[-1]}), each at this cost")

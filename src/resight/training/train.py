@@ -154,6 +154,7 @@ def _begin_new(
     chosen = request.new_recipe()
     runtime = session.choose(request.options)
     images = session.load(request.data, chosen.recipe, skip_bad=request.skip_bad)
+    chosen = request.settled(chosen, images)
     job = session.build(chosen.recipe, images, runtime)
     if announce or request.minutes is not None:
         job = session.announce(job, request.minutes, chosen)
