@@ -23,11 +23,10 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     pipe or device in its place.
     """
     with in_one_line(path):
-        path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "a pipe or a device"
             raise ResightError(f"can't write {path}: it is {what}; choose another name")
-        _replace(path, content)
+        _replace(Path(os.path.realpath(path)), content)
 
 
 def _replace(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:

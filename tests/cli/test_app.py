@@ -158,6 +158,15 @@ def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
     assert sum(int(right) for _, right, _ in rows) == run.predictions.correct
     assert sum(int(all_) for _, _, all_ in rows) == 359
 
+    run.predictions.to_csv(tmp_path / "rows.csv")
+    for name in ("-", "/dev/stdout"):
+        piped = run_command("evaluate", "run", "--csv", name, cwd=tmp_path)
+        assert piped.stdout == (tmp_path / "rows.csv").read_text()
+        assert piped.stderr == shown.stdout
+    both = run_command("evaluate", "run", "--csv", "-", "--json", cwd=tmp_path)
+    assert (both.returncode, both.stdout) == (2, "")
+    assert both.stderr == "error: csv: stdout is for --json already; leave one of the two out\n"
+
 
 def test_a_printed_recipe_trains_when_passed_back(tmp_path: Path) -> None:
     printed = runner.invoke(app, ["recipes", "custom-resnet-d"]).stdout

@@ -467,9 +467,13 @@ def test_a_training_that_blows_up_leaves_a_report_too(out: Path) -> None:
 # live
 
 
-def get(address: str, path: str, host: str | None = None) -> tuple[int, bytes]:
+def connect(address: str) -> http.client.HTTPConnection:
     port = int(address.rstrip("/").rsplit(":", 1)[1])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+
+def get(address: str, path: str, host: str | None = None) -> tuple[int, bytes]:
+    connection = connect(address)
     connection.request("GET", path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
     return answer.status, answer.read()
@@ -598,8 +602,7 @@ def test_the_runs_files_are_read_once_a_second_however_many_ask(
 
 def test_what_is_served_says_what_a_browser_may_do_with_it(run: resight.Run) -> None:
     with serve(run, Quiet(), port=0) as (_, address):
-        port = int(address.rstrip("/").rsplit(":", 1)[1])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = connect(address)
         connection.request("GET", "/")
         answer = connection.getresponse()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -609,6 +612,22 @@ def test_what_is_served_says_what_a_browser_may_do_with_it(run: resight.Run) -> 
         refused = connection.getresponse()
         assert refused.status == 501
         assert refused.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/facts.json", "/else"])
+def test_a_head_is_a_get_without_its_content(run: resight.Run, path: str) -> None:
+    with serve(run, Quiet(), port=0) as (_, address):
+        heads = []
+        for verb in ("GET", "HEAD"):
+            connection = connect(address)
+            connection.request(verb, path)
+            answer = connection.getresponse()
+            content = answer.read()
+            headers = {k: v for k, v in answer.headers.items() if k != "Date"}
+            heads.append((answer.status, headers))
+        assert content == b""
+        assert heads[0] == heads[1]
+        assert heads[0][0] == (404 if path == "/else" else 200)
 
 
 def test_a_taken_port_gives_way_to_a_free_one(run: resight.Run) -> None:

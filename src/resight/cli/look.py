@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +13,10 @@ import typer
 
 from resight.cli.complete import nets_recipes_and_runs, run_folders, words
 from resight.cli.options import DeviceOption, JsonOption, PrecisionOption, SkipBadOption
-from resight.cli.output import print_classes, print_findings, reporter_for
+from resight.cli.output import print_classes, print_findings, reporter_for, write_out
 from resight.errors import ResightError
 
+STDOUT = ("-", "/dev/stdout")
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder.", autocompletion=run_folders)]
 MovedOption = Annotated[
     str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
@@ -38,7 +41,11 @@ def evaluate(
     ] = "test",
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Write one row per image: id, true, predicted, loss …"),
+        typer.Option(
+            "--csv",
+            help="Write one row per image: id, true, predicted, loss …; to stdout for -, "
+            "and everything else to stderr.",
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -48,9 +55,12 @@ def evaluate(
     """Evaluate a run: loss, accuracy with 95 % interval and per class; writes predictions.npz."""
     from resight.look.evaluate import evaluate as measure
 
+    piped = csv is not None and str(csv) in STDOUT
+    if piped and as_json:
+        raise ResightError("csv: stdout is for --json already; leave one of the two out")
     if csv is not None and not csv.absolute().parent.is_dir():
         raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
-    reporter = reporter_for(as_json)
+    reporter = reporter_for(as_json or piped)
     try:
         predictions = measure(
             run,
@@ -63,7 +73,9 @@ def evaluate(
         )
     finally:
         reporter.close()
-    if csv is not None:
+    if piped:
+        write_out(predictions.csv_text())
+    elif csv is not None:
         predictions.to_csv(csv)
     if as_json:
         low, high = predictions.accuracy_interval
@@ -78,9 +90,10 @@ def evaluate(
         }
         print(json.dumps(facts))
         return
-    print(predictions.headline)
-    print(predictions.beside_accuracy)
-    print_classes(predictions)
+    with contextlib.redirect_stdout(sys.stderr) if piped else contextlib.nullcontext():
+        print(predictions.headline)
+        print(predictions.beside_accuracy)
+        print_classes(predictions)
 
 
 def diagnose(

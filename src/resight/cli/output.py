@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import shlex
@@ -62,6 +63,13 @@ def print_trained(
             ResightWarning,
             stacklevel=2,
         )
+
+
+def write_out(text: str) -> None:
+    """On stdout as it is: in UTF-8, line ends too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    sys.stdout.write(text)
 
 
 def silence(stream: IO[str]) -> None:

@@ -184,6 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer()
 
+    do_HEAD = do_GET  # without the content
+
     def _answer(self) -> None:
         try:
             facts = self.report.facts()
@@ -200,7 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def end_headers(self) -> None:  # of errors, too
         for name, value in HEADERS.items():

@@ -235,7 +235,11 @@ class Predictions:
         ]
 
     def to_csv(self, path: Path) -> None:
-        """Write `rows` as UTF-8 CSV (RFC 4180). Raises `ResightError` if that fails.
+        """Write `csv_text` in UTF-8. Raises `ResightError` if that fails."""
+        write_atomically(path, self.csv_text().encode())
+
+    def csv_text(self) -> str:
+        """`rows` as CSV (RFC 4180).
 
         Names are printable, one line each; one that begins with = + - @, which a spreadsheet would
         run as a formula, has an apostrophe before it.
@@ -245,7 +249,7 @@ class Predictions:
         writer.writeheader()
         for row in self.rows():
             writer.writerow({**row, **{name: cell(row[name]) for name in NAMES}})
-        write_atomically(path, text.getvalue().encode())
+        return text.getvalue()
 
     def _probability_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """float64 (N,): for each image, the probability of the class given in `classes` (N,)."""
