@@ -270,6 +270,10 @@ def test_the_verb_says_what_a_confidence_costs(run: Run, photos: Path, tmp_path:
     assert code == 0
     assert "--min-confidence 0.5: " in out
     assert len(rows.read_text().splitlines()) == 31
+    code, piped, err = said(run.path, photos / "test", "--min-confidence", 0.5, "--csv", "-")
+    assert (code, piped) == (0, rows.read_text())
+    assert "30 images: " in err
+    assert said(run.path, photos, "--csv", "-", "--json")[0] == 2
     assert said(run.path, photos, "--min-confidence", 2)[0] == 2
     code, _, err = said(run.path, "gone.png")
     assert (code, err) == (

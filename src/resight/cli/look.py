@@ -13,10 +13,15 @@ import typer
 
 from resight.cli.complete import nets_recipes_and_runs, run_folders, words
 from resight.cli.options import DeviceOption, JsonOption, PrecisionOption, SkipBadOption
-from resight.cli.output import print_classes, print_findings, reporter_for, write_out
+from resight.cli.output import (
+    is_piped,
+    print_classes,
+    print_findings,
+    reporter_for,
+    write_out,
+)
 from resight.errors import ResightError
 
-STDOUT = ("-", "/dev/stdout")
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder.", autocompletion=run_folders)]
 MovedOption = Annotated[
     str | None, typer.Option("--data", help="Where the run's images are, if they have moved.")
@@ -55,11 +60,7 @@ def evaluate(
     """Evaluate a run: loss, accuracy with 95 % interval and per class; writes predictions.npz."""
     from resight.look.evaluate import evaluate as measure
 
-    piped = csv is not None and str(csv) in STDOUT
-    if piped and as_json:
-        raise ResightError("csv: stdout is for --json already; leave one of the two out")
-    if csv is not None and not csv.absolute().parent.is_dir():
-        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
+    piped = is_piped(csv, as_json=as_json)
     reporter = reporter_for(as_json or piped)
     try:
         predictions = measure(

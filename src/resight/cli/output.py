@@ -12,10 +12,11 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resight.characters import printable
-from resight.errors import ResightWarning
+from resight.errors import ResightError, ResightWarning
 from resight.findings import Finding, folded
 from resight.runs.timings import table
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resight.runs.seeds import SeedsResult
 
 
+STDOUT = ("-", "/dev/stdout")
 RECORD_CLOCK = ("whitening_seconds", "train_seconds", "last_evaluation_seconds")
 
 
@@ -63,6 +65,17 @@ def print_trained(
             ResightWarning,
             stacklevel=2,
         )
+
+
+def is_piped(csv: Path | None, *, as_json: bool) -> bool:
+    """Whether rows that are wanted as CSV go to stdout. Raises `ResightError` for a file that can't
+    be written, before the work that its rows take."""
+    piped = csv is not None and str(csv) in STDOUT
+    if piped and as_json:
+        raise ResightError("csv: stdout is for --json already; leave one of the two out")
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
+    return piped
 
 
 def write_out(text: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from resight.characters import printable
 from resight.cli.complete import run_folders
 from resight.cli.options import DeviceOption, PrecisionOption
-from resight.cli.output import answer_lines, reporter_for
+from resight.cli.output import answer_lines, is_piped, reporter_for, write_out
 from resight.errors import ResightError
 
 
@@ -42,7 +42,8 @@ def predict(
         typer.Option("--cam", help="Write Grad-CAM maps over the photos into this folder."),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write one row per image into this file.")
+        Path | None,
+        typer.Option("--csv", help="Write one row per image into this file; - for stdout."),
     ] = None,
     as_json: Annotated[
         bool,
@@ -58,8 +59,7 @@ def predict(
     from resight.deploy.predict import price_of
     from resight.runs.run import load_run
 
-    if csv is not None and not csv.absolute().parent.is_dir():
-        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
+    piped = is_piped(csv, as_json=as_json)
     if not 0 <= min_confidence <= 1:
         raise ResightError(f"min_confidence = {min_confidence:g} must be from 0 to 1")
     opened, reporter = load_run(run), reporter_for(as_json=True)
@@ -81,9 +81,11 @@ def predict(
     if as_json:
         for line in answers.json_lines(top):
             print(line)
-    if csv is not None:
+    if piped:
+        write_out(answers.csv_text(top))
+    elif csv is not None:
         answers.to_csv(csv, top)
-    aside = sys.stderr if as_json else sys.stdout
+    aside = sys.stderr if as_json or piped else sys.stdout
     if not (as_json or csv is not None):
         for line in answer_lines(answers, top):
             print(line)
@@ -92,7 +94,7 @@ def predict(
         print(
             f"--min-confidence {min_confidence:g}: {price_of(opened, min_confidence)}", file=aside
         )
-    if csv is not None:
+    if csv is not None and not piped:
         print(f"rows  {csv}", file=aside)
     if cam is not None:
         print(f"maps  {cam}", file=aside)

@@ -108,10 +108,13 @@ class Answers:
             yield json.dumps({"id": name, "error": why})
 
     def to_csv(self, path: Path, top: int = 5) -> None:
-        """Write `rows` as UTF-8 CSV: id, predicted, confidence, class_1, probability_1, class_2 …
+        """Write `csv_text` in UTF-8. Raises `ResightError` if that fails."""
+        write_atomically(path, self.csv_text(top).encode())
 
-        predicted is empty for none of these. Names are made harmless as in `Predictions.to_csv`.
-        Raises `ResightError` if that fails.
+    def csv_text(self, top: int = 5) -> str:
+        """`rows` as CSV: id, predicted, confidence, class_1, probability_1, class_2 …
+
+        predicted is empty for none of these. Names are made harmless as in `Predictions.csv_text`.
         """
         rows = self.rows(top)
         places = range(1, min(top, len(self.classes)) + 1)
@@ -124,7 +127,7 @@ class Answers:
             writer.writerow(
                 [cell(row["id"]), cell(row["predicted"] or ""), row["confidence"], *best]
             )
-        write_atomically(path, text.getvalue().encode())
+        return text.getvalue()
 
     def __str__(self) -> str:
         """One line per image, at most twenty."""
