@@ -1,8 +1,9 @@
 """Faults at file operations: the n-th below a folder fails, or the process is as if killed there.
 
-Every opening for writing, rename, mkdir, unlink and chmod is seen by an audit hook, every fsync and
-write of a file that `write_atomically` writes by a stand-in. "Killed" is simulated within the
-process: from that operation on none below the folder has an effect, whatever cleans up.
+Every opening for writing, rename, mkdir, unlink and chmod is seen by an audit hook; every fsync,
+write of a file that `write_atomically` writes, array and text that is saved, space that is
+reserved, map that is flushed and folder that is removed by a stand-in. "Killed" is simulated within
+the process: from that operation on none below the folder has an effect, whatever cleans up.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -108,7 +112,9 @@ def _meet(verb: str, handle: int) -> None:
 def injected(fault: Fault) -> Iterator[None]:
     """Within it `fault` happens."""
     global _current
-    fsync, fdopen = os.fsync, os.fdopen
+    fsync, fdopen, rmtree = os.fsync, os.fdopen, shutil.rmtree
+    save, write_text, flush = np.save, Path.write_text, np.memmap.flush
+    allocate, told = getattr(os, "posix_fallocate", None), threading.excepthook
 
     def failing_fsync(handle: int) -> None:
         _meet("fsync", handle)
@@ -117,7 +123,46 @@ def injected(fault: Fault) -> Iterator[None]:
     def failing_fdopen(handle: int, *arguments: Any, **options: Any) -> Any:
         return _Written(fdopen(handle, *arguments, **options))
 
+    def failing_rmtree(path: Any, ignore_errors: bool = False) -> None:
+        try:
+            fault.meets("rmtree", path)
+        except OSError:
+            if not ignore_errors:
+                raise
+        else:
+            rmtree(path, ignore_errors)
+
+    def failing_save(path: Path, array: Any, **options: Any) -> None:
+        path.write_bytes(b"half of it")
+        fault.meets("save", path)
+        save(path, array, **options)
+
+    def failing_write_text(path: Path, text: str, **options: Any) -> int:
+        path.write_bytes(b"half of it")
+        fault.meets("write", path)
+        return write_text(path, text, **options)
+
+    def failing_flush(array: np.memmap[Any, Any]) -> None:
+        fault.meets("flush", array.filename)
+        flush(array)
+
+    def failing_allocate(handle: int, start: int, size: int) -> None:
+        _meet("allocate", handle)
+        assert allocate is not None
+        allocate(handle, start, size)
+
+    def unless_killed(arguments: Any) -> None:
+        if arguments.exc_type is not Killed:
+            told(arguments)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", failing_rmtree)
+        patch.setattr(np, "save", failing_save)
+        patch.setattr(Path, "write_text", failing_write_text)
+        patch.setattr(np.memmap, "flush", failing_flush)
+        patch.setattr(threading, "excepthook", unless_killed)
+        if allocate:
+            patch.setattr(os, "posix_fallocate", failing_allocate)
         patch.setattr(os, "fsync", failing_fsync)
         patch.setattr(os, "fdopen", failing_fdopen)
         _current = fault

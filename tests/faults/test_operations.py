@@ -1,4 +1,4 @@
-"""A training at each of whose file operations the disk fails, or the process ends, once.
+"""Commands at each of whose file operations the disk fails, or the process ends, once.
 
 Afterwards each file is whole, old or new, and the same command or `--resume` goes on to the same
 bits. The suite takes a sample of the operations; with RESIGHT_FAULTS=all each is taken, with each
@@ -10,23 +10,28 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import resight
-from helpers import make_data
+from helpers import folder, make_data
 from injecting import ERRORS, Fault, Killed, injected
+from resight.data import cache
+from resight.data.sources import load_data
 from resight.errors import ResightError
 from resight.progress import Quiet
-from resight.runs.manifest import read_file, read_manifest
+from resight.runs.manifest import MANIFEST, read_file, read_manifest
 from resight.runs.run import Run, load_run
-from resight.runs.seeds import read_summary
-from trainings import assert_same_run, every_second_time, tiny
+from resight.runs.seeds import read_summary, write_summary
+from trainings import assert_same_run, every_second_time, fit, tiny
 
 ALL = os.environ.get("RESIGHT_FAULTS") == "all"
-SAMPLE = 6  # operations of each kind of training, for kills and for errors
+SAMPLE = 6  # operations of each kind of training, for kills and for errors; half of them of others
 DATA = make_data(val=12)
 RECIPE = tiny("digits", **{"schedule.lr_max": "find", "train.ema": 0.9})
 
@@ -58,14 +63,14 @@ def runs_in(out: Path) -> list[Path]:
 
 def check_whole(out: Path) -> None:
     """No half-written file: what the manifest lists is read, and all else can be."""
-    for folder in (out, *out.glob("seed-*")):
-        for name in read_manifest(folder).files:
-            path = folder / name
+    for place in (out, *out.glob("seed-*")):
+        for name in read_manifest(place).files:
+            path = place / name
             if path.exists():
                 read_file(path)
-        run = Run(folder)
+        run = Run(place)
         if run.begun:
-            _ = load_run(folder).recipe, run.resolved, run.result, run.environment, run.lr_test
+            _ = load_run(place).recipe, run.resolved, run.result, run.environment, run.lr_test
             run.checkpoint()
 
 
@@ -76,9 +81,16 @@ def operations(command: Callable[[Path], None], out: Path) -> list[str]:
     return fault.seen
 
 
-def chosen(count: int, seed: int) -> list[int]:
+def chosen(count: int, seed: int, sample: int = SAMPLE) -> list[int]:
     every = range(1, count + 1)
-    return list(every) if ALL else sorted(random.Random(seed).sample(every, SAMPLE))
+    return list(every) if ALL else sorted(random.Random(seed).sample(every, sample))
+
+
+def faults(folder: Path, operations: list[str]) -> Iterator[Fault]:
+    """A fault at each of the operations, of each kind; or a sample of them."""
+    for error in (None, *ERRORS):
+        for number in chosen(len(operations), seed=error or 0, sample=1 + (error is None)):
+            yield Fault(folder, number, error)
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +124,131 @@ def test_after_a_fault_at_any_operation_the_next_command_ends_in_the_same_bits(
         else:
             assert read_summary(out)[1].complete
         assert not [*out.rglob(".*.tmp")], fault.seen[number - 1]
+
+
+LOOKS: dict[str, Callable[[Path], object]] = {
+    "evaluate again": lambda run: resight.evaluate(run, DATA),
+    "evaluate": lambda run: resight.evaluate(run, OTHER),
+    "diagnose": lambda run: resight.diagnose(run, DATA),
+    "report": lambda run: resight.report(run, DATA, reporter=Quiet()),
+}
+OTHER = replace(make_data(n_test=9), name="other")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an earlier report, diagnosis and predictions that are not what they will be."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    run = fit(tiny("digits", **{"schedule.lr_max": 0.02}), DATA, out)
+    resight.report(out, DATA, method="hirescam", reporter=Quiet())
+    older = replace(run.predictions, logits=run.predictions.logits + 1)
+    run.write_files({"predictions-made.npz": older.to_bytes()})
+    run.write("diagnosis.json", {"findings": [], "skipped": ["older"]})
+    return out
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All that is there to be read, but for the manifest, which also has what was there before."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {str(p.relative_to(run)): p.read_bytes() for p in files if p.name != MANIFEST}
+
+
+@pytest.mark.parametrize("command", LOOKS)
+def test_after_a_fault_a_finished_run_is_as_before_or_after(
+    command: str, finished: Path, tmp_path: Path
+) -> None:
+    place, look, old = tmp_path / "run", LOOKS[command], contents(finished)
+    shutil.copytree(finished, place)
+    seen = operations(look, place)  # type: ignore[arg-type]
+    new = contents(place)
+    assert new.keys() >= old.keys()
+    assert new != old
+    for fault in faults(place, seen):
+        shutil.rmtree(place)
+        shutil.copytree(finished, place)
+        with injected(fault), contextlib.suppress(Killed, ResightError):
+            look(place)
+        assert fault.happened
+        now, at = contents(place), fault.seen[fault.at - 1]
+        assert now.keys() >= old.keys(), at
+        assert all(now[name] in (old.get(name), new[name]) for name in now), at
+        check_whole(place)
+        if fault.error is not None:
+            assert not [*place.rglob(".*.tmp")], at
+        look(place)
+        assert contents(place) == new, at
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_after_a_fault_in_the_cache_the_same_images_are_loaded(
+    damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """damaged: there is an entry that has to be removed first."""
+    folder(tmp_path / "images")
+    place, before = tmp_path / "cache", tmp_path / "before"
+    monkeypatch.setenv("RESIGHT_CACHE", str(place))
+
+    def load(_: Path) -> list[object]:
+        cache._publishing.clear()  # as in another process
+        data = load_data(tmp_path / "images", image_size=8)
+        cache.settle()
+        return [data.fingerprint, data.train.images.tolist(), data.test.ids.tolist()]
+
+    place.mkdir()
+    if damaged:
+        load(place)
+        for labels in place.rglob("labels.npy"):
+            labels.write_bytes(b"damaged")
+    shutil.copytree(place, before)
+    seen, known = operations(load, place), load(place)  # type: ignore[arg-type]
+    for fault in faults(place, seen):
+        shutil.rmtree(place)
+        shutil.copytree(before, place)
+        with injected(fault):
+            try:
+                assert load(place) == known
+            except Killed:
+                assert fault.error is None
+            finally:
+                cache.settle()
+        assert fault.happened
+        at = fault.seen[fault.at - 1]
+        assert load(place) == known, at
+        (entry,) = (place / "decoded").glob("[!.]*")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert cache.load(entry) is not None, at
+        begun = [*place.rglob(f"{cache.BEGUN}*")]
+        assert not begun or fault.error is None or "rmtree" in at, at
+        with monkeypatch.context() as later:
+            later.setattr(cache, "STALE_SECONDS", -1)
+            shutil.rmtree(entry)
+            assert load(place) == known, at
+        assert not [*place.rglob(f"{cache.BEGUN}*")], at
+
+
+def test_after_a_fault_a_folder_of_seeds_is_whole(tmp_path: Path) -> None:
+    """Seeds that have all finished, in a folder that was killed before it said so."""
+    before, place = tmp_path / "before", tmp_path / "seeds"
+    train_seeds(before)
+    plan, done, _ = read_summary(before)
+    write_summary(before, plan, replace(done, runs=(), accuracies=(), train_seconds=()))
+    shutil.copytree(before, place)
+
+    def again(out: Path) -> None:
+        resight.train_seeds(resume=out, data=DATA, reporter=Quiet(), report=False)
+
+    seen = operations(again, place)
+    assert seen
+    for fault in faults(place, seen):
+        shutil.rmtree(place)
+        shutil.copytree(before, place)
+        with injected(fault), contextlib.suppress(Killed, ResightError):
+            again(place)
+        assert fault.happened
+        check_whole(place)
+        again(place)
+        _, result, told = read_summary(place)
+        assert told
+        assert result.accuracies == done.accuracies
+        assert not [*place.rglob(".*.tmp")], fault.seen[fault.at - 1]

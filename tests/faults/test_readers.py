@@ -1,11 +1,13 @@
-"""Bytes of a run's files changed at random: refused in a line, or harmless; never a traceback.
+"""Changed bytes: refused in a line, or read as what is valid; never a traceback, nor a hang.
 
-The suite takes a few changes of each file; `make faults` goes on for RESIGHT_FAULTS_MINUTES.
+Every reader alone on inputs of its own (`readers.py`), and all that a finished run is used for on
+damaged files of it. The suite takes a few changes of each, and all inputs that once failed
+(`corpus/`); `make faults` goes on for RESIGHT_FAULTS_MINUTES of the
+processor in all.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import time
@@ -15,13 +17,15 @@ from pathlib import Path
 import pytest
 
 from damaging import refusals
+from fuzzing import CORPUS, MINUTES, answer, changed, fuzz
 from helpers import make_data
+from readers import READERS
 from resight.runs.manifest import MANIFEST
 from resight.training import lr_test_plan
 from trainings import fit, tiny
 
-MINUTES = float(os.environ.get("RESIGHT_FAULTS_MINUTES", "0"))
-CHANGES = 3  # of each file, in the suite
+CHANGES = 3  # of each file of a run, in the suite
+EXECUTIONS = 100  # of each reader, in the suite
 DATA = make_data(val=12)
 FILES = (
     "recipe.json",
@@ -36,36 +40,27 @@ FILES = (
     "predictions-val.npz",
     MANIFEST,
 )
-WORDS = (b"null", b"NaN", b"-1", b"1e999", b"9" * 400, b"[", b"}", b'"', b"\xff", b"\0" * 64)
-
+SECONDS = 60 * MINUTES / (len(READERS) + len(FILES))  # for each
 pytestmark = pytest.mark.filterwarnings("ignore::resight.errors.ResightWarning")
 
 
-def changed(content: bytes, draws: random.Random) -> bytes:
-    """One flip, cut, insertion, deletion or repetition."""
-    place = draws.randrange(len(content))
-    length = min(draws.choice((1, 4, 40, 400)), len(content) - place)
-    kind = draws.randrange(6)
-    if kind == 0:
-        flipped = bytes([content[place] ^ 1 << draws.randrange(8)])
-        return content[:place] + flipped + content[place + 1 :]
-    if kind == 1:
-        return content[:place]
-    if kind == 2:
-        return content[:place] + draws.choice(WORDS) + content[place:]
-    if kind == 3:
-        return content[:place] + draws.choice(WORDS) + content[place + length :]
-    if kind == 4:
-        return content[:place] + content[place + length :]
-    return content[: place + length] + content[place:]
-
-
 def seeds() -> Iterator[int]:
-    began = time.monotonic()
+    began = time.process_time()
     number = 0
-    while number < CHANGES or time.monotonic() - began < 60 * MINUTES / len(FILES):
+    while number < CHANGES or time.process_time() - began < SECONDS:
         yield number
         number += 1
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_changed_bytes_are_refused_or_read(name: str, tmp_path: Path) -> None:
+    tried = fuzz(name, READERS[name](tmp_path), executions=EXECUTIONS, seconds=SECONDS)
+    print(f"{name}: {tried:,} inputs")
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: path.parent.name)
+def test_what_once_failed_is_refused_or_read(path: Path, tmp_path: Path) -> None:
+    answer(READERS[path.parent.name](tmp_path), path.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -128,3 +128,23 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
     with pytest.raises(ResightError, match="a pipe or a device is in the place"):
         read_file(tmp_path / "x")
+
+
+def test_what_another_process_wrote_is_kept_when_this_one_writes_again_and_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, {"x": b"mine"})
+    remembered = dict(manifest._written)
+    write_files(tmp_path, {"x": b"theirs"})
+    monkeypatch.setattr(manifest, "_written", remembered)
+    write = manifest.write_atomically
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "x":
+            raise Killed
+        write(path, content)
+
+    monkeypatch.setattr(manifest, "write_atomically", killed)
+    with pytest.raises(Killed):
+        write_files(tmp_path, {"x": b"mine again"})
+    assert read_file(tmp_path / "x") == b"theirs"

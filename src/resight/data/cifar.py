@@ -129,6 +129,7 @@ def members(archive: Path, variant: Variant) -> Iterator[tuple[str, bytes]]:
                     missing.remove(path.name)
                     yield path.name, cast(IO[bytes], tar.extractfile(member)).read()
                 if not missing:
+                    _check_rest(tar)
                     return
     except ResightError:
         raise
@@ -138,6 +139,13 @@ def members(archive: Path, variant: Variant) -> Iterator[tuple[str, bytes]]:
         ) from error
     names = ", ".join(f"{variant.folder}/{file}" for file in sorted(missing))
     raise ResightError(f"{archive} lacks {names}: download it again")
+
+
+def _check_rest(tar: tarfile.TarFile) -> None:
+    """Read an archive to its end, where a compressed one has its checksum."""
+    left = MAX_ARCHIVE_BYTES
+    while left > 0 and (content := cast(IO[bytes], tar.fileobj).read(1 << 20)):
+        left -= len(content)
 
 
 def _variant_of_archive(name: str) -> Variant | None:

@@ -146,9 +146,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _there(path: Path, known: list[Known]) -> list[Known]:
-    """The one of `known` that the file is: after a crash it may be any of them."""
+    """The one of `known` that the file is: after a crash it may be any of them. What this process
+    wrote need not be read, if it was the last to write."""
     now = _written.get(path)
-    if now not in known:
+    if not known or now != known[-1]:
         try:
             now = Known.of(read_bytes(path)) if known else None
         except (FileNotFoundError, ResightError):

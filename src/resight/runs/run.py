@@ -140,6 +140,11 @@ class Run:
         schedule = self.schedule
         if schedule is None:
             return None
+        if schedule.needs_lr_test:
+            raise ResightError(
+                f"{self.path / 'resolved.json'}: not all LRs of its schedule are numbers: restore "
+                "it or start a new run"
+            )
         return lr_points(schedule, self.resolved["steps_per_epoch"], self.metrics)
 
     @property

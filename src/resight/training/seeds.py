@@ -132,8 +132,10 @@ def _reopen(
     refuse_differences(path, differ)
     plan = replace(plan, how=plan.how | request.options.given, report=plan.report and report)
     if before.complete and all(run.done(report=plan.reports(run)) for run in before.runs):
-        if not told:
-            write_summary(path, plan, before)
+        if not told or Run(path).leftovers:
+            with exclusive(path / ".lock"):
+                Run(path).sweep()
+                write_summary(path, plan, before)
         return before
     RuntimeOptions(**plan.how).choose()  # refuses a missing device before images are read
     facts = {**plan.images, "bad": plan.skip_bad}
