@@ -7,6 +7,7 @@ import io
 import operator
 import os
 import pickle
+import resource
 import struct
 import tarfile
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from resight.data.cifar import CIFAR10, CIFAR100, Variant
 from resight.data.sources import load_data
-from resight.data.unpickling import text
+from resight.data.unpickling import text, unpickle
 from resight.errors import ResightError
 
 ROWS = 6
@@ -338,3 +339,42 @@ def test_a_file_that_is_no_archive_of_cifar(tmp_path):
     message = error_of(tmp_path / "images.zip")
     assert message.startswith(f"{tmp_path}/images.zip is not a supported file: expected a folder, ")
     assert message.endswith("unpack any other archive and give its folder")
+
+
+def test_an_index_of_four_bytes_reserves_no_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    content = b"\x80\x02}q\0(X\1\0\0\0aNr\xff\xff\xff\x0fu."  # pickle's C reader would take 4 GB
+    assert unpickle(content, "x") == {"a": None}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}" + b")" + b"2\x86" * 60 + b"Ns.",  # a key: pairs of one pair, 60 deep
+        b"(N" + b"d.",
+        b"(c_codecs\nencode\n(N}X\x0c\0\0\0__defaults__)stbd.",  # a state of a function
+        b"cnumpy\nndarray\n)R.",
+        b"cnumpy\nndarray\n)\x81.",
+        b"\x8f.",
+        b"]NNs.",
+    ],
+)
+def test_what_no_batch_needs_is_refused_at_once(content: bytes):
+    with pytest.raises(ResightError, match="x is damaged or not a CIFAR batch"):
+        unpickle(b"\x80\x04" + content, "x")
+
+
+@pytest.mark.parametrize("kind", ["label_names", "filenames"])
+def test_names_that_are_no_text(tmp_path, kind):
+    deep: list = []
+    for _ in range(60):  # written out it would fill any memory
+        deep = [deep, deep]
+    files = contents(CIFAR10)
+    file = CIFAR10.meta if kind == "label_names" else CIFAR10.test
+    files[file][kind.encode()][0] = deep
+    write(tmp_path, CIFAR10, files)
+    if kind == "label_names":
+        assert "has no list 'label_names'" in error_of(tmp_path)
+    else:
+        assert load(tmp_path).test.ids[0] == "test_batch/00000"

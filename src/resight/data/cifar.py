@@ -230,7 +230,7 @@ def _content(path: Path) -> bytes:
 
 def _classes(variant: Variant, meta: dict[str, Any], where: str) -> tuple[str, ...]:
     names = meta.get(variant.classes)
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
         raise ResightError(f"{where} has no list '{variant.classes}': download the data again")
     return tuple(text(name) for name in names)
 
@@ -253,13 +253,17 @@ def _batch(
     if min(stored) < 0 or max(stored) >= classes:
         wrong = next(label for label in stored if not 0 <= label < classes)
         raise ResightError(f"{where}: label {wrong} is not in 0…{classes - 1}{AGAIN}")
-    if not isinstance(names, list) or len(names) != len(data):
+    if not isinstance(names, list) or len(names) != len(data) or not all(map(_is_name, names)):
         names = []
     return (
         data,
         np.array(stored, dtype=np.int64),
         [text(name) for name in names] or [""] * len(data),
     )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | bytes)
 
 
 def _ids(files: tuple[str, ...], names: list[list[str]]) -> list[str]:

@@ -63,7 +63,31 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+CALLED = (np.dtype, _latin1, _builder(2), _builder(5))  # of these; the others are arguments
+NEEDED = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE),
+    *(pickle.NEWTRUE, pickle.NEWFALSE, pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2),
+    *(pickle.LONG, pickle.LONG1, pickle.FLOAT, pickle.BINFLOAT),
+    *(pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8, pickle.BYTEARRAY8),
+    *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS),
+    *(pickle.EMPTY_DICT, pickle.DICT, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD),
+)
+
+
+_Python: Any = pickle._Unpickler  # type: ignore[attr-defined, unused-ignore]
+
+
+class _Unpickler(_Python):  # type: ignore[misc]
+    """pickle's own reader in Python: in the one in C, an index of four bytes makes a list of up to
+    64 GB. What arrays, lists and dictionaries with names as keys do not need is refused: nested
+    tuples as keys, for one, take a time that doubles with each level."""
+
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
             return ALLOWED[module_name, global_name]
@@ -72,3 +96,54 @@ class _Unpickler(pickle.Unpickler):
                 f"asks for {module_name}.{global_name}, which no CIFAR batch needs: not loaded, "
                 "as it could run harmful code; use the official files"
             ) from None
+
+    def load_nothing(self) -> None:
+        raise pickle.UnpicklingError("an instruction that no CIFAR batch needs")
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if not any(function is called for called in CALLED):
+            raise pickle.UnpicklingError("a call that no CIFAR batch needs")
+        self.stack[-1] = function(*arguments)
+
+    def load_build(self) -> None:
+        state, array = self.stack.pop(), self.stack[-1]
+        if not isinstance(array, np.ndarray | np.dtype):
+            raise pickle.UnpicklingError("a state of something else than an array")
+        cast(Any, array).__setstate__(state)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_named(items))
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._into_dict([key, value])
+
+    def load_setitems(self) -> None:
+        self._into_dict(self.pop_mark())
+
+    def _into_dict(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise pickle.UnpicklingError("an item of something else than a dictionary")
+        self.stack[-1].update(_named(items))
+
+
+def _named(items: list[Any]) -> dict[str | bytes, Any]:
+    """Keys and values by turns; each key a name."""
+    keys = items[::2]
+    if not all(isinstance(key, str | bytes) for key in keys):
+        raise pickle.UnpicklingError("a key that is no name")
+    return dict(zip(keys, items[1::2], strict=True))
+
+
+_OWN = {
+    pickle.REDUCE: _Unpickler.load_reduce,
+    pickle.BUILD: _Unpickler.load_build,
+    pickle.DICT: _Unpickler.load_dict,
+    pickle.SETITEM: _Unpickler.load_setitem,
+    pickle.SETITEMS: _Unpickler.load_setitems,
+}
+_Unpickler.dispatch = dict.fromkeys(range(256), _Unpickler.load_nothing) | {
+    code[0]: _OWN.get(code, _Python.dispatch[code[0]]) for code in NEEDED
+}
