@@ -39,6 +39,18 @@ def test_a_setting_without_key_or_equals_sign_is_refused(text: str) -> None:
         parse_setting(text)
 
 
+@pytest.mark.parametrize("name", ["fast", "best"])
+def test_a_validation_split_that_is_asked_for_is_looked_at_each_epoch(name: str) -> None:
+    recipe = find_recipe(name)
+    asked = changed(recipe, {"val": 0.1})
+    assert asked.evaluate == recipe.evaluate.model_copy(update={"when": "each-epoch"})
+    assert changed(recipe, {}) == recipe
+    assert changed(recipe, {"val": 0.0, "epochs": 5}).evaluate.when == "end"
+    assert changed(recipe, {"val": 0.1, "evaluate.when": "end"}).evaluate.when == "end"
+    held = recipe.with_changes({"data.val_fraction": 0.1})  # as an older run has it
+    assert changed(held, {"val": 0.1}) == held
+
+
 def test_changes_in_the_words_of_the_command_line() -> None:
     recipe = changed(
         Recipe(),

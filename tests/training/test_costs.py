@@ -64,6 +64,29 @@ def test_norms_taken_anew_cost_a_view_of_each_training_image() -> None:
     assert COST.evaluations(job) == pytest.approx(3 * (30 + 70 / 2) * 0.01)
 
 
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        (
+            "each-epoch",
+            "12 validation images after each epoch, about 0.4 s in all: the weights of the best "
+            "epoch count (--set evaluate.when=end looks once, and the last epoch's count)",
+        ),
+        (
+            "end",
+            "12 validation images once, at the end: no best epoch, no curve (--set "
+            "evaluate.when=each-epoch has both)",
+        ),
+    ],
+)
+def test_it_is_said_when_validation_images_are_looked_at(when: Any, said: str) -> None:
+    recipe = recipe_of(evaluate=Evaluate(when=when))
+    job = build_job(recipe, make_data(val=12), runtime())
+    assert said in costs.announcement(job, COST, None)
+    without = costs.announcement(job_of(recipe), COST, None)
+    assert not any("validation" in line for line in without)
+
+
 def test_the_last_batch_that_is_dropped_costs_nothing() -> None:
     job = job_of(recipe_of(train=Train(batch_size=32, last_batch="drop")))
     assert COST.steps(job) == pytest.approx(6 * 0.5 + 192 * 0.1)

@@ -62,8 +62,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     The names in `SHORT`, and any field: `optimizer={"weight_decay": 0}` or, if a section's name is
     taken, `**{"data.image_size": 64}`. `epochs` stretches every duration of the schedule that is
     not given itself; another image size scales that of smaller images, another batch size gets the
-    pieces for batch norm that are nearest to the recipe's, early stopping an evaluation after each
-    epoch. `lr` is "find" or a number; the other LRs follow it: see `_lr_changes`.
+    pieces for batch norm that are nearest to the recipe's, early stopping or another validation
+    split an evaluation after each epoch. `lr` is "find" or a number; the other LRs follow it: see
+    `_lr_changes`.
     """
     dotted = flattened(changes)
     epochs, lr = dotted.pop("epochs", None), dotted.pop("lr", None)
@@ -79,7 +80,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     batch, piece = dotted.get("train.batch_size"), recipe.train.norm_batch
     if isinstance(batch, int) and 0 < batch <= MAX_BATCH and piece and batch % piece:
         dotted = {"train.norm_batch": _piece_of(batch, piece)} | dotted
-    if dotted.get("train.early_stop"):
+    val = dotted.get("data.val_fraction")
+    if dotted.get("train.early_stop") or (val and val != recipe.data.val_fraction):
         dotted = {"evaluate.when": "each-epoch"} | dotted
     if lr is not None:
         dotted = _lr_changes(base, lr) | dotted

@@ -376,6 +376,8 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
             f"early stopping: after {patience} epoch{'s' * (patience > 1)} without a better "
             f"accuracy on {len(data.val):,} validation images (one is {1 / len(data.val):.1%})"
         )
+    elif data.val is not None:
+        lines.append(_validation_line(job, cost))
     line = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
@@ -387,6 +389,21 @@ def device_line(job: Job) -> str:
     """What the training runs on, and why with that precision."""
     runtime = job.runtime
     return f"{runtime.name}, {runtime.precision} ({runtime.reasons['precision']})"
+
+
+def _validation_line(job: Job, cost: Cost) -> str:
+    """When the validation images are looked at, for what, and what that costs."""
+    images = f"{len(job.monitor):,} validation image{'s' * (len(job.monitor) > 1)}"
+    if job.recipe.evaluate.when == "end":
+        return (
+            f"{images} once, at the end: no best epoch, no curve (--set evaluate.when=each-epoch "
+            "has both)"
+        )
+    seconds = duration(cost.evaluations(job))
+    return (
+        f"{images} after each epoch, about {seconds} in all: the weights of the best epoch count "
+        "(--set evaluate.when=end looks once, and the last epoch's count)"
+    )
 
 
 def _balanced_line(job: Job) -> str:
