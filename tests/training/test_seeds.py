@@ -23,12 +23,14 @@ from resight.data.types import ImageData
 from resight.engine import job
 from resight.engine.step import Eager
 from resight.errors import ResightError
-from resight.files import exclusive, json_bytes
+from resight.files import exclusive
+from resight.formats import FORMAT
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.manifest import write_files
 from resight.runs.run import load_run
+from resight.runs.schemas import written
 from resight.runs.seeds import SeedsResult
 from resight.training import costs, resolve, seeds, session
 from resight.training import train as training
@@ -61,8 +63,8 @@ def resume_seeds(out: Path, data: Any, **options: Any) -> SeedsResult:
 
 def summary(out: Path) -> dict[str, Any]:
     values = json.loads((out / "seeds.json").read_text())
-    assert isinstance(values, dict)
-    return values
+    assert values.pop("format") == FORMAT
+    return values  # type: ignore[no-any-return]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, seed: int, step: int = 4) -> None:
@@ -250,7 +252,7 @@ def test_a_last_run_counts_even_where_the_process_died_after_it(data: ImageData,
     result = fit_seeds(tiny("digits"), data, out)
     whole = summary(out)
     told = {**whole, "n": 1, "runs": whole["runs"][:1]}
-    write_files(out, {"seeds.json": json_bytes(told)})
+    write_files(out, {"seeds.json": written(told)})
     assert resume_seeds(out, data).accuracies == result.accuracies
     assert summary(out) == whole
 

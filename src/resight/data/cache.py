@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import platformdirs
 
 from resight.data.table import FileStamp, Found, Progress, Table, decode_table, in_memory
@@ -90,12 +91,11 @@ def fetch(
     try:
         if unusable is not None:
             raise unusable
-        begun = _begin(entry.parent, listing.shape)
+        begun, images = _begin(entry.parent, listing.shape)
     except OSError as error:
         _warn(error)
         return decode_table(listing, in_memory(listing), progress)
     try:
-        images = np.lib.format.open_memmap(begun / "images.npy", mode="r+")
         table = decode_table(listing, images, progress)
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
@@ -154,8 +154,8 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _begin(parent: Path, shape: tuple[int, ...]) -> Path:
-    """A new folder with an `images.npy` of zeros whose disk space is reserved.
+def _begin(parent: Path, shape: tuple[int, ...]) -> tuple[Path, npt.NDArray[np.uint8]]:
+    """A new folder with an `images.npy` of zeros whose disk space is reserved, and its map.
 
     Reserved, because a full disk under a memory map kills the process instead of raising.
     """
@@ -171,10 +171,10 @@ def _begin(parent: Path, shape: tuple[int, ...]) -> Path:
                 os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(begun).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return begun, np.lib.format.open_memmap(path, mode="r+")
     except OSError:
         shutil.rmtree(begun, ignore_errors=True)
         raise
-    return begun
 
 
 def _sweep(parent: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from resight.files import make_folder, write_atomically
+from resight.files import in_one_line, make_folder, write_atomically
 from resight.render import charts, sprites, tiles
 from resight.render.drawing import png
 from resight.reporting.readme_text import (
@@ -49,8 +49,10 @@ def write_readme(folder: Path, facts: Facts, gallery: Gallery | None) -> None:
         write_atomically(images / f"{name}.png", png(figure))
     write_atomically(folder / "README.md", readme(facts).encode())
     for name in PICTURES:
-        if name not in drawn:
-            (images / f"{name}.png").unlink(missing_ok=True)
+        picture = images / f"{name}.png"
+        with in_one_line(picture):
+            if name not in drawn:
+                picture.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # the user may have put other files there
         images.rmdir()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
-from resight.files import append_line, exclusive, leftovers, write_atomically
+from resight.files import append_line, exclusive, in_one_line, leftovers, write_atomically
 from resight.findings import Diagnosis
 from resight.formats import KEY
 from resight.progress import Reporter, duration
@@ -385,7 +385,9 @@ class Run:
         return f"wait for it or, if it has stopped, resume it with `{command}`"
 
     def forget_failure(self) -> None:
-        (self.path / "failure.json").unlink(missing_ok=True)
+        path = self.path / "failure.json"
+        with in_one_line(path):
+            path.unlink(missing_ok=True)
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file."""
@@ -413,7 +415,8 @@ class Run:
     def sweep(self) -> None:
         """Remove `leftovers`."""
         for path in self.leftovers:
-            path.unlink(missing_ok=True)
+            with in_one_line(path):
+                path.unlink(missing_ok=True)
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The contents of `last.pt`, None if there is none yet. Loading it runs no code."""

@@ -179,8 +179,9 @@ class Failure(File):
 
 
 class FindingFile(File):
-    """`Finding` of `findings.py`."""
+    """`Finding` of `findings.py`, which has these fields only."""
 
+    model_config = ConfigDict(extra="ignore")
     name: str
     severity: Literal["problem", "note"]
     title: Text
