@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 STDOUT = ("-", "/dev/stdout")
+UNWANTED = (errno.EBADF, errno.EPIPE)  # of a stdout that was closed, or whose reader has left
 RECORD_CLOCK = ("whitening_seconds", "train_seconds", "last_evaluation_seconds")
 
 
@@ -58,7 +59,7 @@ def print_trained(
     if error is None:
         return
     silence(sys.stdout)
-    if isinstance(error, OSError) and error.errno != errno.EBADF:  # that of a closed stdout
+    if isinstance(error, OSError) and error.errno not in UNWANTED:
         warnings.warn(
             f"the output can't be written ({error.strerror}): what the training printed is lost, "
             "its files are whole",
