@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 
-.PHONY: demo test faults golden audit lint types clean help
+.PHONY: demo test faults golden pictures audit lint types clean help
 
 help:
 	@echo "make demo   set up and train the digits recipe (no download)"
 	@echo "make test   set up with development tools and run the tests"
 	@echo "make faults  let each file operation of a training fail or end it (an hour)"
 	@echo "make golden  write the losses of every recipe's first steps anew"
+	@echo "make pictures  make the README's pictures anew (needs Chromium)"
 	@echo "make audit  look up known vulnerabilities of the libraries (needs the network)"
 	@echo "make lint   ruff: lint and format check"
 	@echo "make types  mypy --strict"
@@ -26,6 +27,9 @@ faults: $(VENV)/.installed-dev
 
 golden: $(VENV)/.installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/golden.py
+
+pictures: $(VENV)/.installed-dev
+	@$(BIN)/python docs/pictures/make.py
 
 audit: $(VENV)/.installed
 	@$(BIN)/python -m pip install -q --disable-pip-version-check pip-audit
