@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[1]
 
 def test_each_extra_of_the_package_is_in_the_table_with_its_libraries() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for name, wanted in project["optional-dependencies"].items():
-        if name != "dev":
-            packages = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in wanted]
-            assert set(EXTRAS[name].modules) <= set(packages), name
+    wanted = project["optional-dependencies"]
+    assert set(EXTRAS) == set(wanted) - {"dev"}
+    for name, extra in EXTRAS.items():
+        packages = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in wanted[name]]
+        assert set(extra.modules) <= set(packages), name
 
 
 def test_what_is_missing_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ class Extra:
 EXTRAS = {
     "onnx": Extra(("onnx", "onnxscript", "onnxruntime"), "resight export --to onnx"),
     "serve": Extra(("fastapi", "uvicorn", "python_multipart"), "resight serve"),
-    "hub": Extra(("huggingface_hub",), "resight export --to hub-folder"),
     "heic": Extra(("pillow_heif",), "HEIC photos, as phones take them"),
 }
 

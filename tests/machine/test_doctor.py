@@ -133,7 +133,7 @@ def test_a_missing_extra_says_what_it_gives_and_how_to_get_it() -> None:
         "[onnx]     resight export --to onnx: onnx, onnxruntime missing",
         "           pip install 'resight[onnx]'",
     ]
-    assert "[hub]      resight export --to hub-folder: huggingface_hub 1.0" in lines
+    assert "[heic]     HEIC photos, as phones take them: pillow_heif 1.0" in lines
 
 
 @pytest.mark.parametrize(
