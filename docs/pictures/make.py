@@ -41,10 +41,7 @@ def trained(folder: Path) -> list[str]:
 
 def without_most_epochs(lines: list[str]) -> list[str]:
     epochs = [i for i, line in enumerate(lines) if line.startswith("epoch ")]
-    left_out = epochs[FIRST:-LAST]
-    shown = [line for i, line in enumerate(lines) if i not in left_out]
-    shown.insert(epochs[FIRST], "…")
-    return shown
+    return [*lines[: epochs[FIRST]], "…", *lines[epochs[-LAST] :]]
 
 
 def terminal(lines: list[str], browser: Browser, folder: Path) -> Image.Image:
@@ -68,6 +65,7 @@ def report(file: Path, browser: Browser) -> Image.Image:
     page.select_option("#filter-kind", label=page.locator("#filter-kind option").last.inner_text())
     page.check("#cam-toggle")
     page.locator("#gallery").evaluate("section => section.scrollIntoView()")
+    page.mouse.move(0, 0)  # nothing is hovered over
     page.evaluate("new Promise(requestAnimationFrame)")
     second = picture(page.screenshot())
     both = Image.new("RGB", (2 * WIDTH + GAP, HEIGHT), "white")
