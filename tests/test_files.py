@@ -63,7 +63,7 @@ def test_a_pipe_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name, what in {"pipe": "a pipe or a device", "folder": "a folder"}.items():
-        with pytest.raises(ResightError, match=f"{name}: it is {what}; choose another name"):
+        with pytest.raises(ResightError, match=f"{name}: it is {what}; move it away or choose"):
             write_atomically(tmp_path / name, b"1")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
@@ -73,7 +73,7 @@ def test_an_open_pipe_is_named_as_it_was_given() -> None:
     ends = os.pipe()  # whose real path is no file's
     try:
         path = Path(f"/dev/fd/{ends[1]}")
-        with pytest.raises(ResightError, match=f"write {path}: it is a pipe or a device; choose"):
+        with pytest.raises(ResightError, match=f"write {path}: it is a pipe or a device; move"):
             write_atomically(path, b"1")
     finally:
         for end in ends:

@@ -20,7 +20,17 @@ import resight
 from resight.recipe.nets import NETS
 
 ROOMS = (
-    *("version", "characters", "errors", "extras", "records", "intervals", "findings", "files"),
+    *(
+        "version",
+        "characters",
+        "errors",
+        "validation",
+        "extras",
+        "records",
+        "intervals",
+        "findings",
+        "files",
+    ),
     *("formats", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
     *("runs", "look"),

@@ -25,7 +25,9 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     with in_one_line(path):
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "a pipe or a device"
-            raise ResightError(f"can't write {path}: it is {what}; choose another name")
+            raise ResightError(
+                f"can't write {path}: it is {what}; move it away or choose another name"
+            )
         _replace(Path(os.path.realpath(path)), content)
 
 

@@ -165,7 +165,9 @@ def test_evaluate_prints_the_interval_and_each_class(tmp_path: Path) -> None:
         assert piped.stderr == shown.stdout
     both = run_command("evaluate", "run", "--csv", "-", "--json", cwd=tmp_path)
     assert (both.returncode, both.stdout) == (2, "")
-    assert both.stderr == "error: csv: stdout is for --json already; leave one of the two out\n"
+    assert (
+        both.stderr == "error: --json and --csv both want stdout: leave one out, or name a file\n"
+    )
 
 
 def test_a_printed_recipe_trains_when_passed_back(tmp_path: Path) -> None:

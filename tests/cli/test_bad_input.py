@@ -6,6 +6,7 @@ command's app is called in this one, which is the same code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +251,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: "), result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
+    assert not re.match(r"error: (out|csv|compare): ", result.stderr)  # what option, in a sentence
     for words in said:
         assert words in result.stderr, result.stderr
     left = [path for path in root.rglob("*") if path.name != ".lock"]  # it stays: `files.exclusive`

@@ -110,7 +110,9 @@ def test_folders_and_runs_are_not_mixed(tmp_path: Path) -> None:
     a, run = seeds(tmp_path / "a", A), make_run(tmp_path / "run", "cd")
     with pytest.raises(ResightError, match="holds the runs of several seeds, and others given"):
         compare([a, run])
-    with pytest.raises(ResightError, match=r"only .* is given; name two or more folders of seeds"):
+    with pytest.raises(
+        ResightError, match=r"only .* is given to compare: name two or more folders of seeds"
+    ):
         compare([a])
     with pytest.raises(ResightError, match="is given twice"):
         compare([a, tmp_path / "." / "a"])

@@ -75,6 +75,53 @@ def test_a_damaged_file_is_named(
     assert all(str(copied / name) in line or "manifest" in line for line in said), said
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "it is empty"),
+        ('{"a"', "it is not JSON from line 1, column 5 on"),
+        ("[1]", "it must be a table"),
+        ("[" * 99_999, "its brackets are too deep inside each other"),
+        ('{"lr_max": NaN}', "NaN is not a finite number"),
+        ("{}", "run is missing"),
+        ('{"run": "a", "recipe": 3}', "recipe = 3 must be text"),
+        ('{"run": "a", "recipe": "b", "data": "c", "seed": 1.5}', "seed = 1.5 must be an integer"),
+        (
+            '{"run": "a", "recipe": "b", "data": "c", "seed": 1, "epochs": 0}',
+            "epochs = 0 must be ≥ 1",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_plain_words(
+    content: str, said: str, copied: Path
+) -> None:
+    (copied / MANIFEST).unlink()
+    (copied / "result.json").write_text(content)
+    with pytest.raises(ResightError) as refused:
+        _ = load_run(copied).result
+    assert str(refused.value) == (
+        f"{copied / 'result.json'} is not as Resight writes it: {said}; restore it or start a new "
+        "run"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["recipe.json", "resolved.json", "environment.json", "last.pt", "metrics.jsonl", "result.json"],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_in_place_of_an_unfinished_runs_file_is_named(
+    name: str, stopped: Path, tmp_path: Path, *, listed: bool
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    if not listed:
+        (run / MANIFEST).unlink()
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    with pytest.raises(ResightError, match=f"{run / name}: .* folder.*move it away"):
+        resume(run, DATA)
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors", "predictions.npz"])
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"PK\x03\x04", b"\0" * 999])
 def test_other_content_is_named(name: str, content: bytes, copied: Path, finished: Path) -> None:
@@ -102,10 +149,10 @@ def test_rows_that_are_cut_short_or_no_epochs_are_refused(copied: Path) -> None:
     for lines, words in {
         first + second: "2 of 3 epochs",
         first + third + second: "row 2 is of epoch 3",
-        first + "{}\n" + third: "line 2: not as Resight writes it (epoch field required)",
+        first + "{}\n" + third: "line 2 is not as Resight writes it: epoch is missing; restore it",
         first
         + second.replace('"lr": ', '"lr": -')
-        + third: "line 2: not as Resight writes it (lr ",
+        + third: "line 2 is not as Resight writes it: lr = -",
     }.items():
         path.write_text(lines)
         with pytest.raises(ResightError) as refused:
@@ -192,7 +239,9 @@ def test_a_model_of_another_net_is_refused(copied: Path) -> None:
     ):
         said = json.dumps({**json.loads(metadata["resight"]), **about})
         safetensors.torch.save_file(other, path, metadata={"resight": said})
-        with pytest.raises(ResightError, match=r"model\.safetensors: not (a Resight model|as)"):
+        with pytest.raises(
+            ResightError, match=r"model\.safetensors(: not a Resight model| is not as)"
+        ):
             load_run(copied).model()
 
 
@@ -235,9 +284,8 @@ def test_a_folder_in_the_place_of_a_file_is_named(name: str, copied: Path) -> No
     (copied / name).mkdir()
     with pytest.raises(ResightError) as refused:
         resume(copied, DATA)
-    said = f"{copied / name}: a folder is in the place of a run's file: move it away"
-    no_run = f"{copied / name} is missing: restore it or start a new run"
-    assert str(refused.value) == (said if name != "recipe.json" else no_run)
+    said = f"{copied / name}: a folder is in the place of the run's file; move it away, and "
+    assert str(refused.value).startswith(said)
     (copied / name).rmdir()
     if name == "diagnosis.json":
         assert resume(copied, DATA).diagnosis is not None

@@ -107,7 +107,9 @@ def test_files_of_a_run_without_a_manifest_and_unlisted_ones_are_taken_as_they_a
 def test_a_damaged_manifest_is_named_with_the_way_out(content: bytes, tmp_path: Path) -> None:
     write_files(tmp_path, {"x": b"1"})
     (tmp_path / MANIFEST).write_bytes(content)
-    with pytest.raises(ResightError, match=r"manifest\.json: can't be read: .*remove it to use"):
+    with pytest.raises(
+        ResightError, match=r"manifest\.json: damaged or edited \(.*remove it to use"
+    ):
         read_file(tmp_path / "x")
     write_files(tmp_path, {"x": b"2"})  # a training does not stop for it
     assert read_file(tmp_path / "x") == b"2"

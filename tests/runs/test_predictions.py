@@ -531,7 +531,7 @@ def test_another_file_is_refused_and_never_unpickled(content: bytes, tmp_path: P
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path).startswith(f"{tmp_path}: a folder is in the place of a run's file")
+    assert refused(tmp_path).startswith(f"{tmp_path}: a folder is in the place of the run's file")
 
 
 def test_what_accuracy_is_compared_with() -> None:

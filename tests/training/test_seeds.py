@@ -348,7 +348,7 @@ def test_resume_takes_what_was_begun_and_nothing_else(data: ImageData, out: Path
 @pytest.mark.parametrize("content", ["{", "[]", '{"plan": {"seeds": 3}, "failed": []}'])
 def test_a_damaged_summary_is_said_in_a_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "seeds.json").write_text(content)
-    with pytest.raises(ResightError, match=r"seeds\.json: not as Resight writes it \(") as raised:
+    with pytest.raises(ResightError, match=r"seeds\.json is not as Resight writes it: ") as raised:
         resume_seeds(tmp_path, None)
     assert "\n" not in str(raised.value)
 
@@ -358,7 +358,7 @@ def test_the_folder_of_seeds_is_no_run_and_no_place_for_one(data: ImageData, out
     with pytest.raises(ResightError, match="of several seeds and is not itself a run"):
         load_run(out)
     for call in (fit, fit_seeds):
-        with pytest.raises(ResightError, match=r"already holds the runs of several seeds; .*esume"):
+        with pytest.raises(ResightError, match=r"already holds the runs of several seeds: .*esume"):
             call(tiny("digits"), data, out)
     with pytest.raises(ResightError, match=r"seed-0 already holds a run"):
         fit_seeds(tiny("digits"), data, result.runs[0].path)

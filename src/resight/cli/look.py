@@ -171,7 +171,7 @@ def compare(
     if isinstance(comparison, SeedsComparison):
         if page is not None:
             raise ResightError(
-                "page: --page shows runs, not folders of seeds; name runs, such as "
+                "--page shows runs, not folders of seeds; name runs, such as "
                 f"{comparison.results[0].path}/seed-N"
             )
     elif page is not None:

@@ -149,7 +149,7 @@ def train(
     }
     several = seeds is not None or (resume is not None and holds_seeds(resume))
     if several and live:
-        raise ResightError("live: --live shows a single run; leave out --live or --seeds")
+        raise ResightError("--live shows a single run; leave out --live or --seeds")
     with contextlib.nullcontext() if resume else _loading(recipe, data, changes, skip_bad):
         from resight.engine.runtime import keep_memory
         from resight.training.seeds import train_seeds

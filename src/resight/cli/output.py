@@ -73,9 +73,9 @@ def is_piped(csv: Path | None, *, as_json: bool) -> bool:
     be written, before the work that its rows take."""
     piped = csv is not None and str(csv) in STDOUT
     if piped and as_json:
-        raise ResightError("csv: stdout is for --json already; leave one of the two out")
+        raise ResightError("--json and --csv both want stdout: leave one out, or name a file")
     if csv is not None and not csv.absolute().parent.is_dir():
-        raise ResightError(f"csv: there is no folder {csv.parent}; create it first")
+        raise ResightError(f"there is no folder {csv.parent} for --csv: create it first")
     return piped
 
 

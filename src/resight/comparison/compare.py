@@ -31,7 +31,7 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison | SeedsComparison:
     folders = [Path(run) for run in runs if not isinstance(run, Run) and holds_seeds(Path(run))]
     if folders and len(folders) < len(runs):
         raise ResightError(
-            f"compare: {folders[0]} holds the runs of several seeds, and others given are single "
+            f"{folders[0]} holds the runs of several seeds, and others given are single "
             f"runs; compare folders of seeds with each other, or runs such as {folders[0]}/seed-N"
         )
     if folders:
@@ -39,11 +39,11 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison | SeedsComparison:
     opened = [run if isinstance(run, Run) else load_run(run) for run in runs]
     if len(opened) < 2:
         given = f"only {opened[0].path} is" if opened else "no run is"
-        raise ResightError(f"compare: {given} given; name two or more run folders")
+        raise ResightError(f"{given} given to compare: name two or more run folders")
     places = [run.path.resolve() for run in opened]
     for place, run in zip(places, opened, strict=True):
         if places.count(place) > 1:
-            raise ResightError(f"compare: {run.path} is given twice; name each run only once")
+            raise ResightError(f"{run.path} is given twice: name each run only once")
     names = short_names(places)
     numbers = [RunNumbers.of(run, name) for run, name in zip(opened, names, strict=True)]
     notes = _unfinished(opened, numbers)

@@ -40,7 +40,7 @@ def write_page(comparison: Comparison, path: str | Path, *, images: Images = Non
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise ResightError(f"page: there is no folder {path.parent}; create it first")
+        raise ResightError(f"there is no folder {path.parent} for the page: create it first")
     page = render_page("compare.html", page_facts(comparison, images), SCRIPTS)
     write_atomically(path, page.encode())
     return path

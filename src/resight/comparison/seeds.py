@@ -180,13 +180,13 @@ def compare_seeds(folders: Sequence[Path]) -> SeedsComparison:
     """Two or more folders of seeds, paired by seed. Raises `ResightError`."""
     if len(folders) < 2:
         raise ResightError(
-            f"compare: only {folders[0]} is given; name two or more folders of seeds, or its runs: "
-            f"{folders[0]}/seed-*"
+            f"only {folders[0]} is given to compare: name two or more folders of seeds, or its "
+            f"runs, {folders[0]}/seed-*"
         )
     places = [folder.resolve() for folder in folders]
     for place, folder in zip(places, folders, strict=True):
         if places.count(place) > 1:
-            raise ResightError(f"compare: {folder} is given twice; name each folder only once")
+            raise ResightError(f"{folder} is given twice: name each folder only once")
     results = [read_summary(folder)[1] for folder in folders]
     names = short_names(places)
     notes = [

@@ -55,7 +55,7 @@ def check_page(path: str | Path) -> Path:
     """Raises `ResightError` if there is no folder for it."""
     path = Path(path)
     if not path.absolute().parent.is_dir():
-        raise ResightError(f"page: there is no folder {path.parent}; create it first")
+        raise ResightError(f"there is no folder {path.parent} for the page: create it first")
     return path
 
 

@@ -34,9 +34,9 @@ from resight.recipe.settings import (
     kinds_with,
 )
 from resight.render import html
+from resight.validation import quoted, wanted
 
 MAX_FILE_BYTES = 1_000_000  # of a recipe; one with every field has 2,000
-MAX_SHOWN = 80  # characters of a wrong value
 
 
 class Recipe(Settings):
@@ -350,7 +350,7 @@ def _one_line(error: ValidationError, where: str) -> str:
     if len(path) > 1 and path[1] in KINDS.get(path[0], {}):
         del path[1]  # pydantic inserts the kind that it chose for the section
     field, kind = ".".join(path), first["type"]
-    shown = _shown(first["input"])
+    shown = quoted(first["input"])
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"])
         within = "".join(f"{part}." for part in path[:-1])
@@ -364,24 +364,12 @@ def _one_line(error: ValidationError, where: str) -> str:
     elif kind == "union_tag_not_found":
         name = str(first["ctx"]["discriminator"]).strip("'")
         text = f"{field}.{name} is missing; known: {', '.join(KINDS[field])}"
-    elif kind == "value_error":
-        message = first["msg"].removeprefix("Value error, ")
-        text = f"{field} = {shown} {message}" if message.startswith("must") else message
+    elif (message := wanted(first)).startswith("is "):
+        text = f"{field} {message}"
     else:
-        message = first["msg"].replace("Input should be", "must be")
-        message = message.replace("greater than or equal to", "≥").replace("greater than", ">")
-        message = message.replace("less than or equal to", "≤").replace("less than", "<")
-        text = f"{field} = {shown} {message[0].lower()}{message[1:]}"
+        text = f"{field} = {shown} {message}" if message.startswith("must") else message
     more = f" (and {len(errors) - 1} more wrong)" if len(errors) > 1 else ""
     return f"{where}: {text}{more}"
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; nested too deeply
-        return "…"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _no_text(value: object) -> str | None:

@@ -24,15 +24,15 @@ def check_out(out: str | Path | None) -> None:
         return
     path = Path(out)
     if path.exists() and not path.is_dir():
-        raise ResightError(f"out: {path} is a file; give a new or empty folder")
+        raise ResightError(f"--out {path} is a file: give a new or empty folder")
     if Run(path).begun or holds_seeds(path):
         what = "the runs of several seeds" if holds_seeds(path) else "a run"
         raise ResightError(
-            f"out: {path} already holds {what}; resume with `{resume_command(path)}`, or choose "
-            "another --out"
+            f"--out {path} already holds {what}: resume with `{resume_command(path)}`, or choose "
+            "another folder"
         )
     if path.is_dir() and not all(_left(entry.name) for entry in path.iterdir()):
-        raise ResightError(f"out: {path} is not empty; choose another --out")
+        raise ResightError(f"--out {path} is not empty: choose another folder")
 
 
 def _left(name: str) -> bool:
@@ -66,7 +66,7 @@ def new_folder(out: str | Path | None, name: str) -> Path:
         return _next_folder(name) if out is None else _empty_folder(Path(out))
     except OSError as error:
         raise ResightError(
-            f"out: can't write to {error.filename or out}: {error.strerror}; choose another --out"
+            f"can't write to {error.filename or out}: {error.strerror}; choose another --out"
         ) from None
 
 

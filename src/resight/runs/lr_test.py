@@ -220,15 +220,16 @@ def save_plot(test: LrTest, path: Path) -> None:
     try:
         test.plot().savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise ResightError(f"plot: can't write {path}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise ResightError(f"can't write {path}: {why}; choose another --plot") from None
 
 
 def check_plot(path: Path) -> None:
     """Raise `ResightError` if `save_plot` could not write, before the test is run."""
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ResightError(f"plot: {path} must end in .png, .svg or .pdf")
+        raise ResightError(f"--plot {path} must end in .png, .svg or .pdf")
     if not path.parent.is_dir():
-        raise ResightError(f"plot: there is no folder {path.parent}; create it first")
+        raise ResightError(f"there is no folder {path.parent} for the plot: create it first")
 
 
 def method_for(schedule: Schedule) -> Method:

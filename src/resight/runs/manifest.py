@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resight.errors import ResightError
 from resight.files import in_one_line, json_bytes, write_atomically
 from resight.formats import FORMAT, NewerFormat, check_format
+from resight.validation import fault
 
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
@@ -112,15 +113,16 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         return Manifest()
     except ValidationError as error:
-        raise _damaged(path, error.errors(include_url=False)[0]["msg"]) from None
+        raise _damaged(path, fault(error.errors(include_url=False)[0])) from None
     if manifest.blake2b != manifest.own():
-        raise _damaged(path, "its own digest is another")
+        raise _damaged(path, "it is not what Resight wrote, by its own digest")
     return manifest
 
 
 def _damaged(path: Path, why: str) -> ResightError:
     return ResightError(
-        f"{path}: can't be read: {why}; restore it, or remove it to use the run's files as they are"
+        f"{path}: damaged or edited ({why}): restore it, or remove it to use the run's files as "
+        "they are"
     )
 
 
@@ -136,13 +138,21 @@ def read_bytes(path: Path) -> bytes:
     missing."""
     try:
         if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "a pipe or a device"
-            raise ResightError(f"{path}: {what} is in the place of a run's file: move it away")
+            raise not_a_file(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ResightError(f"{path}: can't be read: {error.strerror or error}") from None
+
+
+def not_a_file(path: Path) -> ResightError:
+    """The error for a folder, pipe or device in the place of a run's file."""
+    what = "a folder" if path.is_dir() else "a pipe or a device"
+    return ResightError(
+        f"{path}: {what} is in the place of the run's file; move it away, and restore the file or "
+        "resume"
+    )
 
 
 def _there(path: Path, known: list[Known]) -> list[Known]:

@@ -27,7 +27,14 @@ from resight.runs.answers import Answers
 from resight.runs.calibration import calibration, fit_temperature
 from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
-from resight.runs.manifest import MANIFEST, forget_file, read_file, read_manifest, write_files
+from resight.runs.manifest import (
+    MANIFEST,
+    forget_file,
+    not_a_file,
+    read_file,
+    read_manifest,
+    write_files,
+)
 from resight.runs.own_images import reload_data
 from resight.runs.predictions import Predictions
 from resight.runs.schemas import FILES, parsed, parsed_recipe, parsed_rows, values_in, written
@@ -472,6 +479,8 @@ def load_run(path: str | Path) -> Run:
     if not run.begun:
         lacking = [name for name in BEGUN if not (path / name).is_file()]
         if (path / MODEL).exists() or (path / "last.pt").exists():
+            if (path / lacking[0]).exists():
+                raise not_a_file(path / lacking[0])
             raise ResightError(f"{path / lacking[0]} is missing: restore it or start a new run")
         what = f"has no {lacking[0]}" if path.is_dir() else "is not a folder"
         raise ResightError(f"{path} {what}, so it is not a run; `resight train` creates one")

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from resight.errors import ResightError, first_line
 from resight.files import json_bytes
 from resight.formats import with_format, without_format
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import Method
+from resight.validation import fault
 
 
 def _text(value: object) -> object:
     """A `str` that may hold bytes of a file's name that are no text (surrogates), which pydantic's
     own refuses."""
     if not isinstance(value, str):
-        raise ValueError("must be a string")
+        raise ValueError("must be text")
     return value
 
 
@@ -281,8 +281,7 @@ def parsed(schema: type[File], content: str | bytes, where: str | Path) -> dict[
     try:
         return schema.model_validate(values).model_dump(exclude_unset=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _not_as_written(where, _said(first)) from None
+        raise _not_as_written(where, fault(error.errors(include_url=False)[0])) from None
 
 
 def parsed_recipe(content: bytes, where: Path) -> Recipe:
@@ -290,7 +289,7 @@ def parsed_recipe(content: bytes, where: Path) -> Recipe:
     default."""
     values = values_in(content, where)
     if not isinstance(values, dict):
-        raise _not_as_written(where, "no table of sections")
+        raise _not_as_written(where, "it must be a table of sections")
     values = without_format(values, where)
     if missing := [section for section in Recipe.model_fields if section not in values]:
         raise _not_as_written(where, f"{missing[0]} is missing")
@@ -301,18 +300,23 @@ def values_in(content: bytes | str, where: str | Path) -> Any:
     """What a JSON text says. Raises `ResightError`."""
     try:
         return json.loads(content, parse_constant=_constant)
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of 5,000 digits
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _not_as_written(
+            where, f"it is not JSON from {place} on" if content else "it is empty"
+        ) from None
+    except UnicodeDecodeError:
+        raise _not_as_written(where, "it is not UTF-8 text") from None
+    except RecursionError:
+        raise _not_as_written(where, "its brackets are too deep inside each other") from None
+    except ValueError as error:  # of `_constant`, or Python's of a number of 5,000 digits
         raise _not_as_written(where, first_line(error)) from None
 
 
-def _said(error: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{field + ' ' if field else ''}{message[:1].lower()}{message[1:]}"
-
-
 def _not_as_written(where: str | Path, why: str) -> ResightError:
-    return ResightError(f"{where}: not as Resight writes it ({why}): restore it or start a new run")
+    return ResightError(
+        f"{where} is not as Resight writes it: {why}; restore it or start a new run"
+    )
 
 
 def parsed_rows(content: bytes, where: Path) -> list[dict[str, Any]]:
@@ -330,7 +334,7 @@ def check_rows(rows: list[dict[str, Any]], where: Path) -> None:
         try:
             Row.model_validate(row)
         except ValidationError as error:
-            said = _said(error.errors(include_url=False)[0])
+            said = fault(error.errors(include_url=False)[0])
             raise _not_as_written(f"{where}: epoch {n}", said) from None
     _check_order(rows, where)
 

@@ -196,7 +196,7 @@ def read_summary(path: Path) -> tuple[SeedsPlan, SeedsResult, bool]:
     try:
         plan = SeedsPlan.from_dict(values["plan"])
     except TypeError as error:
-        raise ResightError(f"{file}: not as Resight writes it ({error}): restore it") from None
+        raise ResightError(f"{file} is not as Resight writes it: {error}; restore it") from None
     failures = {row["seed"]: row["message"] for row in values["failed"]}
     for seed in plan.seeds:
         if failure := Run(seed_folder(path, seed)).failure:

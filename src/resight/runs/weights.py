@@ -22,6 +22,7 @@ from resight.recipe.settings import Model
 from resight.runs.commands import resume_command
 from resight.runs.manifest import read_file
 from resight.runs.schemas import About, parsed
+from resight.validation import fault
 
 
 def model_bytes(model: nn.Module, recipe: Recipe, data: ImageData) -> bytes:
@@ -84,7 +85,7 @@ def load_model(path: Path | Weights) -> nn.Module:
     try:
         settings = Model.model_validate(about["model"])
     except ValidationError as error:
-        raise not_a_model(weights.path, first_line(error)) from None
+        raise not_a_model(weights.path, fault(error.errors(include_url=False)[0])) from None
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         model = build_net(
             settings,
