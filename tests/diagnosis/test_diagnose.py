@@ -149,6 +149,18 @@ def test_validation_images_that_are_also_in_train_are_named(out: Path) -> None:
     assert "30 of 30 val images" in leak.evidence
 
 
+def test_validation_images_that_are_nearly_in_train_are_named(out: Path) -> None:
+    data = images()
+    rows = np.arange(30)
+    brighter = data.train.images[rows] + np.uint8(6)
+    val = Split(brighter, data.train.labels[rows], data.train.ids[rows])
+    run, _ = trained(dataclasses.replace(data, val=val), out)
+    [near] = [finding for finding in found(run).findings if finding.name == "near-duplicates"]
+    assert near.title == "val images have near duplicates in train"
+    assert "30 of 30 val images" in near.evidence
+    assert near.advice.startswith("`resight data` lists them")
+
+
 def test_a_diagnosis_without_the_images_says_what_it_did_not_look_at(out: Path) -> None:
     trained(images(), out)
     diagnosis = resight.diagnose(out)  # images in memory are nowhere to be found again

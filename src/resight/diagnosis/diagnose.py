@@ -70,8 +70,9 @@ def examine(opened: OpenRun) -> Diagnosis:
         findings += image_checks.split_statistics(opened.data)
         findings += image_checks.leakage(opened.duplicates, len(opened.data.test))
         if (val := opened.data.val) is not None:
-            exact = find_duplicates(opened.data.train.images, val.images, near=False)
-            findings += image_checks.leakage(exact, len(val), "val")
+            images, device = opened.data.train.images, opened.runtime.device
+            twice = find_duplicates(images, val.images, device=device)
+            findings += image_checks.leakage(twice, len(val), "val")
         if opened.model is None:
             skipped.append("the net: the run has not finished")
         else:

@@ -12,6 +12,11 @@ from resight.data.types import ImageData, Split
 from resight.diagnosis.thresholds import THRESHOLDS
 from resight.findings import Finding
 
+LISTED = {  # where near duplicates are, by split
+    "test": "look at them in the report",
+    "val": "`resight data` lists them, with the same --val if it was held out by that",
+}
+
 
 def split_statistics(data: ImageData) -> Iterator[Finding]:
     """Splits whose pixels, normalised as the net sees them, are very different from train's."""
@@ -84,6 +89,6 @@ def leakage(duplicates: list[Duplicate], images: int, split: str = "test") -> It
             title=f"{split} images have near duplicates in train",
             evidence=f"{near:,} of {images:,} {split} images ({near / images:.1%})",
             threshold=f"{THRESHOLDS.near_note:.0%} of the {split} images",
-            advice="look at them in the report; keep pictures of the same scene in one split "
-            "(--group REGEX, where the file names tell which they are)",
+            advice=f"{LISTED[split]}; keep pictures of the same scene in one split (--group REGEX, "
+            "where the file names tell which they are)",
         )
