@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 help:
 	@echo "make demo   set up and train the digits recipe (no download)"
 	@echo "make test   set up with development tools and run the tests"
-	@echo "make faults  let each file operation of a training fail or end it (an hour)"
+	@echo "make faults  let each file operation fail or end a command, kill trainings, change bytes (hours)"
 	@echo "make golden  write the losses of every recipe's first steps anew"
 	@echo "make pictures  make the README's pictures anew (needs Chromium)"
 	@echo "make audit  look up known vulnerabilities of the libraries (needs the network)"

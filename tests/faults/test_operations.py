@@ -88,6 +88,7 @@ def chosen(count: int, seed: int, sample: int = SAMPLE) -> list[int]:
 
 def faults(folder: Path, operations: list[str]) -> Iterator[Fault]:
     """A fault at each of the operations, of each kind; or a sample of them."""
+    print(f"{len(operations)} operations")
     for error in (None, *ERRORS):
         for number in chosen(len(operations), seed=error or 0, sample=1 + (error is None)):
             yield Fault(folder, number, error)
@@ -106,6 +107,7 @@ def test_after_a_fault_at_any_operation_the_next_command_ends_in_the_same_bits(
     whole = tmp_path / "whole"
     count = len(operations(command, whole))
     assert count > 60
+    print(f"{count} operations")
     for number in chosen(count, seed=error or 0):
         kind = error if ALL else random.Random(number).choice([None, *ERRORS])
         out = tmp_path / f"cut-{number}"
