@@ -393,7 +393,9 @@ def requests(place: Path) -> Reader:
         client: Any = _Connection(content)
         Handler(client, ("127.0.0.1", 9), SimpleNamespace(server_port=8321))  # type: ignore[arg-type]
         first = client.answer.partition(b"\r\n")[0].decode("latin-1")
-        assert not client.answer or first.startswith("HTTP/1.") or b"<!DOCTYPE" in client.answer
+        if client.answer[:1] in (b"<", b"{"):  # of HTTP 0.9, which has no headers
+            return "a page"
+        assert not client.answer or first.startswith("HTTP/1.")
         if " 200 " in first:
             assert b"127.0.0.1:8321" in content or b"localhost:8321" in content
             assert b"Content-Security-Policy: default-src 'none'" in client.answer
