@@ -299,6 +299,22 @@ def test_folders_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert [problem.name for problem in doctor().problems] == ["runs-unwritable"]
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where HOME is not set
+    assert "/cache: empty" in str(doctor())  # the variables are set
+    monkeypatch.delenv("RESIGHT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(resight.ResightError, match="no home folder is known: set HOME, or RESIGHT"):
+        doctor()
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_CACHE", "~/somewhere")
+    assert "cache      ~/somewhere: empty" in str(doctor())
+
+
 def test_a_password_is_not_shown() -> None:
     given = {"RESIGHT_MIRROR": "https://me:secret@host/x", "RESIGHT_DATA": "/d", "HOME": "/h"}
     assert variables(given) == {"RESIGHT_MIRROR": "https://host/x", "RESIGHT_DATA": "/d"}

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from resight.data.places import own_folder
 from resight.data.table import FileStamp, Found, Progress, Table, decode_table, in_memory
 from resight.errors import ResightWarning, first_line
 from resight.recipe.settings import Fit
@@ -43,9 +44,7 @@ _publishing: dict[Path, threading.Thread] = {}
 
 def cache_dir() -> Path:
     """`$RESIGHT_CACHE`, or the platform's cache folder for resight."""
-    return Path(
-        os.environ.get("RESIGHT_CACHE") or platformdirs.user_cache_dir("resight", appauthor=False)
-    ).expanduser()
+    return own_folder("RESIGHT_CACHE", platformdirs.user_cache_dir)
 
 
 def entry_name(

@@ -14,6 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from resight.data.cifar import VARIANTS, Variant, is_complete, members
+from resight.data.places import own_folder
 from resight.errors import ResightError, did_you_mean
 
 OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz"
@@ -26,9 +27,7 @@ Progress = Callable[[int, int | None], None]  # bytes done, total bytes if known
 
 def data_dir() -> Path:
     """`$RESIGHT_DATA`, or the platform's folder for resight's data."""
-    return Path(
-        os.environ.get("RESIGHT_DATA") or platformdirs.user_data_dir("resight", appauthor=False)
-    ).expanduser()
+    return own_folder("RESIGHT_DATA", platformdirs.user_data_dir)
 
 
 def download(name: str, *, progress: Progress | None = None, base_url: str | None = None) -> Path:

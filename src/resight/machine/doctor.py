@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 from collections.abc import Iterator
@@ -103,9 +104,10 @@ def folder_line(folder: Folder, variables: dict[str, str]) -> str:
 
 
 def short(path: Path) -> str:
-    """With ~ for the home folder."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    """With ~ for the home folder, if there is one: a user without a name may have none."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return f"~/{path.relative_to(Path.home())}"
+    return str(path)
 
 
 def extra_lines(name: str, libraries: dict[str, str | None]) -> list[str]:
