@@ -22,10 +22,11 @@ from resight.recipe.nets import NETS
 ROOMS = (
     *("version", "characters", "errors", "records", "intervals", "findings", "files", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "runs", "look"),
-    *("comparison", "diagnosis", "reporting", "training", "cli"),
+    *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up
+HEAVY |= {"fastapi", "starlette", "uvicorn"}  # and optional
 START_UP = HEAVY | {"numpy", "pydantic", "rich", "PIL"}  # and these too, of the command's
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
+    from resight.deploy.serve import serve
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
     from resight.findings import Diagnosis, Finding
@@ -59,6 +60,7 @@ _HOME = {
     "load_run": "runs.run",
     "report": "reporting.report",
     "reproduce": "training.reproduce",
+    "serve": "deploy.serve",
     "summary": "look.summary",
     "train": "training.train",
     "train_seeds": "training.seeds",
@@ -90,6 +92,7 @@ __all__ = [
     "load_run",
     "report",
     "reproduce",
+    "serve",
     "summary",
     "train",
     "train_seeds",

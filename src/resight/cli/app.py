@@ -19,7 +19,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from resight.characters import printable
-from resight.cli import look, make
+from resight.cli import look, make, ship
 from resight.cli.output import silence
 from resight.errors import ResightError, ResightWarning
 from resight.version import __version__
@@ -136,6 +136,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": look.compare,
     "reproduce": make.reproduce,
     "summary": look.summary,
+    "serve": ship.serve,
 }
 for _name, _verb in _VERBS.items():
     app.command(_name)(verb(_verb))

@@ -1,0 +1,1 @@
+"""A trained net, put to use: serve."""
