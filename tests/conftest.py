@@ -11,7 +11,7 @@ from helpers import make_data
 from resight.data.types import ImageData
 from resight.training import lr_test_plan
 
-pytest.register_assert_rewrite("reading", "replaying", "states", "trainings")
+pytest.register_assert_rewrite("reading", "replaying", "serving", "states", "trainings")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -199,9 +199,9 @@ def _add_pages(app: FastAPI, served: Served) -> None:
     async def documentation() -> Response:
         return docs
 
-    @app.get("/examples/{number}", include_in_schema=False)
+    @app.get("/examples/{number:int}", include_in_schema=False)
     async def example(number: int) -> Response:
-        if not 0 <= number < len(served.examples):
+        if number >= len(served.examples):
             raise HTTPException(404)
         one = served.examples[number]
         return Response(one.content, media_type=one.media_type)

@@ -72,7 +72,10 @@ def listen(host: str, port: int) -> socket.socket:
         raise ResightError(f"port = {port} must be from 1 to 65535, or 0 for any that is free")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
+        # Connections inherit it; without it an answer, sent in two parts, takes 40 ms more.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ResightError(
