@@ -25,7 +25,7 @@ from PIL import Image
 import resight
 from helpers import TESTS
 from resight.data.decode import decode_file
-from resight.deploy import limits
+from resight.deploy import limits, uploads
 from resight.deploy import serve as module
 from resight.deploy.guard import HEADERS
 from resight.deploy.neighbours import features
@@ -396,6 +396,40 @@ def test_an_answer_that_takes_too_long_is_given_up(
         gate.set()
     monkeypatch.undo()
     assert here.ask("/predict", png()).status == 200
+
+
+def test_a_request_may_take_longer_than_a_client_may_be_silent(
+    here: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    real = here.served.batcher._logits
+
+    def slow(images: Any) -> Any:
+        entered.set()
+        assert gate.wait(60)
+        return real(images)
+
+    monkeypatch.setattr(here.served.batcher, "_logits", slow)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(here.ask, "/predict", png())
+        assert entered.wait(60)
+        there = list(here.server.server_state.connections)
+        left = [one._patience.when() - one.loop.time() for one in there]
+        gate.set()
+        assert answer.result(60).status == 200
+    assert limits.HEAD_SECONDS < max(left) <= limits.ANSWER_SECONDS
+
+
+def test_a_large_image_waits_for_another_large_one_alone(
+    here: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "LARGE_PIXELS", 500 * 500 - 1)
+    with ThreadPoolExecutor(1) as pool:
+        with here.served.one_large:
+            large = pool.submit(here.ask, "/predict", png(500, 500))
+            assert here.ask("/predict", png(500, 499)).status == 200
+            assert not large.done()
+        assert large.result(60).status == 200
 
 
 def test_connections_beyond_the_limit_are_told_so(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ MAX_REPORT_BYTES = 50_000_000
 @dataclass(frozen=True)
 class Served:
     """examples, neighbours: [] and None without the run's images; missing: why they are not there;
-    report: the run's page, where it may be shown; decoders: threads that decode images."""
+    report: the run's page, where it may be shown; decoders: threads that decode images; one_large:
+    held while a large one is decoded."""
 
     run: Run
     predictor: Predictor
@@ -39,8 +42,9 @@ class Served:
     neighbours: Neighbours | None = None
     missing: str | None = None
     report: Path | None = None
+    one_large: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
+    @cached_property
     def model(self) -> dict[str, Any]:
         """What is known of the net, as plain JSON values; nothing of where the run is."""
         predictor, result = self.predictor, self.run.result
@@ -76,7 +80,7 @@ def opened(
     Image.init()  # not thread-safe
     with (
         warnings.catch_warnings(),
-        ThreadPoolExecutor(cores(MAX_THREADS), "decode") as decoders,
+        ThreadPoolExecutor(max(2, cores(MAX_THREADS)), "decode") as decoders,
         Batcher(predictor.logits, begin=predictor.runtime.apply) as batcher,
     ):
         warnings.simplefilter("ignore")  # Pillow's, about files

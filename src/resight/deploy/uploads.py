@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from resight.deploy.served import Served
 MAX_FILES = 32  # of a request
 MAX_FIELDS = 8  # that are no files
 MAX_NAME = 200  # characters
+LARGE_PIXELS = 16_000_000  # beyond these, images are decoded one at a time: a gigabyte each at most
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,12 @@ async def decoded(upload: Upload, served: Served) -> Decoded | str:
 
 def _decode(content: bytes, served: Served) -> Decoded | str:
     net = served.predictor
+    header = read_header(io.BytesIO(content))
+    large = header is not None and header.width * header.height > LARGE_PIXELS
     try:
-        pixels = decode_file(io.BytesIO(content), net.image_size, net.channels, net.fit)
+        with served.one_large if large else contextlib.nullcontext():
+            pixels = decode_file(io.BytesIO(content), net.image_size, net.channels, net.fit)
     except Exception as error:  # Pillow's readers raise anything on a damaged file
         return reason(error)
-    header = read_header(io.BytesIO(content))
     assert header is not None  # it has just been decoded
     return Decoded(pixels, (header.width, header.height))
