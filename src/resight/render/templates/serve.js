@@ -6,9 +6,9 @@ const SMALL_PX = 160; // a photo below is enlarged, pixel by pixel
 const ENLARGED_PX = 320;
 const THREE_DIGITS = { minimumFractionDigits: 3, maximumFractionDigits: 3 };
 const SQUARES = {
-  crop: (seen) => `The net sees the square in the frame, as ${seen}.`,
-  pad: (seen) => `The net sees the whole image between grey borders, as ${seen}.`,
-  squash: (seen) => `The net sees the whole image squashed to a square, as ${seen}.`,
+  crop: "the square in the frame",
+  pad: "the whole image between grey borders",
+  squash: "the whole image squashed to a square",
 };
 
 let asked = null; // {blob, name, number}: the image that the page is about
@@ -86,7 +86,8 @@ async function drawPhoto({ size: [width, height], square, seen, id }) {
   const url = URL.createObjectURL(asked.blob);
   const image = el("img", { alt: id, src: url });
   const px = facts.model.image_size;
-  let about = SQUARES[facts.model.fit](`${px}×${px} px`);
+  const what = width === height ? "the whole image" : SQUARES[facts.model.fit];
+  let about = `The net sees ${what}, as ${px}×${px} px.`;
   try {
     await image.decode();
   } catch {
