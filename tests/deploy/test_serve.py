@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -26,10 +28,10 @@ import resight
 from helpers import TESTS
 from resight.data.decode import decode_file
 from resight.deploy import limits, uploads
-from resight.deploy import serve as module
 from resight.deploy.guard import HEADERS
 from resight.deploy.neighbours import features
 from resight.deploy.serve import address_of, is_local, listen
+from resight.deploy.served import report_of
 from resight.errors import ResightError
 from resight.look.cam import grad_cam
 from serving import CLASSES, SIDE, Running, ask, form, png, running, train_photos
@@ -332,11 +334,13 @@ def test_the_report_has_an_origin_of_its_own(here: Running, run: resight.Run) ->
 
 @pytest.mark.parametrize("kind", ["file", "folder", "none", "pipe"])
 def test_a_report_that_leads_elsewhere_is_not_served(
-    kind: str, run: resight.Run, tmp_path: Path
+    kind: str, here: Running, run: resight.Run, tmp_path: Path
 ) -> None:
-    from resight.deploy.served import report_of
+    def served(run: resight.Run, *, shows: bool = True) -> Any:
+        return dataclasses.replace(here.served, run=run, shows_report=shows)
 
-    assert report_of(run) == run.path / "report" / "index.html"
+    assert report_of(served(run)) == run.path / "report" / "index.html"
+    assert report_of(served(run, shows=False)) is None
     (tmp_path / "run").mkdir()
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -350,7 +354,7 @@ def test_a_report_that_leads_elsewhere_is_not_served(
             (report / "index.html").symlink_to(secret / "index.html")
         else:
             os.mkfifo(report / "index.html")
-    assert report_of(resight.Run(tmp_path / "run")) is None
+    assert report_of(served(resight.Run(tmp_path / "run"))) is None
 
 
 def test_no_answer_says_where_things_are(here: Running, run: resight.Run) -> None:
@@ -543,8 +547,10 @@ def test_other_machines_see_no_report(run: resight.Run) -> None:
 
 
 def test_a_missing_extra_is_named(run: resight.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(ResightError, match=r"pip install 'resight\[serve\]'"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ResightError, match=r"serve needs fastapi, .* `pip install 'resight\[serve\]'`"
+    ):
         resight.serve(run)
 
 

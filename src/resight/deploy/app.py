@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from resight.deploy.guard import NOTHING, Guard
 from resight.deploy.limits import MAX_BYTES, MAX_REQUESTS, Limits
 from resight.deploy.lines import Line, busy, refusal
 from resight.deploy.neighbours import features
-from resight.deploy.served import Served
+from resight.deploy.served import Served, report_of
 from resight.deploy.uploads import MAX_FILES, Decoded, Upload, decoded, uploads
 from resight.errors import did_you_mean
 from resight.look.cam import CamMaps, grad_cam
@@ -208,17 +210,19 @@ def _add_pages(app: FastAPI, served: Served) -> None:
 
     @app.get("/report/", include_in_schema=False)
     @app.get("/report/index.html", include_in_schema=False)
-    async def report() -> Response:
-        if served.report is None:
+    def report() -> Response:
+        path = report_of(served)
+        if path is None:
             raise HTTPException(404, "no report is served")
-        content = await asyncio.to_thread(served.report.read_bytes)
+        parts = _parts(path)
+        first = next(parts, b"")
         # An origin of its own: whatever the file holds, it can ask nothing of this server.
-        policy = policy_of(content.decode("utf-8", "replace")) or NOTHING
+        policy = policy_of(first.decode("utf-8", "replace")) or NOTHING
         headers = {
-            "Content-Length": str(len(content)),
-            "Content-Security-Policy": f"{policy}; frame-ancestors 'none'; sandbox allow-scripts",
+            "Content-Security-Policy": f"{policy}; frame-ancestors 'none'; sandbox allow-scripts"
         }
-        return StreamingResponse(_parts(content), media_type="text/html", headers=headers)
+        whole = itertools.chain([first], parts)
+        return StreamingResponse(whole, media_type="text/html", headers=headers)
 
 
 def page_facts(served: Served) -> dict[str, Any]:
@@ -240,7 +244,7 @@ def page_facts(served: Served) -> dict[str, Any]:
         },
         "nearest": known and {"compared": len(known.rows), "of": len(known.data.train)},
         "missing": known is None,
-        "report": served.report is not None,
+        "report": report_of(served) is not None,
         "max_bytes": MAX_BYTES,
     }
 
@@ -272,9 +276,10 @@ def _unreadable(file: Upload, why: Any) -> Line:
     return refusal(415, f"{file.name}: {why}")
 
 
-async def _parts(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), CHUNK_BYTES):
-        yield content[start : start + CHUNK_BYTES]
+def _parts(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(CHUNK_BYTES):
+            yield part
 
 
 async def _refused(request: Request, error: Exception) -> Response:

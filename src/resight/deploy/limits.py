@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 import h11
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -24,7 +25,7 @@ ANSWER_SECONDS = 120.0  # for a request, from its head to the end of its answer
 
 class Limits:
     """An ASGI app that reads a POST's body, within the limits, before the app below it sees the
-    request."""
+    request. Other methods have none, and only connections are limited for them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,57 +33,57 @@ class Limits:
         self._held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
         body = bytearray()
         try:
-            if scope["method"] == "POST" and not await self._read(scope, receive, send, body):
-                return
-            if self._running >= MAX_REQUESTS:
-                await busy(f"{MAX_REQUESTS} requests are being answered")(scope, receive, send)
-                return
-            self._running += 1
-            try:
-                whole = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-                async def again() -> Message:
-                    return whole.pop() if whole else await receive()
-
-                await self._app(scope, again, send)
-            finally:
-                self._running -= 1
+            refused = await self._received(scope, receive, body)
+            if refused is None and self._running >= MAX_REQUESTS:
+                refused = busy(f"{MAX_REQUESTS} requests are being answered")
+            if refused is None:
+                await self._answer(bytes(body), scope, receive, send)
+            else:
+                await refused(scope, receive, send)
+        except ClientDisconnect:
+            return
         finally:
             self._held -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive, send: Send, body: bytearray) -> bool:
-        """Read into `body`; False if it was refused or the client is gone."""
-        refused = await self._refusal(scope, receive, body)
-        if isinstance(refused, Line):
-            await refused(scope, receive, send)
-        return refused is None
-
-    async def _refusal(self, scope: Scope, receive: Receive, body: bytearray) -> Line | bool | None:
-        """None once the body is whole; True if the client is gone."""
-        headers = dict(scope["headers"])
-        too_large = refusal(413, f"the request is larger than the limit of {MAX_BYTES:,} bytes")
-        if int(headers.get(b"content-length", 0)) > MAX_BYTES:
-            return too_large
+    async def _received(self, scope: Scope, receive: Receive, body: bytearray) -> Line | None:
+        """None once the body is whole, else why it was refused. Raises `ClientDisconnect`."""
+        length = int(dict(scope["headers"]).get(b"content-length", 0))
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 more = True
-                while more:
+                while more and length <= MAX_BYTES:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        return True
+                        raise ClientDisconnect
                     part = message.get("body", b"")
-                    if len(body) + len(part) > MAX_BYTES:
-                        return too_large
                     if self._held + len(part) > MAX_BYTES_HELD:
                         return busy("too many images are being received")
                     body += part
                     self._held += len(part)
+                    length = max(length, len(body))
                     more = message.get("more_body", False)
         except TimeoutError:
             return refusal(408, f"the request took longer than {BODY_SECONDS:.0f} s to arrive")
+        if length > MAX_BYTES:
+            return refusal(413, f"the request is larger than the limit of {MAX_BYTES:,} bytes")
         return None
+
+    async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return whole.pop() if whole else await receive()
+
+        self._running += 1
+        try:
+            await self._app(scope, again, send)
+        finally:
+            self._running -= 1
 
 
 class Connection(H11Protocol):

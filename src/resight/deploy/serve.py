@@ -9,11 +9,11 @@ import functools
 import ipaddress
 import socket
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resight.errors import ResightError, ResightWarning, listed
+from resight.deploy.extras import require
+from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet, Reporter
 from resight.records import accuracy_words
 from resight.runs.run import Run, load_run
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from resight.deploy.served import Served
 
 PORT = 8322  # `--live` has 8321
-NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 
 def serve(
@@ -42,8 +41,7 @@ def serve(
     images, if they have moved; without them there are no examples and no nearest training images.
     Raises `ResightError`.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ResightError(f"serve needs {listed(missing)}: pip install 'resight[serve]'")
+    require("serve", "serve")
     from resight.deploy.app import make_app
     from resight.deploy.served import opened
     from resight.deploy.server import Server

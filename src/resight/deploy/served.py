@@ -25,13 +25,11 @@ from resight.runs.predictor import Predictor
 from resight.runs.run import Run
 from resight.version import __version__
 
-MAX_REPORT_BYTES = 50_000_000
-
 
 @dataclass(frozen=True)
 class Served:
     """examples, neighbours: [] and None without the run's images; missing: why they are not there;
-    report: the run's page, where it may be shown; decoders: threads that decode images; one_large:
+    shows_report: whether its report may be shown; decoders: threads that decode images; one_large:
     held while a large one is decoded."""
 
     run: Run
@@ -41,7 +39,7 @@ class Served:
     examples: Sequence[Example] = ()
     neighbours: Neighbours | None = None
     missing: str | None = None
-    report: Path | None = None
+    shows_report: bool = False
     one_large: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
@@ -95,17 +93,18 @@ def opened(
             examples_of(images, predictor.fit) if images else [],
             neighbours,
             missing,
-            report_of(run) if report else None,
+            report,
         )
 
 
-def report_of(run: Run) -> Path | None:
-    """The run's own report page; None if there is none, or if what is there leads elsewhere."""
-    folder = run.path / "report"
+def report_of(served: Served) -> Path | None:
+    """The run's own report page; None if it may not be shown, if there is none, or if what is there
+    leads elsewhere."""
+    folder = served.run.path / "report"
     page = folder / "index.html"
     try:
         info = page.lstat()
     except OSError:
         return None
     own = stat.S_ISREG(info.st_mode) and not folder.is_symlink()
-    return page if own and info.st_size <= MAX_REPORT_BYTES else None
+    return page if own and served.shows_report else None
