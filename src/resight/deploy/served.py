@@ -25,6 +25,8 @@ from resight.runs.predictor import Predictor
 from resight.runs.run import Run
 from resight.version import __version__
 
+THUMB_PX = 96  # of the examples and the nearest images, as the page shows them
+
 
 @dataclass(frozen=True)
 class Served:
