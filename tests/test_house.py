@@ -20,24 +20,15 @@ import resight
 from resight.recipe.nets import NETS
 
 ROOMS = (
-    *(
-        "version",
-        "characters",
-        "errors",
-        "validation",
-        "extras",
-        "records",
-        "intervals",
-        "findings",
-        "files",
-    ),
-    *("formats", "progress"),
+    *("version", "characters", "errors", "validation", "extras", "records", "intervals"),
+    *("findings", "files", "formats", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
     *("runs", "look"),
     *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up
+HEAVY |= {"fastapi", "starlette", "uvicorn"}  # and optional
 START_UP = HEAVY | {"numpy", "pydantic", "rich", "PIL"}  # and these too, of the command's
 
 

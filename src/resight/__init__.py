@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
     from resight.deploy.predict import predict
+    from resight.deploy.serve import serve
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
     from resight.findings import Diagnosis, Finding
@@ -66,6 +67,7 @@ _HOME = {
     "predict": "deploy.predict",
     "report": "reporting.report",
     "reproduce": "training.reproduce",
+    "serve": "deploy.serve",
     "summary": "look.summary",
     "train": "training.train",
     "train_seeds": "training.seeds",
@@ -101,6 +103,7 @@ __all__ = [
     "predict",
     "report",
     "reproduce",
+    "serve",
     "summary",
     "train",
     "train_seeds",

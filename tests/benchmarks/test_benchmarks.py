@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import itertools
 import json
@@ -41,6 +42,7 @@ import loaders
 import lr_readings
 import measuring
 import scaling
+import serve
 import start_up
 import time_to_accuracy
 import workload
@@ -117,6 +119,7 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
         "lr_readings",
         "report",
         "scaling",
+        "serve",
         "small_sets",
         "start_up",
         "step_memory",
@@ -618,3 +621,45 @@ def test_lrs_either_side_of_the_reading_are_trained(tmp_path: Path, capsys: Any)
     assert found["accuracies"].keys() == {"0.01", "0.02", "0.04"}
     assert all(0 <= accuracy <= 1 for accuracy in found["accuracies"].values())
     assert "LR max" in capsys.readouterr().out
+
+
+def test_a_served_run_is_asked_by_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe", "digits", "--epochs", "1", "--set", "model.width=4", "--no-report"]
+    CliRunner().invoke(app, ["train", *words, "--lr", "0.02", "--out", str(tmp_path / "run")])
+    argv = [str(tmp_path / "run"), "--clients", "1", "3", "--seconds", "0.1"]
+    found = figures(serve.main, argv, tmp_path)
+    assert [(one["clients"], one["what"]) for one in found["loads"]] == [
+        (clients, what) for clients in (1, 3) for what in ("the server", "the net alone")
+    ]
+    for one in found["loads"]:
+        assert one["n"] >= 1
+        assert 0 < one["p50_ms"] <= one["p99_ms"]
+        assert one["per_second"] > 0
+    assert "3  the net alone" in capsys.readouterr().out
+
+
+def test_a_load_s_figures_follow_from_its_seconds() -> None:
+    load = serve.Load([0.1, 0.2, 0.3, 0.4], wall=2.0, images=8)
+    assert load.to_dict() == pytest.approx(
+        {"per_second": 16.0, "p50_ms": 250.0, "p99_ms": 397.0, "n": 4}
+    )
+
+
+def test_clients_ask_until_the_time_is_over_and_stop_at_an_error() -> None:
+    """Against a server that answers the third request of a connection with an error."""
+
+    async def answering(reader: Any, writer: Any) -> None:
+        for status in ("200 OK", "200 OK", "503 Busy"):
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(5) == b"image"
+            body = b'{"error":"full"}'
+            writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 16\r\n\r\n".encode() + body)
+
+    async def ask(seconds: float) -> serve.Load:
+        async with await asyncio.start_server(answering, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await serve.asked(port, b"image", 2, seconds)
+
+    with pytest.raises(ResightError, match="the server answers full"):
+        asyncio.run(ask(60))
+    assert len(asyncio.run(ask(0)).seconds) == 0

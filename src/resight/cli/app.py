@@ -149,6 +149,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": look.compare,
     "reproduce": make.reproduce,
     "summary": look.summary,
+    "serve": ship.serve,
     "doctor": make.doctor,
 }
 for _name, _verb in _VERBS.items():

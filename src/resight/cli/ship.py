@@ -1,4 +1,4 @@
-"""The verbs that put a trained net to use: predict."""
+"""The verbs that put a trained net to use: predict, serve."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from resight.characters import printable
 from resight.cli.complete import run_folders
+from resight.cli.look import MovedOption
 from resight.cli.options import DeviceOption, PrecisionOption
 from resight.cli.output import answer_lines, is_piped, reporter_for, write_out
 from resight.errors import ResightError
@@ -98,3 +99,27 @@ def predict(
         print(f"rows  {csv}", file=aside)
     if cam is not None:
         print(f"maps  {cam}", file=aside)
+
+
+def serve(
+    run: Annotated[
+        Path, typer.Argument(help="A finished run's folder.", autocompletion=run_folders)
+    ],
+    port: Annotated[
+        int, typer.Option("--port", help="Where the page is; 0 for any port that is free.")
+    ] = 8322,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="The address to listen at; 0.0.0.0 lets other machines ask."),
+    ] = "127.0.0.1",
+    data: MovedOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Serve a run's net: a page to drop images on, and a JSON API."""
+    from resight.deploy.serve import serve as answer
+
+    reporter = reporter_for(as_json=False)
+    try:
+        answer(run, port=port, host=host, data=data, device=device, reporter=reporter)
+    finally:
+        reporter.close()

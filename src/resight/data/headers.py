@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from PIL import Image
 
@@ -46,7 +47,8 @@ def read_headers(paths: Sequence[str], progress: Progress | None = None) -> list
     return headers
 
 
-def read_header(path: str) -> Header | None:
+def read_header(path: str | IO[bytes]) -> Header | None:
+    """Of a file, or an open one; None for one that is no image, or whose header is damaged."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -57,6 +58,12 @@ def render_page(template: str, facts: dict[str, Any], scripts: Sequence[str]) ->
         style_hashes=Markup(_hash(style)),
         script_hashes=Markup(" ".join(_hash(source) for source in [theme, *sources])),
     )
+
+
+def policy_of(page: str) -> str | None:
+    """The content security policy that a page carries, for a server to send as well."""
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([ !#-~]*)"', page)
+    return found[1] if found else None
 
 
 def embedded(facts: dict[str, Any]) -> Markup:
