@@ -18,7 +18,7 @@ from resight.training import lr_test_plan
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytest.register_assert_rewrite("reading", "replaying", "serving", "states", "trainings")
+pytest.register_assert_rewrite("reading", "replaying", "servers", "states", "trainings")
 
 
 @pytest.fixture(autouse=True, scope="session")

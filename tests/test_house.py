@@ -24,7 +24,7 @@ ROOMS = (
     *("findings", "files", "formats", "progress"),
     *("render", "recipe", "data", "inspection", "models", "engine", "machine"),
     *("runs", "look"),
-    *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
+    *("comparison", "diagnosis", "reporting", "training", "deploy", "serving", "cli"),
     *("", "__main__"),  # "": the package itself
 )
 HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up

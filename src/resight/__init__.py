@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
     from resight.deploy.predict import predict
-    from resight.deploy.serve import serve
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
     from resight.findings import Diagnosis, Finding
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from resight.runs.predictions import Predictions
     from resight.runs.run import Run, load_run
     from resight.runs.seeds import SeedsResult
+    from resight.serving.serve import serve
     from resight.training.find_lr import find_lr
     from resight.training.interrupt import Interrupted
     from resight.training.reproduce import Reproduction, reproduce
@@ -67,7 +67,7 @@ _HOME = {
     "predict": "deploy.predict",
     "report": "reporting.report",
     "reproduce": "training.reproduce",
-    "serve": "deploy.serve",
+    "serve": "serving.serve",
     "summary": "look.summary",
     "train": "training.train",
     "train_seeds": "training.seeds",

@@ -283,7 +283,7 @@ def test_the_verb_says_what_a_confidence_costs(run: Run, photos: Path, tmp_path:
 
 
 def test_unfinished_runs_have_nothing_to_say(run: Run, tmp_path: Path) -> None:
-    for name in ("recipe.json", "resolved.json", "environment.json"):
+    for name in ("recipe.json", "resolved.json", "environment.json", "manifest.json"):
         (tmp_path / name).write_bytes((run.path / name).read_bytes())
     code, _, err = said(tmp_path, "x.png")
     assert code == 2

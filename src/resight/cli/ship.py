@@ -116,7 +116,7 @@ def serve(
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a run's net: a page to drop images on, and a JSON API."""
-    from resight.deploy.serve import serve as answer
+    from resight.serving.serve import serve as answer
 
     reporter = reporter_for(as_json=False)
     try:

@@ -1,1 +1,1 @@
-"""A trained net, put to use: predict, serve."""
+"""A trained net, put to use: predict."""

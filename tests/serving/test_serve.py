@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -27,14 +26,14 @@ from PIL import Image
 import resight
 from helpers import TESTS
 from resight.data.decode import decode_file
-from resight.deploy import limits, uploads
-from resight.deploy.guard import HEADERS
-from resight.deploy.neighbours import features
-from resight.deploy.serve import address_of, is_local, listen
-from resight.deploy.served import report_of
 from resight.errors import ResightError
 from resight.look.cam import grad_cam
-from serving import CLASSES, SIDE, Running, ask, form, png, running, train_photos
+from resight.serving import limits, uploads
+from resight.serving.guard import HEADERS
+from resight.serving.neighbours import features
+from resight.serving.serve import address_of, is_local, listen
+from resight.serving.served import report_of
+from servers import CLASSES, SIDE, Running, ask, form, png, running, train_photos
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +244,7 @@ def test_examples_are_the_files_that_were_measured(here: Running, run: resight.R
 def test_an_example_whose_file_has_changed_is_shown_as_it_was(
     run: resight.Run, tmp_path: Path
 ) -> None:
-    from resight.deploy.examples import examples_of
+    from resight.serving.examples import examples_of
 
     data = run.images()
     first = examples_of(data, "crop")[0]
@@ -547,15 +546,15 @@ def test_other_machines_see_no_report(run: resight.Run) -> None:
 
 
 def test_a_missing_extra_is_named(run: resight.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("resight.extras.find_spec", lambda name: None)
     with pytest.raises(
-        ResightError, match=r"serve needs fastapi, .* `pip install 'resight\[serve\]'`"
+        ResightError, match=r"resight serve: fastapi, .* missing; pip install 'resight\[serve\]'"
     ):
         resight.serve(run)
 
 
 def test_a_run_that_has_not_finished_is_not_served(tmp_path: Path, run: resight.Run) -> None:
-    for name in ("recipe.json", "resolved.json"):
+    for name in ("recipe.json", "resolved.json", "manifest.json"):
         (tmp_path / name).write_bytes((run.path / name).read_bytes())
     with pytest.raises(ResightError, match="has not finished"):
         resight.serve(tmp_path, port=0)

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from resight.deploy.guard import NOTHING
-from resight.deploy.limits import MAX_BYTES
-from resight.deploy.served import THUMB_PX, Served, report_of
 from resight.records import accuracy_words
 from resight.render.page import policy_of, render_page
 from resight.render.sprites import sheet
+from resight.serving.guard import NOTHING
+from resight.serving.limits import MAX_BYTES
+from resight.serving.served import THUMB_PX, Served, report_of
 from resight.version import __version__
 
 CHUNK_BYTES = 64_000  # of the report at a time, so that slow readers hold little memory

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from resight.deploy.guard import HEADERS
-from resight.deploy.lines import Line, busy, refusal
+from resight.serving.guard import HEADERS
+from resight.serving.lines import Line, busy, refusal
 
 MAX_BYTES = 20_000_000  # of a request's body
 MAX_BYTES_HELD = 256_000_000  # of all bodies together

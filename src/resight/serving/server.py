@@ -10,7 +10,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from resight.deploy.limits import Connection
+from resight.serving.limits import Connection
 
 BACKLOG = 128  # connections that the system holds until they are taken
 END_SECONDS = 5  # for running requests, after SIGTERM or Ctrl-C

@@ -12,15 +12,15 @@ from starlette.exceptions import HTTPException
 
 from resight.characters import printable
 from resight.data.decode import square_of
-from resight.deploy.limits import MAX_BYTES, MAX_REQUESTS
-from resight.deploy.lines import Line, busy, refusal
-from resight.deploy.neighbours import features
-from resight.deploy.served import THUMB_PX, Served
-from resight.deploy.uploads import MAX_FILES, Decoded, Upload, decoded, uploads
 from resight.errors import did_you_mean
 from resight.look.cam import CamMaps, grad_cam
 from resight.render.sprites import photo_uri, sheet
 from resight.runs.answers import Answers
+from resight.serving.limits import MAX_BYTES, MAX_REQUESTS
+from resight.serving.lines import Line, busy, refusal
+from resight.serving.neighbours import features
+from resight.serving.served import THUMB_PX, Served
+from resight.serving.uploads import MAX_FILES, Decoded, Upload, decoded, uploads
 
 NEAREST = 6
 FILE = {"type": "string", "format": "binary"}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from resight.data.types import ImageData
-from resight.deploy.batcher import Batcher
 from resight.runs.predictor import Predictor
+from resight.serving.batcher import Batcher
 
 MAX_IMAGES = 5000  # compared with, evenly spaced: 10 MB and some 20 s of a small net on two cores
 AT_ONCE = 32  # between which requests have their turn

@@ -8,12 +8,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from resight.deploy.api import add_api
-from resight.deploy.guard import Guard
-from resight.deploy.limits import Limits
-from resight.deploy.lines import Line, refusal
-from resight.deploy.pages import add_pages
-from resight.deploy.served import Served
+from resight.serving.api import add_api
+from resight.serving.guard import Guard
+from resight.serving.limits import Limits
+from resight.serving.lines import Line, refusal
+from resight.serving.pages import add_pages
+from resight.serving.served import Served
 from resight.version import __version__
 
 

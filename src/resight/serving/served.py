@@ -16,13 +16,13 @@ from typing import Any
 from PIL import Image
 
 from resight.data.table import MAX_THREADS, cores
-from resight.deploy.batcher import Batcher
-from resight.deploy.examples import Example, examples_of
-from resight.deploy.neighbours import Neighbours
 from resight.errors import ResightError
 from resight.progress import Reporter
 from resight.runs.predictor import Predictor
 from resight.runs.run import Run
+from resight.serving.batcher import Batcher
+from resight.serving.examples import Example, examples_of
+from resight.serving.neighbours import Neighbours
 from resight.version import __version__
 
 THUMB_PX = 96  # of the examples and the nearest images, as the page shows them

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from resight.deploy import limits
-from resight.deploy.guard import HEADERS, Guard
-from resight.deploy.limits import Limits
+from resight.serving import limits
+from resight.serving.guard import HEADERS, Guard
+from resight.serving.limits import Limits
 
 Heard = list[dict[str, Any]]
 POST = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"127.0.0.1:1")]}

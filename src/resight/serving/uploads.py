@@ -16,7 +16,7 @@ from starlette.requests import Request
 from resight.characters import printable
 from resight.data.decode import decode_file, reason
 from resight.data.headers import read_header
-from resight.deploy.served import Served
+from resight.serving.served import Served
 
 MAX_FILES = 32  # of a request
 MAX_FIELDS = 8  # that are no files

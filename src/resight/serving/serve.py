@@ -12,14 +12,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resight.extras import require
 from resight.errors import ResightError, ResightWarning
+from resight.extras import require
 from resight.progress import Quiet, Reporter
 from resight.records import accuracy_words
 from resight.runs.run import Run, load_run
 
 if TYPE_CHECKING:
-    from resight.deploy.served import Served
+    from resight.serving.served import Served
 
 PORT = 8322  # `--live` has 8321
 
@@ -42,9 +42,9 @@ def serve(
     Raises `ResightError`.
     """
     require("serve")
-    from resight.deploy.app import make_app
-    from resight.deploy.served import opened
-    from resight.deploy.server import Server
+    from resight.serving.app import make_app
+    from resight.serving.served import opened
+    from resight.serving.server import Server
 
     _check_loop()
     reporter = reporter or Quiet()

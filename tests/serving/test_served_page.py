@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import resight
-from serving import CLASSES, SIDE, Running, form, png, running, train_photos
+from servers import CLASSES, SIDE, Running, form, png, running, train_photos
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

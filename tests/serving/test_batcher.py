@@ -8,8 +8,8 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from resight.deploy import batcher as module
-from resight.deploy.batcher import Batcher, Images, Logits
+from resight.serving import batcher as module
+from resight.serving.batcher import Batcher, Images, Logits
 
 
 def image(value: int) -> Images:

@@ -143,10 +143,10 @@ class Running:
 
 @contextlib.contextmanager
 def running(run: resight.Run, host: str = "127.0.0.1", **options: Any) -> Iterator[Running]:
-    from resight.deploy.app import make_app
-    from resight.deploy.serve import listen
-    from resight.deploy.served import opened
-    from resight.deploy.server import Server
+    from resight.serving.app import make_app
+    from resight.serving.serve import listen
+    from resight.serving.served import opened
+    from resight.serving.server import Server
 
     options = {"device": "auto", "report": True, "reporter": Quiet(), **options}
     data = options.pop("data", None)

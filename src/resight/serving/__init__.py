@@ -1,0 +1,1 @@
+"""A run's net as a page and a JSON API."""
