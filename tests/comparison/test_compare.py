@@ -94,8 +94,8 @@ def test_several_pairs_are_corrected_and_the_corrected_p_decides(tmp_path: Path)
     assert ps[2] < 0.05  # alone it would be told
     assert [test.better for test in comparison.tests] == ["b", None, None]
     rows = [" ".join(line.split()) for line in str(comparison).splitlines()]
-    assert "a b 0 7 -14.89 (-25.60 to -2.97) 0.0156 0.0469 b" in rows
-    assert any(row.startswith("b c 6 0 +12.77 (") and row.endswith("can't tell") for row in rows)
+    assert "a b 0 : 7 -14.89 -25.60 to -2.97 0.0156 0.0469 b" in rows
+    assert any(row.startswith("b c 6 : 0 +12.77 +") and row.endswith("neither") for row in rows)
     assert "points (95% CI of this pair alone: +1" in str(comparison.tests[2])
     assert str(comparison.tests[2]).endswith(
         "p = 0.0312, corrected for the number of pairs = 0.0625"
@@ -231,7 +231,7 @@ def test_where_classes_are_unequal_balanced_accuracy_stands_beside_accuracy(
 def test_columns_that_no_run_has_are_left_out(tmp_path: Path, pair: tuple[Run, Run]) -> None:
     assert "best val" not in str(compare(pair))
     watched = make_run(tmp_path / "v", "c" * 60, split="val")
-    assert "best val (epoch)" in str(compare([*pair, watched]))
+    assert "best val" in str(compare([*pair, watched]))
 
 
 def test_an_unfinished_run_is_shown_as_far_as_it_is(tmp_path: Path, pair: tuple[Run, Run]) -> None:
@@ -372,7 +372,7 @@ def test_long_names_are_lettered_and_nothing_is_wider_than_a_hundred_columns(
     ]
     lines = str(compare(runs)).splitlines()
 
-    assert max(map(cell_len, lines)) <= 100
+    assert max(map(cell_len, lines)) <= 80
     assert [line[:3] for line in lines if re.match(r"[A-D]  ", line)][:4] == [
         f"{letter}  " for letter in "ABCD"
     ]

@@ -184,7 +184,7 @@ def compare(
         print(f"page {page}")
     elif not (as_json or markdown or isinstance(comparison, SeedsComparison)):
         words = shlex.join(["resight", "compare", *map(str, runs), "--page", "compare.html"])
-        print(f"next: {words}    # curves, and the images on which they disagree")
+        print(f"next: {words}    # curves, images")
 
 
 def summary(

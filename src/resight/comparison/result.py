@@ -60,7 +60,7 @@ class Comparison:
         return sections
 
     def __str__(self) -> str:
-        """Tables and sentences, at most 100 columns wide; letters replace long names."""
+        """Tables and sentences, at most 80 columns wide; letters replace long names."""
         labels = text.labels(self.names)
         names = dict(zip(labels, self.names, strict=True))
         return text.as_text(self.first_line, self.sections(labels), names)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resight.comparison import tables, text
-from resight.comparison.pairs import Answers, Pair, p_value, verdict
+from resight.comparison.pairs import Answers, Pair, verdict
 from resight.comparison.rows import recipe_differences, short_names
 from resight.comparison.tables import NONE, NOTES, Section
 from resight.errors import ResightError
@@ -146,24 +146,16 @@ class SeedsComparison:
             return Section(
                 "Which is better", [], [test.said(labels[test.a], labels[test.b]), METHOD]
             )
-        rows = [["first", "second", "seeds", "points (95% CI)", "p", "Holm", "better"]]
+        rows = [["first", "second", "seeds", *tables.RESULT]]
         for test in self.tests:
-            low, high = test.interval
-            rows.append(
-                [
-                    labels[test.a],
-                    labels[test.b],
-                    str(len(test.seeds)),
-                    f"{100 * test.difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
-                    p_value(test.p).removeprefix("= "),
-                    p_value(test.p_holm).removeprefix("= "),
-                    labels[test.better] if test.better else "can't tell",
-                ]
-            )
+            better = labels[test.better] if test.better else None
+            ps = test.p, test.p_holm
+            of = tables.result_cells(test.difference, test.interval, ps, better)
+            rows.append([labels[test.a], labels[test.b], str(len(test.seeds)), *of])
         return Section("Which is better", rows, [METHOD + tables.HOLM])
 
     def __str__(self) -> str:
-        """Tables and sentences, at most 100 columns wide; letters replace long names."""
+        """Tables and sentences, at most 80 columns wide; letters replace long names."""
         labels = text.labels(self.names)
         names = dict(zip(labels, self.names, strict=True))
         return text.as_text(self.first_line, self.sections(labels), names)

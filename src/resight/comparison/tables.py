@@ -23,9 +23,10 @@ METHOD = (
     "Bonett and Price's for paired proportions, and includes 0 unless p is below 0.05"
 )
 COLUMNS_OF_PAIRS = (
-    "only first, only second: images that only this run gets right; points: the first run's "
-    "accuracy minus the second's"
+    "alone: how many images only the first run gets right : only the second; points: the first "
+    "run's accuracy minus the second's"
 )
+RESULT = ("points", "95% CI", "p", "Holm", "better")
 HOLM = (
     "; interval and p are of a pair alone; Holm: p corrected for the number of pairs; it decides "
     "which is better"
@@ -170,6 +171,19 @@ def recipes(differences: dict[str, tuple[Any, ...]], labels: Sequence[str]) -> S
     return Section("Recipes", [], lines)
 
 
+def result_cells(
+    difference: float, interval: tuple[float, float], ps: tuple[float, float], better: str | None
+) -> list[str]:
+    """What was tested of a pair, below `RESULT`."""
+    low, high = interval
+    return [
+        f"{100 * difference:+.2f}",
+        f"{100 * low:+.2f} to {100 * high:+.2f}",
+        *(p_value(p).removeprefix("= ").replace("< ", "<") for p in ps),
+        better or "neither",
+    ]
+
+
 def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
     """A sentence for one pair, a table for more."""
     if len(pairs) == 1:
@@ -180,21 +194,10 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
             f"{test.only_b:,} only by {b}; both misclassify {test.both_wrong:,}, but differently"
         )
         return Section("Which is better", [], [test.said(a, b), counts, METHOD, ABOUT_NETS])
-    rows = [
-        ["first", "second", "only first", "only second", "points (95% CI)", "p", "Holm", "better"]
-    ]
+    rows = [["first", "second", "alone", *RESULT]]
     for test in pairs:
-        low, high = test.interval
-        rows.append(
-            [
-                labels[test.a],
-                labels[test.b],
-                f"{test.only_a:,}",
-                f"{test.only_b:,}",
-                f"{100 * test.difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
-                p_value(test.p).removeprefix("= "),
-                p_value(test.p_holm).removeprefix("= "),
-                labels[test.better] if test.better else "can't tell",
-            ]
-        )
+        counts = f"{test.only_a:,} : {test.only_b:,}"
+        better = labels[test.better] if test.better else None
+        of = result_cells(test.difference, test.interval, (test.p, test.p_holm), better)
+        rows.append([labels[test.a], labels[test.b], counts, *of])
     return Section("Which is better", rows, [COLUMNS_OF_PAIRS, METHOD + HOLM, ABOUT_NETS])

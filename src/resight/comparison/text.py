@@ -10,8 +10,8 @@ from resight.comparison.tables import Section
 from resight.render.markdown import escaped
 from resight.render.terminal import aligned, numeric, wrapped
 
-COLUMNS = 100
-MAX_NAME_CHARACTERS = 56  # of all names together; letters replace longer ones
+COLUMNS = 80
+MAX_NAME_CHARACTERS = 36  # of all names together; letters replace longer ones
 
 
 def labels(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def labels(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def as_text(first_line: str, sections: Sequence[Section], names: Mapping[str, str]) -> str:
-    """At most 100 columns wide. names: label → name, listed if they differ."""
+    """At most 80 columns wide. names: label → name, listed if they differ."""
     lines = wrapped(first_line, COLUMNS)
     for label, name in names.items():
         lines += [] if label == name else wrapped(name, COLUMNS, f"{label}  ")
