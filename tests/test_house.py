@@ -25,7 +25,8 @@ ROOMS = (
     *("comparison", "diagnosis", "reporting", "training", "deploy", "cli"),
     *("", "__main__"),  # "": the package itself
 )
-HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up
+OPTIONAL = {"onnx", "onnxruntime"}  # of the extras
+HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"} | OPTIONAL  # kept out of start-up
 START_UP = HEAVY | {"numpy", "pydantic", "rich", "PIL"}  # and these too, of the command's
 
 

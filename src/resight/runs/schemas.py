@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from resight.errors import ResightError, first_line
 from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Fit
 from resight.runs.lr_test import Method
 
 
@@ -251,6 +252,8 @@ class About(File):
     mean: list[float]
     std: list[Positive]
     tta: str
+    fit: Fit = "crop"  # these two only where it was exported
+    temperature: Positive = 1.0
 
 
 FILES: dict[str, type[File]] = {
