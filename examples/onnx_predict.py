@@ -1,7 +1,7 @@
 """Classes of photos by an ONNX file from `resight export`, without Resight and without torch.
 
-    pip install numpy pillow onnxruntime
-    python onnx_predict.py model.onnx photo.jpg ...
+pip install numpy pillow onnxruntime
+python onnx_predict.py model.onnx photo.jpg ...
 """
 
 import json

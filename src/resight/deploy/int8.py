@@ -15,6 +15,7 @@ from resight.comparison.pairs import SURE, PairTest
 from resight.data.types import ImageData
 from resight.deploy.onnx_graph import INPUT, UNSURE_NAME, labelled, metadata, quiet
 from resight.deploy.onnx_session import Images, Logits, Session, logits_by, speeds
+from resight.engine.forward import UNSURE
 from resight.errors import ResightError, described
 from resight.intervals import exact_p
 from resight.progress import Reporter
@@ -121,7 +122,7 @@ def quantised(model: onnx.ModelProto, images: Images, at_once: int) -> bytes:
     source = type(model)()
     source.CopyFrom(model)
     # every image takes both ways through the net, so that the ranges of both are seen
-    threshold = _set_threshold(source, EVERYONE)
+    _set_threshold(source, EVERYONE)
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, fused, done = (Path(folder) / f"{name}.onnx" for name in ("plain", "fused", "int8"))
         plain.write_bytes(source.SerializeToString())
@@ -145,8 +146,7 @@ def quantised(model: onnx.ModelProto, images: Images, at_once: int) -> bytes:
                 "in constraints.txt"
             ) from None
         result = onnx.load(done)
-    if threshold is not None:
-        _set_threshold(result, threshold)
+    _set_threshold(result, UNSURE)
     content: bytes = labelled(result, {**metadata(model), "weights": "int8"}).SerializeToString()
     return content
 
@@ -167,15 +167,22 @@ def paired(labels: npt.NDArray[np.int64], plain: Logits, small: Logits) -> PairT
     return PairTest("float", "int8", len(labels), only_a, only_b, wrong, p, p_holm=p)
 
 
-def _set_threshold(model: onnx.ModelProto, value: float) -> float | None:
-    """Set the probability below which an image is unsure; returns what it was, None if the model
-    has no such thing."""
+def _set_threshold(model: onnx.ModelProto, value: float) -> None:
+    """Let an image be unsure below this probability, in a model that looks at such images again.
+
+    As a constant of its own: optimisers make one of all constants that are equal, and the value of
+    that one can't be changed.
+    """
     from onnx import numpy_helper
 
-    for tensor in model.graph.initializer:
-        if tensor.name == UNSURE_NAME:
-            before = float(numpy_helper.to_array(tensor))
-            array = np.array(value, dtype=np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(array, UNSURE_NAME))
-            return before
-    return None
+    graph = model.graph
+    comparisons = [node for node in graph.node if node.op_type == "Less"]
+    if not comparisons:
+        return
+    (comparison,) = comparisons
+    before, name = comparison.input[1], f"{UNSURE_NAME}_below_{value:g}"
+    graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    comparison.input[1] = name
+    if not any(before in node.input for node in graph.node):
+        for tensor in [tensor for tensor in graph.initializer if tensor.name == before]:
+            graph.initializer.remove(tensor)

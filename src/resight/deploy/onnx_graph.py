@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPSET = 18  # what the exporter writes by itself, and runtimes since 2023 read
 INPUT, OUTPUT = "images", "logits"
-UNSURE_NAME = "unsure"  # the threshold's name in the file
+UNSURE_NAME = "unsure"  # what the threshold is called
 
 
 class Graph(nn.Module):
