@@ -165,6 +165,9 @@ def test_a_hub_folder_loads_back_and_its_card_is_filled_in(run: Run, images: Ima
     assert "between grey borders, in grey" in text
     assert f"fitted on validation images ({run.temperature:.3g})" in text
     assert "resight.load_predictor" in text
+    assert written.check is not None
+    assert written.check.predictions is not None
+    assert f"`onnx/model.onnx` (test accuracy {written.check.predictions.accuracy:.2%})" in text
     assert "<b>" not in text
     assert "\u202e" not in text
     assert "More information needed" not in text
@@ -228,6 +231,12 @@ def test_nothing_of_somebody_else_is_replaced(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ResightError, match="export is a link, and export follows none"):
         export(run, "safetensors")
     assert not [*folder.iterdir()]
+    (run.path / "export").unlink()
+    (run.path / "export" / "hub").mkdir(parents=True)
+    (run.path / "export" / "hub" / "config.json").symlink_to(own)
+    with pytest.raises(ResightError, match=r"config\.json is a link"):
+        export(run, "hub-folder")
+    assert own.read_text() == "mine"
     assert export(run, "safetensors", tmp_path / "new").files == (tmp_path / "new",)
 
 

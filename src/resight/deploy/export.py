@@ -91,7 +91,8 @@ def export(
         contents = made.files(ONNX_IN_HUB) if made else {}
         contents[MODEL] = portable_bytes(weights, fit, temperature)
         contents["config.json"] = config_bytes(facts(predictor), run.recipe)
-        card = card_bytes(run, predictor, licence=licence, files=[*contents])
+        onnx = made.accuracies(ONNX_IN_HUB) if made else {}
+        card = card_bytes(run, predictor, licence=licence, onnx=onnx)
         contents["README.md"] = card  # the last: a folder that has one is whole
     _write(folder, contents)
     return Export(
@@ -116,6 +117,14 @@ class _Onnx:
         """What is to be written; name: the file's."""
         kept = {int8_name(name): self.small} if self.int8 and self.int8.kept else {}
         return {name: self.content, **kept}
+
+    def accuracies(self, name: str) -> dict[str, float | None]:
+        """Of the same files on the test split, where it was there."""
+        if self.int8 is not None:
+            shares = zip(self.files(name), self.int8.accuracies, strict=False)
+            return dict(shares)
+        said = self.check.predictions
+        return {name: said.accuracy if said is not None else None}
 
 
 def _onnx(
@@ -182,9 +191,7 @@ def _place(run: Run, to: str, out: str | Path | None) -> Path:
     `export`'s own: only what lies in the run's `export/` is."""
     if out is None:
         path = run.path / FOLDER / NAMES[to]
-        links = [place for place in (path.parent, path) if place.is_symlink()]
-        if links:
-            raise ResightError(f"{links[0]} is a link, and export follows none: remove it")
+        _check_no_link(path.parent, path)
         return path
     path = Path(out)
     if not path.absolute().parent.is_dir():
@@ -194,6 +201,12 @@ def _place(run: Run, to: str, out: str | Path | None) -> Path:
     return path
 
 
+def _check_no_link(*places: Path) -> None:
+    for place in places:
+        if place.is_symlink():
+            raise ResightError(f"{place} is a link, and export follows none: remove it")
+
+
 def _empty_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
@@ -201,6 +214,7 @@ def _empty_folder(path: Path) -> bool:
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
         path = folder / name
+        _check_no_link(path.parent, path)
         make_folder(path.parent)
         write_atomically(path, content)
     if "config.json" in contents:  # a Hub folder: no ONNX file of an older export beside it
@@ -221,10 +235,7 @@ def _lines(
 ) -> list[str]:
     """What is to be said of an export."""
     folder = path if to == "hub-folder" else path.parent
-    lines = [
-        f"wrote    {folder / name}, {len(content) / 1e6:,.2f} MB"
-        for name, content in contents.items()
-    ]
+    lines = [f"wrote    {folder / name}, {_size(content)}" for name, content in contents.items()]
     if made is not None:
         side, views = predictor.image_size, predictor.tta
         lines += [
@@ -240,3 +251,9 @@ def _lines(
     if to != "onnx":
         lines.append(f'next     resight.load_predictor("{path}") loads it')
     return lines
+
+
+def _size(content: bytes) -> str:
+    """`7.91 MB`, `3.2 kB`."""
+    count = len(content)
+    return f"{count / 1e6:,.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

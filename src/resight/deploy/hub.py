@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resight.characters import printable
-from resight.errors import ResightError
+from resight.errors import ResightError, listed
 from resight.files import json_bytes
 from resight.recipe.recipe import Recipe
 from resight.records import accuracy_words, beside_words, weakest_first
@@ -57,10 +57,13 @@ def config_bytes(facts: Mapping[str, Any], recipe: Recipe) -> bytes:
     )
 
 
-def card_bytes(run: Run, predictor: Predictor, *, licence: str, files: list[str]) -> bytes:
+def card_bytes(
+    run: Run, predictor: Predictor, *, licence: str, onnx: Mapping[str, float | None]
+) -> bytes:
     """README.md: the Hub's front matter, then what a reader needs to know before using the net.
 
-    files: what else is in the folder. Nothing in it says where on this machine anything is.
+    onnx: the ONNX files in the folder, and their test accuracy where it was measured. Nothing in it
+    says where on this machine anything is.
     """
     result, data = run.result, run.resolved["data"]
     front = _front_matter(run, licence)
@@ -71,7 +74,7 @@ def card_bytes(run: Run, predictor: Predictor, *, licence: str, files: list[str]
         f"[Resight](https://pypi.org/project/resight/) {escaped(__version__)}.",
         *_result(run, result),
         "## How to use it",
-        *_usage(predictor, files),
+        *_usage(predictor, onnx),
         "## What it was trained on",
         *_data(data, run.recipe),
         "## How it was trained",
@@ -131,7 +134,7 @@ def _result(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
     yield table(("class", "test images", *shares), cells, numbers_from=1)
 
 
-def _usage(predictor: Predictor, files: list[str]) -> Iterator[str]:
+def _usage(predictor: Predictor, onnx: Mapping[str, float | None]) -> Iterator[str]:
     yield "With Resight (`pip install resight`), from a copy of this folder:"
     yield code(
         "import resight\n\n"
@@ -145,12 +148,16 @@ def _usage(predictor: Predictor, files: list[str]) -> Iterator[str]:
         f"A photo is turned upright by its EXIF orientation; the net sees {square}, in {colours} "
         f"(Pillow, Lanczos). The logits are {VIEWS[predictor.tta]}."
     )
-    if "onnx/model.onnx" in files:
+    if onnx:
+        measured = (
+            f"`{name}`" + ("" if share is None else f" (test accuracy {share:.2%})")
+            for name, share in onnx.items()
+        )
         yield (
-            "`onnx/model.onnx` needs neither Resight nor PyTorch: uint8 images (N, H, W, C) of "
-            "that size in, logits out; normalisation and views are inside. Classes, size, "
-            "channels, `fit` and temperature are in its metadata, each as JSON. Resight's "
-            "`examples/onnx_predict.py` is a loader of a few lines."
+            f"{listed(measured)}: for onnxruntime, without Resight and PyTorch. uint8 images "
+            "(N, H, W, C) of that size in, logits out; normalisation and views are inside. "
+            "Classes, size, channels, `fit` and temperature are in the metadata, each as JSON; "
+            "Resight's `examples/onnx_predict.py` is a loader of a few lines."
         )
     yield "`config.json` has the same facts, and the complete recipe."
 

@@ -68,7 +68,8 @@ def checked(
         batch = np.ascontiguousarray(images[start : start + at_once])
         ours, theirs = predictor.logits(batch), session(batch)
         others += int((ours.argmax(1) != theirs.argmax(1)).sum())
-        difference = max(difference, float(np.abs(ours - theirs).max()))
+        # unlike max(), it passes a NaN on
+        difference = float(np.maximum(difference, np.abs(ours - theirs).max()))
         said.append(theirs)
         show(start + len(batch), len(images))
     if others or not difference <= MAX_DIFFERENCE:  # also where one is NaN
