@@ -205,7 +205,8 @@ def test_a_config_says_what_the_onnx_file_says(run: Run) -> None:
     [
         ({"to": "onxx"}, "to = 'onxx'; did you mean 'onnx'"),
         ({"to": "safetensors", "int8": True}, "--int8 is of ONNX files"),
-        ({"to": "safetensors", "licence": "my own!"}, "one of the Hub's identifiers"),
+        ({"to": "hub-folder", "licence": "my own!"}, "one of the Hub's identifiers"),
+        ({"to": "onnx", "licence": "mit"}, "of a model card, which only --to hub-folder writes"),
         ({"to": "safetensors", "out": "no/such/file"}, "there is no folder no/such"),
     ],
 )

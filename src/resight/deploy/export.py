@@ -70,8 +70,7 @@ def export(
     reporter = reporter or Quiet()
     run = run if isinstance(run, Run) else load_run(run)
     int8 = int8 or keep_int8
-    _check_request(run, to, int8=int8)
-    check_licence(licence)
+    _check_request(run, to, int8=int8, licence=licence)
     path = _place(run, to, out)
     weights, temperature = Weights.read(run.path / MODEL), run.temperature
     fit = run.recipe.data.fit
@@ -172,11 +171,14 @@ def int8_name(name: str) -> str:
     return str(path.with_name(f"{path.stem}-int8{path.suffix}"))
 
 
-def _check_request(run: Run, to: str, *, int8: bool) -> None:
+def _check_request(run: Run, to: str, *, int8: bool, licence: str) -> None:
     if to not in get_args(Form):
         raise ResightError(f"to = '{to}'{did_you_mean(to, get_args(Form))}")
     if int8 and to == "safetensors":
         raise ResightError("--int8 is of ONNX files: use --to onnx or --to hub-folder")
+    check_licence(licence)
+    if licence != LICENCE and to != "hub-folder":
+        raise ResightError("--licence is of a model card, which only --to hub-folder writes")
     if not run.finished:
         raise ResightError(
             f"{run.path} has not finished, so there is no net to export: resume it with "
