@@ -227,6 +227,10 @@ def test_nothing_of_somebody_else_is_replaced(run: Run, tmp_path: Path) -> None:
             export(run, "safetensors", place)
     with pytest.raises(ResightError, match="is there already"):
         export(run, "hub-folder", full)
+    own.rename(tmp_path / "new-int8.onnx")
+    with pytest.raises(ResightError, match=r"new-int8\.onnx is there already"):
+        export(run, "onnx", tmp_path / "new.onnx", int8=True)
+    own = own.with_name("new-int8.onnx")
     assert own.read_text() == "mine"
     (run.path / "export").symlink_to(folder)
     with pytest.raises(ResightError, match="export is a link, and export follows none"):

@@ -71,7 +71,7 @@ def export(
     run = run if isinstance(run, Run) else load_run(run)
     int8 = int8 or keep_int8
     _check_request(run, to, int8=int8, licence=licence)
-    path = _place(run, to, out)
+    path = _place(run, to, out, int8=int8)
     weights, temperature = Weights.read(run.path / MODEL), run.temperature
     fit = run.recipe.data.fit
     predictor = Predictor.of(weights, fit, Runtime.choose("cpu", "fp32"), temperature)
@@ -188,7 +188,7 @@ def _check_request(run: Run, to: str, *, int8: bool, licence: str) -> None:
         require("onnx", "an ONNX file")
 
 
-def _place(run: Run, to: str, out: str | Path | None) -> Path:
+def _place(run: Run, to: str, out: str | Path | None, *, int8: bool) -> Path:
     """Where to write, before anything costly is done. Raises `ResightError` for what is not
     `export`'s own: only what lies in the run's `export/` is."""
     if out is None:
@@ -198,8 +198,10 @@ def _place(run: Run, to: str, out: str | Path | None) -> Path:
     path = Path(out)
     if not path.absolute().parent.is_dir():
         raise ResightError(f"out: there is no folder {path.parent}; create it first")
-    if os.path.lexists(path) and not (to == "hub-folder" and _empty_folder(path)):
-        raise ResightError(f"out: {path} is there already: remove it, or choose another --out")
+    small = [path.with_name(int8_name(path.name))] if int8 and to == "onnx" else []
+    for place in (path, *small):
+        if os.path.lexists(place) and not (to == "hub-folder" and _empty_folder(place)):
+            raise ResightError(f"out: {place} is there already: remove it, or choose another --out")
     return path
 
 
