@@ -23,6 +23,7 @@ def uses(path: Path, whole: Path, data: ImageData) -> Iterator[Callable[[], Any]
     yield lambda: open_run(path, data).temperature
     yield lambda: load_run(path).predictions
     yield lambda: load_run(path).model()
+    yield lambda: resight.export(path, "safetensors")
     yield lambda: resight.evaluate(path, data)
     yield lambda: resight.diagnose(path, data)
     yield lambda: resight.compare([path, whole])

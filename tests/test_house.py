@@ -27,8 +27,8 @@ ROOMS = (
     *("comparison", "diagnosis", "reporting", "training", "deploy", "serving", "cli"),
     *("", "__main__"),  # "": the package itself
 )
-HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"}  # kept out of start-up
-HEAVY |= {"fastapi", "starlette", "uvicorn"}  # and optional
+OPTIONAL = {"onnx", "onnxruntime", "fastapi", "starlette", "uvicorn"}  # of the extras
+HEAVY = {"torch", "matplotlib", "sklearn", "scipy", "triton"} | OPTIONAL  # kept out of start-up
 START_UP = HEAVY | {"numpy", "pydantic", "rich", "PIL"}  # and these too, of the command's
 
 

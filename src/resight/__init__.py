@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resight.comparison.compare import compare
     from resight.data.types import ImageData, Split
+    from resight.deploy.export import export
+    from resight.deploy.portable import load_predictor
     from resight.deploy.predict import predict
     from resight.diagnosis.diagnose import diagnose
     from resight.errors import ResightError, ResightWarning
@@ -59,10 +61,12 @@ _HOME = {
     "diagnose": "diagnosis.diagnose",
     "doctor": "machine.doctor",
     "evaluate": "look.evaluate",
+    "export": "deploy.export",
     "find_lr": "training.find_lr",
     "find_recipe": "recipe.catalog",
     "grad_cam": "look.cam",
     "inspect_data": "inspection.inspect",
+    "load_predictor": "deploy.portable",
     "load_run": "runs.run",
     "predict": "deploy.predict",
     "report": "reporting.report",
@@ -95,10 +99,12 @@ __all__ = [
     "diagnose",
     "doctor",
     "evaluate",
+    "export",
     "find_lr",
     "find_recipe",
     "grad_cam",
     "inspect_data",
+    "load_predictor",
     "load_run",
     "predict",
     "report",

@@ -144,6 +144,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "data": make.data,
     "evaluate": look.evaluate,
     "predict": ship.predict,
+    "export": ship.export,
     "diagnose": look.diagnose,
     "report": look.report,
     "compare": look.compare,

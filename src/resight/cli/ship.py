@@ -1,4 +1,4 @@
-"""The verbs that put a trained net to use: predict, serve."""
+"""The verbs that put a trained net to use: predict, export, serve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from resight.characters import printable
-from resight.cli.complete import run_folders
+from resight.cli.complete import run_folders, words
 from resight.cli.look import MovedOption
 from resight.cli.options import DeviceOption, PrecisionOption
 from resight.cli.output import answer_lines, is_piped, reporter_for, write_out
@@ -99,6 +99,58 @@ def predict(
         print(f"rows  {csv}", file=aside)
     if cam is not None:
         print(f"maps  {cam}", file=aside)
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="A finished run's folder.", autocompletion=run_folders)
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="onnx, safetensors or hub-folder.",
+            metavar="FORM",
+            autocompletion=words("onnx", "safetensors", "hub-folder"),
+        ),
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A new file or folder; by default in RUN/export."),
+    ] = None,
+    data: MovedOption = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Also measure 8 bits; kept if they lose at most 0.2 points, not significantly.",
+        ),
+    ] = False,
+    keep_int8: Annotated[
+        bool, typer.Option("--keep-int8", help="Keep the 8-bit file whatever it loses.")
+    ] = False,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Of the Hub's model card, such as mit.", metavar="ID")
+    ] = "unknown",
+) -> None:
+    """Export a run's net: an ONNX file, checked against it, weights, or a folder for the Hub."""
+    from resight.deploy.export import export as write
+
+    reporter = reporter_for(as_json=False)
+    try:
+        written = write(
+            run,
+            to,  # type: ignore[arg-type]
+            out,
+            data=data,
+            int8=int8,
+            keep_int8=keep_int8,
+            licence=licence,
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+    print(written)
 
 
 def serve(

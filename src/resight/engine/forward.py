@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -33,22 +33,35 @@ def logits_of(model: nn.Module, images: Tensor, tta: Views) -> Tensor:
     each of the same for the image shifted by one pixel up-left and down-right, with reflected edges
     (as in airbench).
     """
+    return mean_of([model(view).float() for view in views_of(images, tta)])
 
-    def both(view: Tensor) -> Tensor:
-        mean: Tensor = (model(view).float() + model(view.flip(3)).float()) / 2
-        return mean
 
+def views_of(images: Tensor, tta: Views) -> Iterator[Tensor]:
+    """What `logits_of` shows to the net: 1, 2 or 6 times (B, C, H, W), in the order that `mean_of`
+    takes."""
+    yield images
     if tta == "none":
-        logits: Tensor = model(images)
-        return logits.float()
+        return
+    yield images.flip(3)
     if tta == "flip":
-        return both(images)
+        return
     padded = pad(images, (SHIFT_PX,) * 4, mode="reflect")
     height, width = images.shape[2:]
-    moved = [
-        padded[:, :, start : start + height, start : start + width] for start in (0, 2 * SHIFT_PX)
-    ]
-    return both(images) / 2 + both(moved[0]) / 4 + both(moved[1]) / 4
+    for start in (0, 2 * SHIFT_PX):
+        moved = padded[:, :, start : start + height, start : start + width]
+        yield moved
+        yield moved.flip(3)
+
+
+def mean_of(logits: Sequence[Tensor]) -> Tensor:
+    """The logits (B, K) of an image from those of its views."""
+    if len(logits) == 1:
+        return logits[0]
+    pairs = zip(logits[::2], logits[1::2], strict=True)
+    both = [(plain + mirrored) / 2 for plain, mirrored in pairs]
+    if len(both) == 1:
+        return both[0]
+    return both[0] / 2 + both[1] / 4 + both[2] / 4
 
 
 def eager(

@@ -17,6 +17,7 @@ from resight.errors import ResightError, first_line
 from resight.files import json_bytes
 from resight.formats import with_format, without_format
 from resight.recipe.recipe import Recipe
+from resight.recipe.settings import Fit
 from resight.runs.lr_test import Method
 from resight.validation import fault
 
@@ -255,6 +256,8 @@ class About(File):
     mean: list[float]
     std: list[Positive]
     tta: str
+    fit: Fit = "crop"  # these two only where it was exported
+    temperature: Positive = 1.0
 
 
 FILES: dict[str, type[File]] = {
