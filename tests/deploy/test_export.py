@@ -75,12 +75,14 @@ def test_an_onnx_file_is_checked_on_the_whole_test_split(run: Run, images: Image
     assert (about["fit"], about["tta"], about["weights"]) == ("pad", "flip", "fp32")
     assert about["temperature"] == run.temperature
     text = str(written)
-    assert "all 30 test images: the same class as the net in fp32, logits within" in text
-    assert said.headline in text
+    assert "checked  all 30 test images: the fp32 net's class, logits within" in text
+    low, high = said.accuracy_interval
+    assert f"{said.accuracy:.2%} (95% CI: {low:.2%} to {high:.2%}, 30 images)" in text
     assert (
         f"the run recorded {run.predictions.accuracy:.2%}, in fp32: another class for 0 of" in text
     )
-    assert "uint8 (N, 8, 8, 1); test-time augmentation, inside: flip" in text
+    assert "opset 18, fp32; images uint8 (N, 8, 8, 1); TTA flip" in text
+    assert max(map(len, text.splitlines()[1:])) <= 80
 
 
 def test_exports_leave_the_run_as_it_was(run: Run, images: ImageData) -> None:
@@ -108,8 +110,10 @@ def test_missing_images_are_said_and_random_ones_checked(run: Run) -> None:
     written = export(run, "onnx")  # their source was memory
     assert written.check is not None
     assert (written.check.images, written.check.predictions) == (64, None)
-    assert "note: checked on 64 random images only" in str(written)
-    assert run.resolved["data"]["source"] in str(written)
+    text = " ".join(str(written).split())
+    assert "checked 64 random images only: the fp32 net's class, logits within" in text
+    assert "not the run's test images: " in text
+    assert f"'{run.resolved['data']['source']}'" in text
     with pytest.raises(ResightError, match="8 bits are calibrated on the run's training images"):
         export(run, "onnx", int8=True)
     with pytest.raises(ResightError, match="no such"):
@@ -331,7 +335,7 @@ def test_8_bits_are_calibrated_on_training_images_and_measured_on_test(
     assert written.int8.test.images == 30
     assert "calibrating 8 bits on 70 training images" in listener.lines
     text = str(written)
-    assert str(written.int8.test) in text
+    assert str(written.int8.test) in " ".join(text.split())
     assert "images/s, float" in text
 
 

@@ -1,1 +1,1 @@
-"""A trained net, put to use: predict."""
+"""A trained net, put to use: predict, export."""

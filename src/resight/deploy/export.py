@@ -241,10 +241,11 @@ def _lines(
     folder = path if to == "hub-folder" else path.parent
     lines = [f"wrote    {folder / name}, {_size(content)}" for name, content in contents.items()]
     if made is not None:
-        side, views = predictor.image_size, predictor.tta
+        side, tta = predictor.image_size, predictor.tta
+        views = "no TTA" if tta == "none" else f"TTA {tta}"
         lines += [
-            f"ONNX     opset {OPSET}, fp32; {INPUT}: uint8 (N, {side}, {side}, "
-            f"{predictor.channels}); test-time augmentation, inside: {views}",
+            f"ONNX     opset {OPSET}, fp32; {INPUT} uint8 (N, {side}, {side}, "
+            f"{predictor.channels}); {views}",
             *made.check.lines(run.predictions, run.result["precision"]),
             *(made.int8.lines() if made.int8 else ()),
         ]

@@ -17,6 +17,7 @@ from resight.deploy.onnx_graph import INPUT, UNSURE_NAME, labelled, metadata, qu
 from resight.deploy.onnx_session import Images, Logits, Session, logits_by, speeds
 from resight.engine.forward import UNSURE
 from resight.errors import ResightError, described
+from resight.findings import folded
 from resight.intervals import SURE, exact_p
 from resight.progress import Reporter
 
@@ -46,12 +47,12 @@ class Int8:
         plain, small = self.accuracies
         fast, faster = self.rates
         share = self.sizes_bytes[1] / self.sizes_bytes[0]
-        kept = "kept" if self.kept else "not kept (--keep-int8 does)"
+        kept = "kept" if self.kept else "not kept (--keep-int8 keeps it)"
         return [
-            f"int8     calibrated on {self.calibrated_on} training images, {share:.0%} of the "
-            f"float file's size: {kept}",
+            f"int8     {kept}: {share:.0%} of the size",
             f"         test accuracy {small:.2%}, float {plain:.2%}",
-            f"         {self.test}",
+            *folded(str(self.test), " " * 9),
+            f"         calibrated on {self.calibrated_on} training images",
             f"         {faster:,.0f} images/s, float {fast:,.0f}: in turn on this CPU, "
             f"{self.at_once} at a time",
         ]

@@ -11,7 +11,9 @@ from resight.data.types import Split
 from resight.deploy.onnx_session import Images, Logits
 from resight.engine.forward import images_at_once
 from resight.errors import ResightError
+from resight.findings import folded
 from resight.progress import Reporter
+from resight.records import accuracy_words
 from resight.runs.predictions import Predictions
 from resight.runs.predictor import Predictor
 
@@ -31,18 +33,18 @@ class Check:
 
     def lines(self, recorded: Predictions, precision: str) -> list[str]:
         """What is to be said. recorded: what the run measured, in `precision`."""
-        same = f"the same class as the net in fp32, logits within {self.difference:.2g}"
+        same = f"the fp32 net's class, logits within {self.difference:.2g}"
         if self.predictions is None:
-            return [
-                f"note: checked on {self.images} random images only: {same}; not on the run's test "
-                f"images: {self.missing}"
-            ]
-        lines = [
-            f"checked  all {self.images:,} test images: {same}",
-            f"         {self.predictions.headline}",
-        ]
+            return folded(
+                f"{self.images} random images only: {same}; not the run's test images: "
+                f"{self.missing}",
+                "checked  ",
+            )
+        said = self.predictions
+        words = accuracy_words("test", said.accuracy, said.accuracy_interval, self.images)
+        lines = [f"checked  all {self.images:,} test images: {same}", f"         {words}"]
         if len(recorded) == self.images:
-            others = int((recorded.predicted != self.predictions.predicted).sum())
+            others = int((recorded.predicted != said.predicted).sum())
             lines.append(
                 f"         the run recorded {recorded.accuracy:.2%}, in {precision}: another class "
                 f"for {others:,} of {self.images:,} images"
