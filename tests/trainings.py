@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def interrupt() -> None:
 
 
 def every_second_time() -> Callable[[Checkpointer], bool]:
-    flags: Iterator[bool] = iter([False, True] * 1000)
+    flags = itertools.cycle([False, True])
     return lambda self: next(flags)
 
 
