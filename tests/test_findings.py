@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from resight.findings import Diagnosis, Finding
+import pytest
+from rich.cells import cell_len
+
+from resight.findings import Diagnosis, Finding, folded
 
 COMMAND = (
     "resight find-lr --recipe '/a folder/with a/very long path/to the/run of today/recipe.json'"
@@ -24,6 +27,17 @@ def test_lines_are_at_most_80_columns_wide_and_commands_are_whole() -> None:
         others = [line for line in text.splitlines() if line.strip() != COMMAND]
         assert len(others) == len(text.splitlines()) - 1
         assert 70 < max(map(len, others)) <= 80
+
+
+@pytest.mark.parametrize("start", ["", "error: "])
+def test_wide_characters_count_twice_and_commands_stay_whole(start: str) -> None:
+    command = "`resight train --resume 'runs/a folder'`"
+    text = f"{'日本語 ' * 30}resume with {command}, or leave it {'🐈 ' * 40}"
+    lines = folded(text, start, 80)
+    assert 70 < max(map(cell_len, lines)) <= 80
+    assert sum(command in line for line in lines) == 1
+    assert " ".join(line.strip() for line in lines) == (start + text).strip()
+    assert all(line.startswith(" " * len(start)) for line in lines[1:])
 
 
 def test_a_finding_says_what_was_seen_and_what_to_do() -> None:

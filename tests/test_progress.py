@@ -8,7 +8,7 @@ import os
 import pytest
 from rich.console import Console
 
-from resight.progress import Live, StepInfo, default_reporter, epoch_line
+from resight.progress import Lines, Live, StepInfo, default_reporter, epoch_line
 
 ROW = {
     "epoch": 7,
@@ -41,6 +41,28 @@ def test_an_epoch_is_one_line_of_a_terminal() -> None:
     assert epoch_line(ROW, 24, 80) == (
         "epoch  7/24  train loss 1.0018 acc 95.08%  test loss 0.4879 acc 90.52%  1060.5 s"
     )
+
+
+def test_an_epoch_in_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, most in {None: 80, "120": 120}.items():
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", columns)
+        pipe = io.StringIO()
+        default_reporter(pipe).epoch(ROW, 24)
+        assert pipe.getvalue() == epoch_line(ROW, 24, most) + "\n"
+        assert len(pipe.getvalue()) <= most + 1
+
+
+def test_what_is_said_is_broken_between_words_on_a_terminal_and_nowhere_else() -> None:
+    said = "note: 20% of each class held out  (seed 0)"
+    terminal, pipe = io.StringIO(), io.StringIO()
+    Live(Console(file=terminal, force_terminal=True, width=20)).say(f"{said}\n\nnext")
+    Lines(pipe, 20).say(said)
+    assert terminal.getvalue().split("\n") == [
+        *("note: 20% of each", "class held out", "(seed 0)", "", "next", "")
+    ]
+    assert pipe.getvalue() == said + "\n"
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +13,8 @@ from resight.characters import printable
 
 Severity = Literal["problem", "note"]
 COLUMNS = 80
+GLUE = "\0"  # in place of a space at which no line ends
+FILLER = "\1"  # after a character that is two columns wide
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,22 @@ class Diagnosis:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def folded(text: str, start: str = "") -> list[str]:
-    """Lines of at most `COLUMNS`, the first after `start`, the others indented as far; longer words
-    stay whole."""
-    return textwrap.wrap(
-        printable(" ".join(text.splitlines())),
-        COLUMNS,
+def folded(text: str, start: str = "", columns: int = COLUMNS) -> list[str]:
+    """Lines of at most `columns`, the first after `start`, the others indented as far; longer words
+    stay whole, and so do commands in backticks, which are to be pasted."""
+    said = printable(" ".join(text.splitlines()))
+    said = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", GLUE), said)
+    lines = textwrap.wrap(
+        said if said.isascii() else "".join(c + FILLER * _is_wide(c) for c in said),
+        columns,
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(GLUE, " ").replace(FILLER, "") for line in lines]
+
+
+def _is_wide(character: str) -> bool:
+    """Whether a terminal gives it two columns."""
+    return unicodedata.east_asian_width(character) in "WF"

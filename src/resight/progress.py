@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from resight.characters import printable
-from resight.findings import Finding
+from resight.findings import COLUMNS, Finding, folded
 
 WIDE = 100  # columns, from which the bar also shows LR and speed
 
@@ -81,10 +81,11 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """One line per epoch, for logs and pipes; slow tasks show their progress every 10 s."""
+    """One line per epoch, of at most `columns`, for logs and pipes; slow tasks show their progress
+    every 10 s."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], columns: int = COLUMNS) -> None:
+        self._stream, self._columns = stream, columns
 
     def say(self, line: str) -> None:
         print(printable(line, "\n"), file=self._stream, flush=True)
@@ -101,7 +102,7 @@ class Lines(Quiet):
         return show
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        self.say(epoch_line(row, epochs))
+        self.say(epoch_line(row, epochs, self._columns))
 
     def finding(self, finding: Finding) -> None:
         self.say(str(finding))
@@ -123,7 +124,11 @@ class Live(Quiet):
         self._task: tuple[str, TaskID] | None = None
 
     def say(self, line: str) -> None:
-        shown = printable(line, "\n")
+        shown = "\n".join(
+            part
+            for one in line.split("\n")
+            for part in folded(one, columns=self._console.width) or [""]
+        )
         self._console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def counting(self, what: str) -> Callable[[int, int | None], None]:
@@ -210,7 +215,9 @@ def default_reporter(stream: IO[str] | Enduring | None = None) -> Reporter:
         return Quiet()
     enduring = stream if isinstance(stream, Enduring) else Enduring(stream)
     console = Console(file=enduring)  # type: ignore[arg-type]
-    return Live(console) if console.is_terminal else Lines(enduring)  # type: ignore[arg-type]
+    if console.is_terminal:
+        return Live(console)
+    return Lines(enduring, console.width)  # type: ignore[arg-type] # $COLUMNS, or 80
 
 
 def epoch_line(row: dict[str, Any], epochs: int, columns: int | None = None) -> str:

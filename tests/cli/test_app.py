@@ -11,13 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 import resight
 from helpers import folder
 from resight.cli.app import app
+from resight.cli.output import print_classes
 from resight.recipe.recipe import Recipe
+from resight.runs.predictions import Predictions
 from resight.runs.run import load_run
 
 runner = CliRunner()
@@ -323,3 +327,30 @@ def test_what_data_found_is_trained_by_the_command_that_it_prints(tmp_path: Path
     trained = runner.invoke(app, [*shlex.split(printed), *small, *narrow, *out])
     assert trained.exit_code == 0, trained.output
     assert load_run(tmp_path / "run").recipe.data.image_size == 16
+
+
+def test_an_error_is_folded_on_a_terminal_and_one_line_elsewhere(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    words = ["train", "--resume", str(tmp_path / ("a long name " * 9))]
+    piped = run_command(*words)
+    assert piped.stderr.count("\n") == 1
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80"}
+    command = [sys.executable, "-m", "resight", *words]
+    subprocess.run(command, stderr=theirs, env=environment, check=False)
+    os.close(theirs)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert len(lines) > 1
+    assert " ".join(line.strip() for line in lines).split() == piped.stderr.split()
+    assert max(map(len, lines)) <= 80 or str(tmp_path) in max(lines, key=len)
+
+
+def test_names_of_double_width_keep_the_classes_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("日本語", "cat 🐈", "plain")
+    logits = np.eye(3, dtype=np.float32)
+    ids = np.array(["a", "b", "c"])
+    print_classes(Predictions(logits, np.arange(3), ids, names))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("1/1")[0].split()[0] for line in lines] == ["日本語", "cat", "plain"]
+    assert len({cell_len(line.split("1/1")[0]) for line in lines}) == 1

@@ -11,6 +11,7 @@ import errno
 import functools
 import io
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from resight.characters import printable
 from resight.cli import look, make, ship
 from resight.cli.output import silence
 from resight.errors import ResightError, ResightWarning
+from resight.findings import folded
 from resight.version import __version__
 
 OUTPUT_FAILED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG)
@@ -65,7 +67,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
                 sys.stdout.flush()
             return result
         except ResightError as error:
-            _say_aside(f"error: {error}")
+            _say_aside(str(error), "error: ")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             _say_aside(str(stop) or "stopped")
@@ -84,17 +86,21 @@ def _say_refused(error: OSError) -> None:
     """One line for a path that can't be used, or output that can't be written. Raises any other
     error again."""
     if error.filename is not None:
-        _say_aside(f"error: {printable(str(error.filename))}: {error.strerror}")
+        _say_aside(f"{printable(str(error.filename))}: {error.strerror}", "error: ")
         return
     if error.errno not in OUTPUT_FAILED:
         raise error
     silence(sys.stdout)
-    _say_aside(f"error: the output can't be written: {error.strerror}")
+    _say_aside(f"the output can't be written: {error.strerror}", "error: ")
 
 
-def _say_aside(line: str) -> None:
-    """On stderr, which may be gone."""
+def _say_aside(text: str, start: str = "") -> None:
+    """On stderr, which may be gone: one line, folded only where a terminal shows it."""
     with contextlib.suppress(OSError):
+        line = start + text
+        if sys.stderr is not None and sys.stderr.isatty():
+            columns = shutil.get_terminal_size().columns
+            line = "\n".join(folded(text, start, columns))
         print(line, file=sys.stderr)
 
 
@@ -102,7 +108,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], *args: object, **kwargs: object
 ) -> None:
     if issubclass(category, ResightWarning):
-        _say_aside(f"warning: {message}")
+        _say_aside(str(message), "warning: ")
 
 
 class _Verbs(TyperGroup):

@@ -93,15 +93,18 @@ def silence(stream: IO[str]) -> None:
 
 
 def print_classes(predictions: Predictions) -> None:
+    from rich.cells import cell_len
+
     rows = predictions.per_class()
     names = [printable(str(row["class"])) for row in rows]
-    width = max(map(len, names))
+    width = max(map(cell_len, names))
     for name, row in zip(names, rows, strict=True):
         if row["support"]:
             share = f"{row['accuracy']:7.2%}  {'█' * round(20 * float(row['accuracy']))}"
         else:
             share = "no images"
-        print(f"  {name:<{width}}  {row['correct']:>5}/{row['support']:<5} {share}")
+        padded = name + " " * (width - cell_len(name))
+        print(f"  {padded}  {row['correct']:>5}/{row['support']:<5} {share}")
 
 
 def answer_lines(answers: Answers, top: int) -> Iterator[str]:

@@ -9,44 +9,46 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from resight.characters import printable
 
-MAX_COLUMNS = 10_000  # of a table as it would like to be
+GAP = 2  # between two columns of a table
 
 
 def aligned(table: Sequence[Sequence[str]], columns: int) -> list[str]:
     """The lines of a table, whose first row is its head; columns of numbers right-aligned. Where it
     is too wide, their headings are broken first, then texts, then numbers."""
     console = Console(file=io.StringIO(), width=columns, color_system=None, legacy_windows=False)
-    wide = console.options.update(max_width=MAX_COLUMNS)
-    grid = _grid(table)
-    if Measurement.get(console, wide, grid).maximum > columns:
-        table = _narrow_headings(table)
-        grid = _grid(table, whole_numbers=True)
-        if Measurement.get(console, wide, grid).minimum > columns:
-            grid = _grid(table)
+    shown = [[printable(cell) for cell in row] for row in table]
+    if _width(shown, folded=False) > columns:
+        shown = _narrow_headings(shown)
+    numbers = numeric(shown)
+    whole = _width(shown, folded=True) <= columns
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for heading, right in zip(shown[0], numbers, strict=True):
+        side: JustifyMethod = "right" if right else "left"
+        grid.add_column(Text(heading), justify=side, overflow="fold", no_wrap=right and whole)
+    for row in shown[1:]:
+        grid.add_row(*map(Text, row))
     with console.capture() as captured:
         console.print(grid)
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _grid(table: Sequence[Sequence[str]], *, whole_numbers: bool = False) -> Table:
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for heading, right in zip(table[0], numeric(table), strict=True):
-        side: JustifyMethod = "right" if right else "left"
-        whole = right and whole_numbers
-        text = Text(printable(heading, "\n"))
-        grid.add_column(text, justify=side, overflow="fold", no_wrap=whole)
-    for row in table[1:]:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
-    return grid
+def _width(table: Sequence[Sequence[str]], *, folded: bool) -> int:
+    """Of a table in columns. folded: with texts in the width of their longest words."""
+    widths = []
+    for right, *cells in zip(numeric(table), *table, strict=True):
+        parts = [part for cell in cells for part in cell.split("\n")]
+        if folded and not right:
+            parts = [word for part in parts for word in part.split()]
+        widths.append(max(map(cell_len, parts), default=0))
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _narrow_headings(table: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+def _narrow_headings(table: list[list[str]]) -> list[list[str]]:
     """The table with the headings of numbers broken into lines no wider than what is below."""
     head, *rows = table
     broken = []
@@ -84,6 +86,7 @@ def cut_to(text: str, columns: int) -> str:
 
 def wrapped(text: str, columns: int, start: str = "") -> list[str]:
     """Lines of at most `columns`, the first after `start`, the others indented as far."""
-    said = Text(printable(text), overflow="fold").wrap(Console(), columns - len(start))
+    indent = cell_len(start)
+    said = Text(printable(text), overflow="fold").wrap(Console(), columns - indent)
     lines = [line.plain.rstrip() for line in said]
-    return [(" " * len(start) if i else start) + line for i, line in enumerate(lines)]
+    return [(" " * indent if i else start) + line for i, line in enumerate(lines)]
