@@ -488,3 +488,16 @@ def test_another_error_of_torch_is_no_lack_of_memory(
     monkeypatch.setattr(step, "learn", failing)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         fit(tiny("digits"), make_data(), out, announce=False)
+
+
+def test_auto_trains_what_is_chosen_for_the_images_that_can_be_read(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", each=8)
+    for number in range(400):
+        (photos / "train" / "cat" / f"cut {number}.png").write_bytes(b"no image")
+    said = Listener()
+    small = {"image_size": 16, "epochs": 1, "lr": 0.01, "model": {"width": 2}, "report": False}
+    run = resight.train(
+        None, photos, out=tmp_path / "run", skip_bad=True, reporter=said, precision="fp32", **small
+    )
+    assert run.recipe.train.batch_size == 16  # 32 for 416
+    assert any(line.startswith("chosen for 16 training images") for line in said.lines)
