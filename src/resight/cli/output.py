@@ -93,18 +93,17 @@ def silence(stream: IO[str]) -> None:
 
 
 def print_classes(predictions: Predictions) -> None:
-    from rich.cells import cell_len
+    from resight.render.terminal import padded, width_of
 
     rows = predictions.per_class()
     names = [printable(str(row["class"])) for row in rows]
-    width = max(map(cell_len, names))
+    width = max(map(width_of, names))
     for name, row in zip(names, rows, strict=True):
         if row["support"]:
             share = f"{row['accuracy']:7.2%}  {'█' * round(20 * float(row['accuracy']))}"
         else:
             share = "no images"
-        padded = name + " " * (width - cell_len(name))
-        print(f"  {padded}  {row['correct']:>5}/{row['support']:<5} {share}")
+        print(f"  {padded(name, width)}  {row['correct']:>5}/{row['support']:<5} {share}")
 
 
 def answer_lines(answers: Answers, top: int) -> Iterator[str]:
