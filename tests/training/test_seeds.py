@@ -427,7 +427,7 @@ def test_a_stop_in_the_look_into_a_run_keeps_it(
     ("words", "message"),
     [
         ("--seeds 0", "error: seeds = 0 must be an integer from 1 to 10,000"),
-        ("--seeds 2 --live", "error: live: --live shows a single run; leave out --live or --seeds"),
+        ("--seeds 2 --live", "error: --live shows a single run; leave out --live or --seeds"),
         ("--seeds 2 --resume nowhere", "error: nowhere has no seeds.json"),
     ],
 )
