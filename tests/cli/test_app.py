@@ -259,7 +259,7 @@ def test_data_as_json_is_all_that_stdout_has(tmp_path: Path) -> None:
 def test_data_says_where_a_page_can_t_be_before_it_looks(tmp_path: Path) -> None:
     result = runner.invoke(app, ["data", "nowhere", "--page", str(tmp_path / "no" / "page.html")])
     assert result.exit_code == 2
-    assert "page: there is no folder" in result.output
+    assert "there is no folder" in result.output
 
 
 def test_data_does_not_load_torch(tmp_path: Path) -> None:
