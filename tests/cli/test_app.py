@@ -102,7 +102,8 @@ def test_train_prints_a_line_an_epoch_and_the_next_command(tmp_path: Path) -> No
     lines = result.stdout.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 2
     assert any(line.startswith("report  runs/digits-1/report/index.html") for line in lines)
-    assert lines[-1].startswith("next    resight evaluate runs/digits-1, or, after another")
+    assert lines[-2].startswith("next    resight predict runs/digits-1 IMAGES")
+    assert max(map(len, lines[-5:])) <= 80
     assert "\x1b" not in result.stdout
     again = run_command("train", *SMALL, "--epochs", "1", "--no-report", cwd=tmp_path)
     assert "runs/digits-2" in again.stdout

@@ -19,7 +19,7 @@ from resight.runs.run import load_run
 runner = CliRunner()
 DIGITS = ["--recipe", "digits", "--set", "model.width=4", "--batch-size", "128", "--lr", "0.02"]
 SHORT = ["--epochs", "1", "--no-report", "--set", "model.width=8", "--out", "next"]
-AHEAD = re.compile(r"^next:? +(resight .*)$", re.MULTILINE)
+AHEAD = re.compile(r"^next:? +(resight .*(?:\n {8}resight .*)*)$", re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +36,10 @@ def run(*words: str) -> str:
 
 def next_commands(output: str) -> list[list[str]]:
     """The commands after `next`, each without `resight`."""
-    (line,) = AHEAD.findall(output)
-    parts = re.split(r", or(?:, after another training,)? |, then edit it, then | {4}# ", line)
+    (lines,) = AHEAD.findall(output)
+    parts = re.split(r", or |, then edit it, then | {4}# [^\n]*|\n {8}", lines)
     commands = [shlex.split(part) for part in parts if part.startswith("resight ")]
-    assert commands, line
+    assert commands, lines
     return [words[1:] for words in commands]
 
 
@@ -116,6 +116,7 @@ def test_of_train(report: bool) -> None:
     without = [] if report else ["--no-report"]
     output = run("train", *DIGITS, "--epochs", "1", "--out", "a run", *without)
     first, *others = next_commands(output)
+    picture(Path("IMAGES") / "0.png", 0)
     run(*first)
     if not report:
         assert (Path("a run") / "report" / "index.html").is_file()

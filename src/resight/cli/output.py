@@ -136,18 +136,16 @@ def answer_lines(answers: Answers, top: int) -> Iterator[str]:
 
 
 def print_result(run: Run) -> None:
-    from resight.runs.commands import evaluate_command, report_command
+    from resight.runs.commands import report_command
 
     print_findings(run)
     path = shlex.quote(str(run.path))
-    print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl, last.pt")
+    print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl")
     page = run.path / "report" / "index.html"
     if page.is_file():
-        print(f"report  {page}: open it in a browser; README.md is next to it")
-        print(
-            f"next    {evaluate_command(run.path)}, or, after another training, resight compare "
-            f"{path} OTHER_RUN"
-        )
+        print(f"report  {page}: open it in a browser")
+        print(f"next    resight predict {path} IMAGES    # what it says of other images")
+        print(f"        resight compare {path} OTHER_RUN    # after another training")
     else:
         print(f"next    {report_command(run.path)}")
 
