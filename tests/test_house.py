@@ -7,6 +7,7 @@ rooms and why they are in this order.
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,12 @@ def read_modules() -> dict[str, str]:
     return {module_name(path, root): path.read_text() for path in sorted(root.rglob("*.py"))}
 
 
-def imports_of(module: str, source: str, known: Mapping[str, str]) -> Iterator[Import]:
+def imports_of(module: str, source: str, known: Mapping[str, str]) -> tuple[Import, ...]:
+    return _imports_of(module, source, frozenset(known))
+
+
+@functools.cache
+def _imports_of(module: str, source: str, known: frozenset[str]) -> tuple[Import, ...]:
     def walk(node: ast.AST, when: str) -> Iterator[Import]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             when = "call"
@@ -77,7 +83,7 @@ def imports_of(module: str, source: str, known: Mapping[str, str]) -> Iterator[I
         for child in ast.iter_child_nodes(node):
             yield from walk(child, when)
 
-    yield from walk(ast.parse(source), "start")
+    return tuple(walk(ast.parse(source), "start"))
 
 
 def by_name(module: str, source: str) -> list[str]:
