@@ -151,12 +151,12 @@ _VERBS: dict[str, Callable[..., None]] = {
     "evaluate": look.evaluate,
     "predict": ship.predict,
     "export": ship.export,
+    "serve": ship.serve,
     "diagnose": look.diagnose,
     "report": look.report,
     "compare": look.compare,
     "reproduce": make.reproduce,
     "summary": look.summary,
-    "serve": ship.serve,
     "doctor": make.doctor,
 }
 for _name, _verb in _VERBS.items():
