@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from helpers import folder, picture
 from resight.cli.app import app
 from resight.deploy.paths import image_files
 from resight.deploy.predict import predict, price_of
-from resight.errors import ResightError
+from resight.errors import ResightError, ResightWarning
 from resight.look.evaluate import evaluate
 from resight.progress import Quiet
 from resight.runs.answers import Answers
@@ -119,10 +120,11 @@ def test_a_picture_may_be_a_path_an_image_an_array_or_a_tensor(run: Run, photos:
         (np.full((8, 8, 3), np.nan), r"in \[0, 1\]"),
         (np.zeros((8, 8, 3), np.int64), "an image of int64 must be uint8"),
         (np.zeros((8, 8, 2), np.uint8), r"shape \(8, 8, 2\) must be \(H, W\) or \(H, W, C\)"),
-        (torch.zeros(8, 8, 3), r"shape \(8, 3, 8\) must be \(H, W\) or \(C, H, W\)"),
+        (torch.zeros(8, 8, 3), r"shape \(8, 8, 3\) must be \(H, W\) or \(C, H, W\)"),
         (np.zeros((0, 8, 3), np.uint8), "shape"),
         (b"", "an image is a bytes: must be a path, an open file"),
         (7, "an image is a int: must be"),
+        (None, "an image is a NoneType: must be"),
         (io.BytesIO(b"no image"), "an image: not an image"),
         ("nowhere.png", r"nowhere\.png: No such file"),
     ],
@@ -147,8 +149,31 @@ def test_what_cannot_be_read_is_named_and_left_out(run: Run, photos: Path, tmp_p
         ResightError, match=r"none of 1 files could be read.*bad\.png: not an image"
     ):
         predict(run, [bad])
-    with pytest.raises(ResightError, match="no image to predict"):
+    with pytest.raises(ResightError, match="no image: give files"):
         predict(run, [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ResightError, match=r"no image in '.*empty': give files"):
+        predict(run, tmp_path / "empty")
+
+
+def test_one_path_may_be_given_alone(run: Run, photos: Path) -> None:
+    path = photos / "test" / "cat" / "0.png"
+    assert predict(run, path).ids == predict(run, str(path)).ids == (str(path),)
+
+
+def test_a_lost_calibration_is_an_error(run: Run, tmp_path: Path, photos: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run.path, copied)
+    (copied / "predictions-val.npz").unlink()
+    with pytest.raises(ResightError, match=r"predictions-val\.npz is missing: .*--split val"):
+        predict(copied, photos)
+    (copied / "predictions-val.npz").write_bytes(b"nothing")
+    (copied / "manifest.json").unlink()
+    with (
+        pytest.warns(ResightWarning, match="was removed"),
+        pytest.raises(ResightError, match=r"`resight evaluate \S+ --split val` writes it again"),
+    ):
+        predict(copied, photos)
 
 
 def test_which_files_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +187,39 @@ def test_which_files_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert image_files(["a/**"]) == ["a/2.png", "a/10.png", "a/b/1.png", "a/notes.txt"]
     assert image_files(["[x].png"]) == ["[x].png"]
     assert image_files(["c.png", "c.png", "no*.png"]) == ["c.png", "no*.png"]
-    assert image_files(["-"], io.StringIO("c.png\r\n\na\n")) == ["c.png", *inside]
+    assert image_files(["-"], b"c.png\r\n\na\n") == ["c.png", *inside]
+    assert image_files(["-"], b"c.png\0a\0") == ["c.png", *inside]  # find -print0
     assert image_files(["-"]) == ["-"]
+    assert image_files(["a\0*"]) == ["a\0*"]
+    with pytest.raises(ResightError, match="a path is empty"):
+        image_files([""])
+    with pytest.raises(ResightError, match="no list of file names"):
+        image_files(["-"], (tmp_path / "c.png").read_bytes() + b"\xff")
+
+
+def test_what_a_folder_hides_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    for name in ("a/1.png", "z/2.png"):
+        picture(tmp_path / name, 1)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert image_files([str(tmp_path)]) == [
+        str(tmp_path / name) for name in ("a/1.png", "loop.png", "z/2.png")
+    ]
+
+
+def test_a_folder_that_cannot_be_searched_is_named_and_the_rest_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.png", "locked/2.png"):
+        picture(tmp_path / name, 1)
+    scan = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert image_files([str(tmp_path)]) == [str(tmp_path / "a/1.png"), str(tmp_path / "locked")]
 
 
 def answers() -> Answers:
@@ -174,7 +230,9 @@ def answers() -> Answers:
 def test_answers_below_the_confidence_are_none_of_the_classes() -> None:
     some = answers()
     assert some.predicted == ["cat", None]
-    assert some.headline == "2 images: cat 1, none of these 1"
+    assert some.headline == "2 images: 1 cat, 1 none of these"
+    numbers = Answers(some.logits, some.ids, ("7", "8", "9"))
+    assert numbers.headline == "2 images: 1 class 7, 1 class 9"
     assert str(some) == "a.png: cat (70.0%)\n=b.png: none of these (40.0%)"
     first, second = some.rows(top=2)
     assert first["id"] == "a.png"
@@ -239,6 +297,10 @@ def test_maps_are_drawn_over_the_photos_at_their_own_size(
     ]
     with Image.open(tmp_path / "new" / "maps" / "0.jpg") as image:
         assert image.size == (SIZE[1], SIZE[0])
+    before = files[0].read_bytes()
+    with pytest.raises(ResightError, match="is not empty, and nothing in it is replaced"):
+        predict(run, files, cam=files[0].parent)
+    assert files[0].read_bytes() == before
 
 
 def said(*words: object, stdin: str | None = None) -> tuple[int, str, str]:
@@ -259,6 +321,7 @@ def test_the_verb_prints_a_table(run: Run, photos: Path) -> None:
 
 def test_the_verb_reads_names_from_standard_input(run: Run, photos: Path) -> None:
     files = [photos / "test" / "dog" / f"{i}.png" for i in (4, 2)]
+    assert said(run.path, "-", stdin="")[0] == 2
     code, out, _ = said(run.path, "-", "--json", stdin="\n".join(map(str, files)))
     assert code == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] == list(map(str, files))
@@ -268,7 +331,12 @@ def test_the_verb_says_what_a_confidence_costs(run: Run, photos: Path, tmp_path:
     rows = tmp_path / "rows.csv"
     code, out, _ = said(run.path, photos / "test", "--min-confidence", 0.5, "--csv", rows)
     assert code == 0
-    assert "--min-confidence 0.5: " in out
+    assert "at 0.5  " in out
+    photo = photos / "test" / "cat" / "0.png"
+    code, _, err = said(run.path, photo, "--csv", photo)
+    assert code == 2
+    assert "does not end in .csv, so it is not replaced" in err
+    assert Image.open(photo).size == (SIZE[1], SIZE[0])
     assert len(rows.read_text().splitlines()) == 31
     code, piped, err = said(run.path, photos / "test", "--min-confidence", 0.5, "--csv", "-")
     assert (code, piped) == (0, rows.read_text())

@@ -74,9 +74,16 @@ def is_piped(csv: Path | None, *, as_json: bool) -> bool:
     piped = csv is not None and str(csv) in STDOUT
     if piped and as_json:
         raise ResightError("--json and --csv both want stdout: leave one out, or name a file")
-    if csv is not None and not csv.absolute().parent.is_dir():
+    if csv is None or piped:
+        return piped
+    if not csv.absolute().parent.is_dir():
         raise ResightError(f"there is no folder {csv.parent} for --csv: create it first")
-    return piped
+    if csv.is_file() and csv.suffix.lower() != ".csv":  # a photo, if the name was forgotten
+        raise ResightError(
+            f"--csv {csv} is there already and its name does not end in .csv, so it is not "
+            "replaced: choose another name"
+        )
+    return False
 
 
 def write_out(text: str) -> None:

@@ -14,6 +14,7 @@ from resight.cli.look import MovedOption
 from resight.cli.options import DeviceOption, PrecisionOption
 from resight.cli.output import answer_lines, is_piped, reporter_for, write_out
 from resight.errors import ResightError
+from resight.findings import folded
 
 
 def predict(
@@ -72,7 +73,7 @@ def predict(
             cam=cam,
             device=device,
             precision=precision,
-            listed=sys.stdin,
+            listed=sys.stdin.buffer.read() if "-" in paths else None,
             reporter=reporter,
         )
     finally:
@@ -92,9 +93,8 @@ def predict(
             print(line)
     print(answers.headline, file=aside)
     if min_confidence:
-        print(
-            f"--min-confidence {min_confidence:g}: {price_of(opened, min_confidence)}", file=aside
-        )
+        price = folded(price_of(opened, min_confidence), f"at {min_confidence:g}  ")
+        print("\n".join(price), file=aside)
     if csv is not None and not piped:
         print(f"rows  {csv}", file=aside)
     if cam is not None:

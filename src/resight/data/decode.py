@@ -105,6 +105,8 @@ def reason(error: Exception, path: str = "") -> str:
     """Why a file could not be decoded, in a few words on one line."""
     if isinstance(error, UnidentifiedImageError):
         return reader_needed(path) or "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more pixels than the limit of {MAX_PIXELS:,}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

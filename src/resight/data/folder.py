@@ -110,9 +110,10 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[FileStamp | str]:
     """Every image below `folder` as a FileStamp, every other file as its path, after `prefix`.
 
-    `seen`: folders already walked, so that a symbolic link to a parent ends there. A broken link
-    counts as an image of size -1: decoding will report what is wrong with it. A pipe or a device,
-    which may never end, counts as no image, nor does a link to one.
+    `seen`: folders already walked, so that a symbolic link to a parent ends there. A broken link,
+    or a folder that can't be searched, counts as an image of size -1: decoding will report what is
+    wrong with it. A pipe or a device, which may never end, counts as no image, nor does a link to
+    one.
 
     Raises ResightError for folders nested more than `MAX_DEPTH` deep.
     """
@@ -123,11 +124,19 @@ def _walk(folder: Path | str, prefix: str, seen: set[tuple[int, int]]) -> Iterat
         )
     for entry in _entries(folder):
         path = f"{prefix}{entry.name}"
-        if entry.is_dir():
+        try:
+            folder_inside = entry.is_dir()
+        except OSError:  # a link in a circle, which decoding will report
+            yield FileStamp(path, -1, 0, 0)
+            continue
+        if folder_inside:
             this = identity(Path(entry.path))
             if this not in seen:
                 seen.add(this)
-                yield from _walk(entry.path, f"{path}/", seen)
+                try:
+                    yield from _walk(entry.path, f"{path}/", seen)
+                except PermissionError:  # as a file that can't be read
+                    yield FileStamp(path, -1, 0, 0)
         elif not _is_image(entry):
             yield path
         elif entry.is_file():

@@ -89,7 +89,9 @@ def export(
         folder = path
         contents = made.files(ONNX_IN_HUB) if made else {}
         contents[MODEL] = portable_bytes(weights, fit, temperature)
-        contents["config.json"] = config_bytes(facts(predictor), run.recipe)
+        contents["config.json"] = config_bytes(
+            facts(predictor), run.recipe, run.resolved["data"]["name"]
+        )
         onnx = made.accuracies(ONNX_IN_HUB) if made else {}
         card = card_bytes(run, predictor, licence=licence, onnx=onnx)
         contents["README.md"] = card  # the last: a folder that has one is whole

@@ -42,9 +42,11 @@ def check_licence(licence: str) -> None:
         )
 
 
-def config_bytes(facts: Mapping[str, Any], recipe: Recipe) -> bytes:
-    """config.json: what the net is and takes (facts: as in the ONNX file), and its recipe."""
-    classes = facts["classes"]
+def config_bytes(facts: Mapping[str, Any], recipe: Recipe, data: str) -> bytes:
+    """config.json: what the net is and takes (facts: as in the ONNX file), and its recipe, whose
+    images are called `data`: its own word for them may be a default that nobody chose."""
+    classes, sections = facts["classes"], recipe.to_dict()
+    sections["data"]["source"] = data
     return json_bytes(
         {
             "library_name": "resight",
@@ -52,7 +54,7 @@ def config_bytes(facts: Mapping[str, Any], recipe: Recipe) -> bytes:
             "num_labels": len(classes),
             "id2label": {str(i): name for i, name in enumerate(classes)},
             **facts,
-            "recipe": recipe.to_dict(),
+            "recipe": sections,
         }
     )
 

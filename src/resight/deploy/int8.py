@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 256
 MAX_LOSS = 0.002  # of accuracy, up to which the file is kept
 QUANTISED = ["Conv", "Gemm", "MatMul"]  # the rest costs little, and GELU suffers
+FEW_IMAGES = 100
+FEW = f"fewer than {FEW_IMAGES} test images show little: compare the two on more"
 EVERYONE = 2.0  # a threshold that no probability reaches
 
 
@@ -52,6 +54,7 @@ class Int8:
             f"int8     {kept}: {share:.0%} of the size",
             f"         test accuracy {small:.2%}, float {plain:.2%}",
             *folded(str(self.test), " " * 9),
+            *(folded(FEW, " " * 9) if self.test.images < FEW_IMAGES else ()),
             f"         calibrated on {self.calibrated_on} training images",
             f"         {faster:,.0f} images/s, float {fast:,.0f}: in turn on this CPU, "
             f"{self.at_once} at a time",

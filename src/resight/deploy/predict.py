@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,8 @@ from resight.data.table import decoding_threads
 from resight.data.workers import decode_rows
 from resight.deploy.paths import image_files
 from resight.engine.forward import images_at_once
-from resight.errors import ResightError
-from resight.files import make_folder, write_atomically
+from resight.errors import ResightError, shortened
+from resight.files import in_one_line, make_folder, write_atomically
 from resight.look.cam import grad_cam
 from resight.progress import Quiet, Reporter
 from resight.render.overlays import overlaid_photo
@@ -36,19 +35,19 @@ MAX_OVERLAY_PX = 1024  # longer side of a photo under its map
 
 def predict(
     run: str | Path | Run,
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     *,
     min_confidence: float = 0.0,
     cam: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
-    listed: IO[str] | None = None,
+    listed: bytes | None = None,
     reporter: Reporter | None = None,
 ) -> Answers:
     """What a finished run's net says of image files. `Run.predict` takes images that are no files.
 
-    paths: files, folders, patterns; "-" for the names in `listed`, one per line (`image_files`).
-    min_confidence: below this probability the answer is none of the classes. cam: a folder for
+    paths: files, folders, patterns; "-" for the names in `listed` (`image_files`).
+    min_confidence: below this probability the answer is none of the classes. cam: a new folder for
     Grad-CAM maps of the predicted classes over the photos at their own size, up to 1,024 px. What
     can't be read is left out and is in `Answers.unreadable`. Raises `ResightError`, also if nothing
     could be read.
@@ -56,9 +55,13 @@ def predict(
     reporter = reporter or Quiet()
     run = run if isinstance(run, Run) else load_run(run)
     predictor = run.predictor(device=device, precision=precision)
-    files = image_files(map(str, paths), listed)
+    given = [paths] if isinstance(paths, str | Path) else [*paths]
+    files = image_files(map(str, given), listed)
     if not files:
-        raise ResightError("no image to predict: give files, folders or patterns such as '*.jpg'")
+        where = f" in {shortened([*map(str, given)], 3)}" if given else ""
+        raise ResightError(
+            f"no image{where}: give files, folders of images, or patterns such as '*.jpg'"
+        )
     show = reporter.counting("predicting")
     drawn = _Overlays(Path(cam), predictor) if cam is not None else None
     logits: list[npt.NDArray[np.float32]] = []
@@ -114,6 +117,8 @@ def _decoded(
 def _not_a_file(path: str) -> str:
     """Why a path must not be opened: pipes may never end; empty if it may."""
     try:
+        if Path(path).is_dir():
+            return "a folder that can't be read"
         return "" if Path(path).is_file() or not Path(path).exists() else "not a regular file"
     except (OSError, ValueError) as error:
         return str(error)
@@ -123,6 +128,11 @@ class _Overlays:
     """Writes the maps of the predicted classes, one file per photo, into a folder."""
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
+        with in_one_line(folder):
+            if folder.is_dir() and any(folder.iterdir()):
+                raise ResightError(
+                    f"--cam {folder} is not empty, and nothing in it is replaced: give a new folder"
+                )
         make_folder(folder)
         self._folder, self._predictor = folder, predictor
         self._taken: dict[str, int] = {}
@@ -181,5 +191,6 @@ def price_of(run: Run, min_confidence: float) -> str:
     if not answered:
         return f"{share}: choose a lower one"
     return (
-        f"{share}, {right[sure].mean():.1%} of these answers are right (of all: {right.mean():.1%})"
+        f"{share}, {right[sure].mean():.1%} of these answers are right; without it "
+        f"{right.mean():.1%} of all are"
     )

@@ -74,7 +74,8 @@ class Answers:
     def headline(self) -> str:
         """How many images, and how often each class was answered, the most frequent first."""
         counts = Counter(name or NONE_OF_THESE for name in self.predicted)
-        listed = [f"{printable(name)} {count:,}" for name, count in counts.most_common(MAX_COUNTED)]
+        most = counts.most_common(MAX_COUNTED)
+        listed = [f"{count:,} {'class ' * name.isdigit()}{printable(name)}" for name, count in most]
         more = len(counts) - len(listed)
         rest = f" and {more:,} other{'s' * (more > 1)}" if more else ""
         bad = f"; {len(self.unreadable):,} could not be read" if self.unreadable else ""

@@ -70,6 +70,13 @@ def evaluate_command(path: Path, *words: str) -> str:
     return shlex.join(["resight", "evaluate", str(path), *words])
 
 
+def rewrite_command(path: Path) -> str:
+    """The command that writes a run's file of predictions anew."""
+    split = path.stem.removeprefix("predictions-")
+    words = ["--split", split] if split in ("val", "train") else []
+    return evaluate_command(path.parent, *words)
+
+
 def _data_words(recipe: Recipe, facts: dict[str, Any]) -> list[str] | None:
     """The options that select a run's images; None if no options can."""
     source = facts.get("source", recipe.data.source)

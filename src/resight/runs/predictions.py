@@ -20,6 +20,7 @@ from resight.formats import FORMAT, check_format
 from resight.intervals import wilson_interval
 from resight.records import Row, accuracy_words, beside_words, weakest_first
 from resight.render import html
+from resight.runs.commands import rewrite_command
 from resight.runs.manifest import read_file
 
 MAX_CLASSES_SHOWN = 100  # in a notebook
@@ -328,7 +329,7 @@ class Predictions:
 
 def _not_predictions(path: Path, why: str) -> ResightError:
     return ResightError(
-        f"{path}: not a Resight predictions file, or damaged ({why}): `resight evaluate RUN` "
+        f"{path}: not a Resight predictions file, or damaged ({why}): `{rewrite_command(path)}` "
         "writes it again"
     )
 

@@ -124,7 +124,10 @@ def pictures_of(images: Picture | Iterable[Picture]) -> list[Picture]:
     single = str | Path | Image.Image | np.ndarray | Tensor
     if isinstance(images, single) or hasattr(images, "read"):
         return [images]  # type: ignore[list-item]
-    return list(images)
+    try:
+        return list(images)
+    except TypeError:  # no image either, which `pixels` says
+        return [images]  # type: ignore[list-item]
 
 
 def _image_of(values: Picture) -> Image.Image:
@@ -134,6 +137,7 @@ def _image_of(values: Picture) -> Image.Image:
             f"an image is a {type(values).__name__}: must be a path, an open file, a PIL image, an "
             "array or a tensor"
         )
+    shape = tuple(values.shape)
     if isinstance(values, Tensor):
         array = values.detach().cpu().float() if values.is_floating_point() else values.cpu()
         values = (array.movedim(0, -1) if array.ndim == 3 else array).numpy()
@@ -143,7 +147,7 @@ def _image_of(values: Picture) -> Image.Image:
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in BANDS or not values.size:
-        raise ResightError(f"an image of shape {values.shape} must be {shapes}, C = 1, 3 or 4")
+        raise ResightError(f"an image of shape {shape} must be {shapes}, C = 1, 3 or 4")
     if np.issubdtype(values.dtype, np.floating):
         if not (values.min() >= 0 and values.max() <= 1):  # also where one is NaN
             raise ResightError(

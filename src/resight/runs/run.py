@@ -165,15 +165,19 @@ class Run:
         if list(predictions.classes) != self.resolved["data"]["classes"]:
             raise ResightError(
                 f"{self.path / name}: its classes are not those of the run: restore it, or write "
-                f"it again with `{commands.evaluate_command(self.path)}`"
+                f"it again with `{commands.rewrite_command(self.path / name)}`"
             )
         return predictions
 
     @property
     def temperature(self) -> float | None:
-        """Fitted on the predictions for the validation split; None without them."""
+        """Fitted on the predictions for the validation split; None for a run without them. Raises
+        `ResightError` if they are lost or damaged."""
         path = self.path / "predictions-val.npz"
         if not path.is_file():
+            if path.name in read_manifest(self.path).files:
+                command = commands.evaluate_command(self.path, "--split", "val")
+                raise ResightError(f"{path} is missing: restore it, or write it with `{command}`")
             return None
         predictions = self.predictions_in(path.name)
         return fit_temperature(predictions) if predictions.split == "val" else None
@@ -478,6 +482,11 @@ def load_run(path: str | Path) -> Run:
     run = Run(path)
     if not run.begun:
         lacking = [name for name in BEGUN if not (path / name).is_file()]
+        if (path / MODEL).exists() and (path / "config.json").exists():
+            raise ResightError(
+                f"{path} is a folder that `resight export` wrote, not a run: "
+                "resight.load_predictor(FOLDER) loads it"
+            )
         if (path / MODEL).exists() or (path / "last.pt").exists():
             if (path / lacking[0]).exists():
                 raise not_a_file(path / lacking[0])

@@ -56,10 +56,7 @@ class Weights:
         try:
             content = read_file(path)
         except FileNotFoundError:
-            raise ResightError(
-                f"{path} is missing: the run has not finished; resume it with "
-                f"`{resume_command(path.parent)}`"
-            ) from None
+            raise _missing(path) from None
         try:
             tensors = safetensors.torch.load(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -69,6 +66,16 @@ class Weights:
         except Exception as error:  # other files raise a dozen different types
             raise not_a_model(path, first_line(error)) from None
         return cls(path, about, tensors)
+
+
+def _missing(path: Path) -> ResightError:
+    if not (path.parent / "recipe.json").is_file():
+        return ResightError(
+            f"{path} is missing: give a run's folder, or what `resight export` wrote"
+        )
+    done = (path.parent / "result.json").is_file()
+    why = "write it again" if done else "the run has not finished; resume it"
+    return ResightError(f"{path} is missing: {why} with `{resume_command(path.parent)}`")
 
 
 def not_a_model(path: Path, why: str) -> ResightError:

@@ -48,7 +48,9 @@ async function ask(blob, name) {
     say("");
     await drawNearest(now);
   } catch (error) {
-    if (now.number === asking) say(error.message, true);
+    if (now.number !== asking) return;
+    byId("answer").hidden = true; // of another image
+    say(error.message, true);
   }
 }
 
