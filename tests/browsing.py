@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+ARGUMENTS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera
 WIDE: Any = {"width": 1200, "height": 800}
 Opener = Callable[..., "Page"]  # of what a test has, and of a browser context's settings
 

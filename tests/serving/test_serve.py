@@ -33,15 +33,7 @@ from resight.serving.guard import HEADERS
 from resight.serving.neighbours import features
 from resight.serving.serve import address_of, is_local, listen
 from resight.serving.served import report_of
-from servers import CLASSES, SIDE, Running, ask, form, png, running, train_photos
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> resight.Run:
-    root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RESIGHT_CACHE", str(root / "cache"))
-        return train_photos(root, report=True)
+from servers import CLASSES, SIDE, Running, ask, form, png, running
 
 
 @pytest.fixture(scope="module")

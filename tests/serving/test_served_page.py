@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import resight
-from servers import CLASSES, SIDE, Running, form, png, running, train_photos
+from servers import CLASSES, SIDE, Running, form, png, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> resight.Run:
-    root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RESIGHT_CACHE", str(root / "cache"))
-        return train_photos(root, report=True)
+Opener = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +23,6 @@ def here(run: resight.Run) -> Iterator[Running]:
     with running(run) as server:
         server.wait_for_neighbours()
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *CAMERA]
-        )
-        yield opened
-        opened.close()
-
-
-Opener = Callable[..., "Page"]
 
 
 @pytest.fixture
@@ -189,6 +164,21 @@ def test_what_can_t_be_read_is_said(opened: Opener, tmp_path: Path) -> None:
     page.set_input_files("#file", tmp_path / "text.png")
     page.locator("#status", has_text="text.png: not an image").wait_for()
     assert page.locator("#answer").is_hidden()
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_thin_image_stays_on_the_page(
+    opened: Opener, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "thin.png"
+    path.write_bytes(png(*size))
+    page = opened()
+    page.set_input_files("#file", path)
+    answered(page, "thin.png")
+    box = page.locator("#photo").bounding_box()
+    assert box is not None
+    assert 1 <= box["width"] <= 1200
+    assert 1 <= box["height"] <= 900
 
 
 def test_a_file_that_the_browser_can_t_show_is_shown_as_the_net_sees_it(
