@@ -7,7 +7,10 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +125,9 @@ def test_a_picture_may_be_a_path_an_image_an_array_or_a_tensor(run: Run, photos:
         (np.zeros((8, 8, 2), np.uint8), r"shape \(8, 8, 2\) must be \(H, W\) or \(H, W, C\)"),
         (torch.zeros(8, 8, 3), r"shape \(8, 8, 3\) must be \(H, W\) or \(C, H, W\)"),
         (np.zeros((0, 8, 3), np.uint8), "shape"),
-        (b"", "an image is a bytes: must be a path, an open file"),
-        (7, "an image is a int: must be"),
-        (None, "an image is a NoneType: must be"),
+        (b"", "an image is of type bytes: must be a path, an open file"),
+        (7, "an image is of type int: must be"),
+        (None, "an image is of type NoneType: must be"),
         (io.BytesIO(b"no image"), "an image: not an image"),
         ("nowhere.png", r"nowhere\.png: No such file"),
     ],
@@ -322,6 +325,10 @@ def test_the_verb_prints_a_table(run: Run, photos: Path) -> None:
 def test_the_verb_reads_names_from_standard_input(run: Run, photos: Path) -> None:
     files = [photos / "test" / "dog" / f"{i}.png" for i in (4, 2)]
     assert said(run.path, "-", stdin="")[0] == 2
+    closed = f"{shlex.quote(sys.executable)} -m resight predict {shlex.quote(str(run.path))} - <&-"
+    done = subprocess.run(closed, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard input is closed")
     code, out, _ = said(run.path, "-", "--json", stdin="\n".join(map(str, files)))
     assert code == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] == list(map(str, files))

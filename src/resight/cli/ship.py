@@ -41,7 +41,7 @@ def predict(
     ] = 0.0,
     cam: Annotated[
         Path | None,
-        typer.Option("--cam", help="Write Grad-CAM maps over the photos into this folder."),
+        typer.Option("--cam", help="Write Grad-CAM maps over the photos into this new folder."),
     ] = None,
     csv: Annotated[
         Path | None,
@@ -73,7 +73,7 @@ def predict(
             cam=cam,
             device=device,
             precision=precision,
-            listed=sys.stdin.buffer.read() if "-" in paths else None,
+            listed=_listed() if "-" in paths else None,
             reporter=reporter,
         )
     finally:
@@ -99,6 +99,13 @@ def predict(
         print(f"rows  {csv}", file=aside)
     if cam is not None:
         print(f"maps  {cam}", file=aside)
+
+
+def _listed() -> bytes:
+    """What is on standard input. Raises `ResightError` if it is closed."""
+    if sys.stdin is None:
+        raise ResightError("standard input is closed: pipe a list of files into it, or name them")
+    return sys.stdin.buffer.read()
 
 
 def export(

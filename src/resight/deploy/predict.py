@@ -191,6 +191,6 @@ def price_of(run: Run, min_confidence: float) -> str:
     if not answered:
         return f"{share}: choose a lower one"
     return (
-        f"{share}, {right[sure].mean():.1%} of these answers are right; without it "
-        f"{right.mean():.1%} of all are"
+        f"{share}, {right[sure].mean():.1%} of these answers are right; with no "
+        f"minimum, {right.mean():.1%} of all are right"
     )

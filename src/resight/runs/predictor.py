@@ -134,8 +134,8 @@ def _image_of(values: Picture) -> Image.Image:
     """Raises `ResightError` for what is no image."""
     if not isinstance(values, np.ndarray | Tensor):
         raise ResightError(
-            f"an image is a {type(values).__name__}: must be a path, an open file, a PIL image, an "
-            "array or a tensor"
+            f"an image is of type {type(values).__name__}: must be a path, an open file, a "
+            "PIL image, an array or a tensor"
         )
     shape = tuple(values.shape)
     if isinstance(values, Tensor):
