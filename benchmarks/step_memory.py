@@ -2,7 +2,7 @@
 
     python benchmarks/step_memory.py [--recipes custom-resnet fast] [--sizes 64 224]
 
-Expected: `resight.engine.memory.step_bytes`. Measured: how far the peak of the process's resident
+Expected: `resight.engine.needs.step_needs`. Measured: how far the peak of the process's resident
 memory grows in two steps on random images of each size, on the CPU, divided by the images; each
 in a process of its own, that keeps freed memory as `resight train` does. Weights, gradients and
 the optimizer's state are made in the first step, so they are in it too.
@@ -35,7 +35,7 @@ def measure(recipe: str, size: int, precision: str) -> dict[str, Any]:
 
 def in_this_process(name: str, size: int, precision: str) -> dict[str, Any]:
     from resight.engine.job import build_job
-    from resight.engine.memory import step_bytes
+    from resight.engine.needs import step_needs
     from resight.engine.runtime import Runtime, keep_memory
     from resight.recipe.catalog import find_recipe
     from resight.recipe.overrides import changed
@@ -48,7 +48,7 @@ def in_this_process(name: str, size: int, precision: str) -> dict[str, Any]:
     runtime = Runtime.choose("cpu", precision).with_pieces(0, "")
     job = build_job(recipe, random_data(recipe, images), runtime)
     half = precision != "fp32"
-    expected = step_bytes(recipe, classes=10, channels=3, half=half)
+    expected = step_needs(recipe, classes=10, channels=3, half=half).nbytes
     before = _memory("VmRSS")
     for epoch in range(2):
         begin_epoch(job, epoch)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from browsing import ARGUMENTS, Opener, Window
 from helpers import make_data
@@ -17,6 +18,9 @@ from resight.training import lr_test_plan
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+settings.register_profile("resight", deadline=None)  # how long an example takes is no failure
+settings.load_profile("resight")
 
 pytest.register_assert_rewrite("reading", "replaying", "servers", "states", "trainings")
 

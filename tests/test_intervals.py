@@ -16,7 +16,6 @@ counts = st.integers(0, 400)
 
 
 @given(counts, counts)
-@settings(deadline=None)
 def test_the_exact_test_is_scipys_binomial_test(b: int, c: int) -> None:
     expected = binomtest(min(b, c), b + c).pvalue if b + c else 1.0
 
@@ -32,7 +31,6 @@ def test_the_exact_test_by_hand(b: int, c: int, p: float) -> None:
 
 
 @given(st.integers(0, 5000), st.integers(0, 5000))
-@settings(deadline=None)
 def test_p_does_not_mind_the_order_and_is_above_zero(b: int, c: int) -> None:
     assert exact_p(b, c) == exact_p(c, b)
     assert 0 < exact_p(b, c) <= 1
@@ -51,7 +49,6 @@ def test_the_interval_by_hand() -> None:
 
 
 @given(counts, counts, counts)
-@settings(deadline=None)
 def test_the_interval_excludes_0_exactly_where_the_test_is_significant(
     b: int, c: int, n: int
 ) -> None:
@@ -61,7 +58,6 @@ def test_the_interval_excludes_0_exactly_where_the_test_is_significant(
 
 
 @given(counts, counts, counts)
-@settings(deadline=None)
 def test_swapping_the_runs_flips_the_interval_around_the_difference(b: int, c: int, n: int) -> None:
     images = b + c + n + 1
     low, high = difference_interval(b, c, images)
@@ -77,7 +73,6 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
-@settings(deadline=None)
 def test_holm_never_lowers_a_p_and_keeps_their_order(ps: list[float]) -> None:
     corrected = holm(ps)
 
@@ -106,7 +101,7 @@ def test_wilsons_interval_is_the_published_one(
     assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(n=st.integers(1, 100_000), share=st.floats(0, 1))
 def test_wilsons_interval_is_scipys_lies_in_0_to_1_and_holds_the_share(
     n: int, share: float

@@ -68,7 +68,7 @@ def naive_crop_flip(
     return result
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     height=st.integers(3, 9),
     width=st.integers(3, 9),
@@ -159,7 +159,7 @@ def test_the_images_themselves_are_left_alone() -> None:
     assert torch.equal(floats, before.float().permute(0, 3, 1, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 11),
     extra=st.integers(0, 3),
@@ -468,7 +468,7 @@ def test_mixup_is_the_formula(share: float) -> None:
     assert torch.equal(result[2], images[2])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(1, 9), extra=st.integers(0, 3), data=st.data())
 def test_cutmix_is_a_square_of_the_partner(height: int, extra: int, data: st.DataObject) -> None:
     width = height + extra
@@ -589,7 +589,7 @@ def test_smaller_images_are_pillows() -> None:
     np.testing.assert_allclose(small.numpy(), np.asarray(expected), atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(old=st.integers(2, 40), share=st.floats(0.05, 0.99), level=st.floats(-3, 3))
 def test_a_smaller_image_of_one_colour_is_of_that_colour(
     old: int, share: float, level: float

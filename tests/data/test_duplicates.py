@@ -201,7 +201,7 @@ def test_a_few_training_images_are_enough() -> None:
     assert [pair.test for pair in find_duplicates(noisy(test[1:2], 5), test)] == [1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     planted=st.dictionaries(st.integers(0, 9), st.integers(0, 29), max_size=6),
@@ -286,7 +286,7 @@ def test_near_twins_are_found_with_their_distance_and_when_mirrored() -> None:
     assert mirrored.distance == pytest.approx(rms(images[5], images[41][:, ::-1]), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     n=st.integers(2, 90),
     channels=st.sampled_from([1, 3]),

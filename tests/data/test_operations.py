@@ -97,7 +97,7 @@ def test_each_image_of_a_batch_has_its_own_operation() -> None:
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(side=st.integers(1, 40), levels=st.integers(1, 256), low=st.integers(0, 255), data=st.data())
 def test_equalize_is_pillows_for_any_histogram(
     side: int, levels: int, low: int, data: st.DataObject

@@ -51,7 +51,7 @@ def test_types_and_shapes() -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10_000))
 def test_the_same_seed_and_epoch_give_the_same_numbers(seed: int, epoch: int) -> None:
     assert same(draw(seed=seed, epoch=epoch), draw(seed=seed, epoch=epoch)) == [True] * 4
@@ -90,7 +90,7 @@ def test_the_numbers_are_those_of_the_first_release() -> None:
     assert plan.boxes.tolist() == [[23, 24], [11, 9], [8, 23], [15, 17], [13, 8]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 300),
     size=st.integers(9, 40),
@@ -200,7 +200,7 @@ def test_erased_rectangles_have_the_area_and_the_shape_of_the_paper(area: float)
         assert stats.kstest(top[inside] / 301, "uniform").pvalue > 0.001
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(size=st.integers(1, 40), area=st.floats(0.001, 1), p=st.floats(0.001, 1))
 def test_rectangles_lie_in_images_of_any_size(size: int, area: float, p: float) -> None:
     augment = Augment(crop_pad_px=0, cutout_px=0, erase=p, erase_area=area)
@@ -435,7 +435,7 @@ def test_a_balanced_epoch_is_the_one_of_the_first_release() -> None:
     assert balanced(labels_of(5, 2, 1), seed=3, epoch=2).tolist() == [0, 2, 1, 6, 5, 6, 7, 7]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any),
     seed=st.integers(0, 2**63 - 1),

@@ -13,10 +13,10 @@ from torch import nn
 from helpers import make_data
 from jobs import job_of, recipe_of, runtime
 from resight.engine import fitting
-from resight.engine.fitting import Room, in_pieces, piece_size
+from resight.engine.fitting import Room, in_pieces, piece_size, threaded
 from resight.engine.job import build_job, with_batch, with_recipe
-from resight.engine.memory import step_bytes
-from resight.engine.runtime import Runtime
+from resight.engine.needs import StepNeeds, step_needs
+from resight.engine.runtime import TORCHS_DEFAULT, Runtime
 from resight.errors import ResightError, ResightWarning
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
@@ -158,7 +158,7 @@ def test_recorded_pieces_are_kept_while_there_is_memory(recorded: int) -> None:
 
 def test_a_jobs_pieces_follow_from_what_its_images_need(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, data = recipe_of(train=Train(batch_size=512)), make_data(160, size=8)
-    needed = step_bytes(recipe, classes=len(data.classes), channels=3, half=False)
+    needed = step_needs(recipe, classes=len(data.classes), channels=3, half=False).nbytes
     monkeypatch.setattr("resight.engine.job.free_memory", lambda device: 70 * needed)
     job = build_job(recipe, data, runtime())
     assert job.runtime.micro_batch == 40  # of 160, in pieces of at most 42
@@ -166,6 +166,58 @@ def test_a_jobs_pieces_follow_from_what_its_images_need(monkeypatch: pytest.Monk
     assert norm.momentum == pytest.approx(1 - 0.9 ** (1 / 4))
     for batch, piece in ((160, 40), (100, 34), (40, 40), (16, 16)):  # of an LR test
         assert with_batch(job, batch).runtime.micro_batch == piece
+
+
+@pytest.mark.parametrize(
+    ("mflop", "changes", "images", "threads"),
+    [
+        (1, {"batch_size": 512}, 5000, 1),
+        (3, {"batch_size": 512}, 5000, 1),
+        (4, {"batch_size": 512}, 5000, 2),  # 2.05 GFLOP
+        (4, {"batch_size": 512}, 499, 1),  # all in one batch
+        (4, {"batch_size": 1000, "norm_batch": 250}, 5000, 1),  # at a time
+        (4, {"batch_size": 1000, "norm_batch": 500}, 5000, 2),
+        (40, {"batch_size": 512}, 5000, 8),  # there are no more
+    ],
+)
+def test_a_small_step_takes_a_thread_for_each_gflop(
+    mflop: int, changes: dict[str, int], images: int, threads: int
+) -> None:
+    recipe = recipe_of(train=Train(**changes))
+    eight = runtime().with_threads(8, TORCHS_DEFAULT)
+    chosen = threaded(recipe, eight, StepNeeds(1, mflop * 10**6), images)
+    assert chosen.threads == threads
+    assert (chosen.reasons["threads"] == TORCHS_DEFAULT) == (threads == 8)
+    gpu = dataclasses.replace(eight, device=torch.device("cuda"))
+    assert threaded(recipe, gpu, StepNeeds(1, mflop * 10**6), images) == gpu
+
+
+def test_a_runs_own_threads_stay_and_why_there_are_fewer_is_said() -> None:
+    recipe, needs = recipe_of(train=Train(batch_size=100)), StepNeeds(1, 4 * 10**6)
+    stored = Runtime.choose("cpu", threads=8)
+    assert threaded(recipe, stored, needs, 5000) == stored
+    chosen = threaded(recipe, runtime().with_threads(8, TORCHS_DEFAULT), needs, 5000)
+    assert chosen.reasons["threads"] == "1 of 8 threads: more gain little in steps of 0.4 GFLOP"
+
+
+def test_a_job_of_small_steps_runs_on_one_thread_and_the_next_on_all() -> None:
+    """What one has set does not reach the next, nor what a user sets afterwards."""
+    recipe, cost = recipe_of(), costs.Cost(0.0, {0: 0.01}, 0.001)
+    try:
+        torch.set_num_threads(3)
+        job = job_of(recipe, Runtime.choose("cpu"))
+        assert (job.runtime.threads, torch.get_num_threads()) == (1, 1)
+        assert any(
+            line.startswith("1 of 3 threads: ") for line in costs.announcement(job, cost, None)
+        )
+        assert Runtime.choose("cpu").threads == 3
+        Runtime.choose("cpu", threads=1).apply()
+        assert Runtime.choose("cpu").threads == 3
+        torch.set_num_threads(2)
+        assert Runtime.choose("cpu").threads == 2
+    finally:
+        torch.set_num_threads(1)
+    assert not any("threads: " in line for line in costs.announcement(job_of(recipe), cost, None))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def job() -> Job:
     return job_of(SHAPES[0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     shape=st.sampled_from(SHAPES),
     epochs=st.integers(6, 30),

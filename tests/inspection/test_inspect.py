@@ -238,7 +238,7 @@ def test_of_many_near_twins_the_nearest_of_each_kind_are_kept() -> None:
     assert names == {"label-conflict": 2, "across-splits": 4, "repeated": 3}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mean=st.integers(0, 255), spread=st.integers(0, 127), colour=st.integers(0, 60))
 def test_an_image_has_at_most_one_word_for_its_light(mean: int, spread: int, colour: int) -> None:
     image = np.full((4, 4, 3), mean, np.int64)

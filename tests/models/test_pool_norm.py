@@ -94,7 +94,7 @@ def test_a_step_is_that_of_torchs_layers_in_float32(
     assert actual["grad_x"].is_contiguous(memory_format=torch.channels_last)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 4),
     c=st.integers(1, 5),

@@ -30,7 +30,7 @@ def of(name: str, side: int = 32) -> Augment:
 
 
 @NAMES
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=st.integers(1, 300))
 def test_at_any_size_a_policy_is_a_recipe_that_repeats(name: str, side: int) -> None:
     recipe = Recipe.parse({"data": {"image_size": side}, "augment": {"policy": name}})
@@ -41,7 +41,7 @@ def test_at_any_size_a_policy_is_a_recipe_that_repeats(name: str, side: int) -> 
 
 
 @NAMES
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(side=st.integers(1, 20), channels=st.sampled_from([1, 3]))
 def test_images_of_any_size_can_be_augmented(name: str, side: int, channels: int) -> None:
     pixels = np.random.default_rng(side).integers(0, 256, (5, side, side, channels), np.uint8)

@@ -219,7 +219,7 @@ def test_a_named_recipe_is_the_same_after_a_file(name: str, suffix: str, tmp_pat
     assert Recipe.load(file) == recipe
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(recipe=recipes())
 def test_any_recipe_is_the_same_after_toml_and_json(
     recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
@@ -651,7 +651,7 @@ def test_more_epochs_scale_steps_and_cycles(schedule: Any, field: str) -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recipe=recipes(), epochs=st.integers(1, 500))
 def test_other_epochs_change_durations_in_proportion_and_nothing_else(
     recipe: Recipe, epochs: int
@@ -715,7 +715,7 @@ def test_another_optimizer_keeps_what_both_have_and_drops_the_rest() -> None:
     assert adamw == Adam(name="adamw", weight_decay=0.3, decay="weights", beta1=0.7, eps=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recipe=recipes(), shape=st.sampled_from(SHAPES))
 def test_any_recipe_takes_any_shape(recipe: Recipe, shape: str) -> None:
     changes: dict[str, Any] = {"schedule.shape": shape, "optimizer.cycle_momentum": False}

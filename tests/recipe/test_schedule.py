@@ -96,7 +96,7 @@ def test_one_cycle_is_torchs(
     assert ours(schedule, steps_per_epoch) == close(walk(optimizer, scheduler, total))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     epochs=st.integers(1, 12),
     steps_per_epoch=st.integers(2, 12),
@@ -229,7 +229,7 @@ def test_constant_is_torchs() -> None:
     assert ours(schedule, 4) == walk(optimizer, scheduler, 12) == [0.7] * 12
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     # few distinct losses make plateaus, and steps near the threshold
     losses=st.lists(
@@ -306,7 +306,7 @@ def stepped(draw: st.DrawFn) -> tuple[Any, float]:
     return Constant(**common, shape=shape), lr_max
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     case=stepped(),
     steps_per_epoch=st.integers(1, 12),
@@ -331,7 +331,7 @@ def test_no_lr_is_below_the_end_or_above_the_maximum_whatever_is_asked_first(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     epochs=st.integers(1, 20),
     share=st.floats(1e-6, 0.999),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import ImageFont
@@ -13,7 +13,6 @@ from resight.render.drawing import can_draw, text
 @given(st.text(max_size=60), st.integers(4, 30))
 @example("W" * 30, 8)
 @example("i" * 30, 8)
-@settings(deadline=None)
 def test_a_name_is_cut_to_one_line_that_can_be_drawn(name: str, most: int) -> None:
     line = text(name, most)
     assert can_draw(line)

@@ -328,7 +328,7 @@ def rows_of(pair: tuple[int, int]) -> list[int]:
     return [i for i, one in enumerate(MISTAKES + RIGHT) if one == pair]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text() | st.dictionaries(st.text(), st.sampled_from([HOSTILE, "\u2028", "&lt;"])))
 def test_no_text_can_end_the_script_that_holds_it(value: Any) -> None:
     text = embedded({"value": value})

@@ -78,7 +78,7 @@ def test_fifteen_bins_of_equal_width_unless_asked_for_others() -> None:
     assert [row["high"] - row["low"] for row in rows] == pytest.approx([1 / 15] * 15)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 300),
     k=st.integers(2, 8),
@@ -118,7 +118,7 @@ def test_the_reliability_curve_is_scikit_learns() -> None:
     assert [row["confidence"] for row in rows] == pytest.approx(confidence.tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(2, 200),
     k=st.integers(2, 8),

@@ -61,7 +61,7 @@ def lr_test(losses: Array, lrs: Array = LRS, *, chance: float = math.inf) -> LrT
     return LrTest(lrs[: len(losses)], losses, "reached 10", chance)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     losses=st.lists(st.floats(0, 100), min_size=1, max_size=60),
     beta=st.sampled_from([0.0, 0.5, 0.9, 0.98]),
@@ -309,7 +309,7 @@ def test_the_lowest_lr_is_where_a_twentieth_of_the_fall_is_done() -> None:
     assert done[place] < 0.05 <= done[place + 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lr_max=st.floats(1e-7, 10),
     centre=st.floats(-3.2, -1.5),
@@ -325,7 +325,7 @@ def test_the_lowest_lr_is_at_most_a_tenth_of_the_highest(
     assert 0 < lr_min <= lr_max / 10
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values=st.lists(st.integers(0, 6), min_size=1, max_size=9))
 def test_the_longest_fall_is_that_of_trying_all(values: list[int]) -> None:
     fall = longest_fall(np.array(values, dtype=np.float64))

@@ -137,7 +137,7 @@ def test_a_class_that_is_predicted_without_having_images_has_an_f1_of_0() -> Non
     assert (rows[0]["precision"], rows[0]["recall"], rows[0]["f1"]) == (0.0, None, 0.0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 60), k=st.integers(2, 8), seed=st.integers(0, 10_000))
 def test_recalls_weighted_by_support_are_the_accuracy(n: int, k: int, seed: int) -> None:
     predictions = make(n, k, seed)
@@ -151,7 +151,7 @@ def test_recalls_weighted_by_support_are_the_accuracy(n: int, k: int, seed: int)
     assert [row["accuracy"] for row in rows] == [row["recall"] for row in rows]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(1, 60), k=st.integers(2, 8), seed=st.integers(0, 10_000))
 def test_classes_and_confusion_are_scikit_learns(n: int, k: int, seed: int) -> None:
     predictions = make(n, k, seed)
@@ -208,7 +208,7 @@ def test_the_most_confused_pairs_come_by_count_then_in_order() -> None:
     assert of([[1.0, 0]], [0]).most_confused() == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n=st.integers(1, 80), k=st.integers(2, 6), seed=st.integers(0, 10_000))
 def test_the_confused_pairs_hold_every_mistake(n: int, k: int, seed: int) -> None:
     predictions = make(n, k, seed)
@@ -221,7 +221,7 @@ def test_the_confused_pairs_hold_every_mistake(n: int, k: int, seed: int) -> Non
     assert len(predictions.most_confused(3)) == min(3, len(rows))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n=st.integers(1, 80), k=st.integers(2, 6), seed=st.integers(0, 10_000))
 def test_top_losses_are_all_images_and_mistakes_the_wrong_ones(n: int, k: int, seed: int) -> None:
     predictions = make(n, k, seed)
@@ -290,7 +290,7 @@ def test_a_class_without_images_makes_nothing_suspect() -> None:
     assert of(np.log(probabilities).tolist(), [0, 1]).label_suspects().tolist() == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 60), k=st.integers(2, 6), seed=st.integers(0, 10_000))
 def test_suspects_are_off_the_diagonal_of_the_confident_joint(n: int, k: int, seed: int) -> None:
     predictions = make(n, k, seed, scale=1.5)

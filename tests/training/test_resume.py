@@ -16,7 +16,7 @@ import resight
 from helpers import TESTS, folder, make_data
 from resight.data.types import ImageData
 from resight.engine import job
-from resight.engine.memory import step_bytes
+from resight.engine.needs import step_needs
 from resight.errors import ResightError, ResightWarning
 from resight.progress import Quiet
 from resight.recipe.catalog import RECIPES
@@ -109,7 +109,7 @@ def test_pieces_that_memory_cut_stay_when_there_is_more_of_it(
 ) -> None:
     recipe = tiny("custom-resnet")
     data = images_for(recipe)
-    needed = step_bytes(recipe, classes=len(data.classes), channels=3, half=False)
+    needed = step_needs(recipe, classes=len(data.classes), channels=3, half=False).nbytes
     monkeypatch.setattr(job, "free_memory", lambda device: 20 * needed)
     whole = fit(recipe, data, tmp_path / "whole").path
     with pytest.raises(resight.Interrupted):

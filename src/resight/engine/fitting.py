@@ -11,7 +11,8 @@ from torch import nn
 
 from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData
-from resight.engine.runtime import REQUESTED, Runtime
+from resight.engine.needs import StepNeeds
+from resight.engine.runtime import REQUESTED, TORCHS_DEFAULT, Runtime
 from resight.errors import ResightError, ResightWarning, listed
 from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
@@ -26,6 +27,9 @@ MIN_NORM_BATCH = 16  # that is advised: the statistics of fewer images are worth
 # trainings of about half a minute and more, at a few milliseconds a step
 SEARCH_STEPS = 7500
 SEARCHED_ALGORITHMS = 4
+# of a step for each thread: with fewer a second thread gains next to nothing, and beside another
+# busy process loses two thirds of the speed (docs/benchmarks.md)
+THREAD_FLOP = 1e9
 FUSED_STEPS = 1000  # compiling the kernels takes seconds, which shorter trainings don't win back
 
 
@@ -122,7 +126,7 @@ def fuses(total_steps: int) -> bool:
 @dataclass(frozen=True)
 class Room:
     """The memory for a step. train_images: how many there are; image_bytes: that each of a step's
-    images needs (`memory.step_bytes`); free_bytes: that are free."""
+    images needs (`StepNeeds`); free_bytes: that are free."""
 
     train_images: int
     image_bytes: int
@@ -215,6 +219,21 @@ def _cached_piece(recipe: Recipe) -> int:
     batch = recipe.train.batch_size
     whole = LARGE_BATCH if recipe.model.facts.batch_norm else PIECE_IMAGES
     return 0 if batch <= whole else equal_piece(batch, PIECE_IMAGES)
+
+
+def threaded(recipe: Recipe, runtime: Runtime, needs: StepNeeds, train_images: int) -> Runtime:
+    """`runtime` with at most a thread for each `THREAD_FLOP` of what goes through the net at a time
+    on a CPU, unless a run has recorded its threads."""
+    if not runtime.on_cpu or runtime.reasons.get("threads") != TORCHS_DEFAULT:
+        return runtime
+    images = min(piece_size(recipe, runtime) or recipe.train.batch_size, train_images)
+    flop = images * needs.flop
+    threads = max(1, int(flop / THREAD_FLOP))
+    if threads >= runtime.threads:
+        return runtime
+    why = f"{threads} of {runtime.threads} threads: more gain little in steps of "
+    why += f"{flop / 1e9:.2g} GFLOP"
+    return runtime.with_threads(threads, why)
 
 
 def slow_norms(model: nn.Module, share: float) -> None:

@@ -33,9 +33,11 @@ from resight.engine.fitting import (
     piece_size,
     searching,
     slow_norms,
+    threaded,
 )
 from resight.engine.forward import Forwards
-from resight.engine.memory import free_memory, step_bytes
+from resight.engine.memory import free_memory
+from resight.engine.needs import step_needs
 from resight.engine.rates import given_rates
 from resight.engine.runtime import Runtime
 from resight.engine.state import Trace, TrainState
@@ -133,7 +135,12 @@ def build_job(recipe: Recipe, data: ImageData, runtime: Runtime) -> Job:
     check_early_stop(recipe, data)
     train, test = place(data, "train", runtime), place(data, "test", runtime)
     monitor = test if data.val is None else place(data, "val", runtime)
-    runtime = in_pieces(recipe, runtime, _room(recipe, data, runtime))
+    half = runtime.precision != "fp32"
+    needs = step_needs(recipe, classes=len(data.classes), channels=data.channels, half=half)
+    room = Room(len(data.train), needs.nbytes, free_memory(runtime.device))
+    runtime = in_pieces(recipe, runtime, room)
+    runtime = threaded(recipe, runtime, needs, len(data.train))
+    runtime.apply_threads()
     runtime = fitted(recipe, runtime, train, recipe.schedule.epochs * steps)
     runtime.apply_search()
     check_batches(recipe, data, piece_size(recipe, runtime))
@@ -195,13 +202,6 @@ def with_batch(job: Job, batch: int) -> Job:
         job, recipe=recipe, runtime=runtime, state=state, steps_per_epoch=steps
     )
     return dataclasses.replace(job, executor=_executor(job.context))
-
-
-def _room(recipe: Recipe, data: ImageData, runtime: Runtime) -> Room:
-    """The memory for a step, once the images are in their place."""
-    half = runtime.precision != "fp32"
-    needed = step_bytes(recipe, classes=len(data.classes), channels=data.channels, half=half)
-    return Room(len(data.train), needed, free_memory(runtime.device))
 
 
 def _executor(context: StepContext) -> Executor:

@@ -1,4 +1,4 @@
-"""The memory that is free here, and how much of it a training step needs for each image."""
+"""The memory that is free here, and whether an error says that there is none."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from resight.engine.control_groups import GROUPS, OWN, control_groups
-from resight.models.build import build_net
-from resight.recipe.recipe import Recipe
 
-MEASURED_PX = 64  # from there on the memory is in proportion to the pixels
-MEASURED_IMAGES = 2  # batch norm needs two
 LIMITS = {  # of a control group, by version: limit, usage, prefix of the lines of memory.stat
     2: ("memory.max", "memory.current", ""),
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -27,35 +22,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "can't allocate memory" in str(error)  # of a CPU, a RuntimeError
     )
-
-
-def step_bytes(recipe: Recipe, *, classes: int, channels: int, half: bool) -> int:
-    """Bytes that the forward and backward pass of a step needs for each image. half: under autocast
-    to bf16 or fp16.
-
-    All that the forward pass keeps for the backward pass, and twice the largest part of it: a
-    gradient and the one that is computed from it. Counted in a forward pass of two images.
-    """
-    side = min(recipe.data.image_size, MEASURED_PX)
-    with torch.random.fork_rng(devices=[]):
-        net = build_net(recipe.model, classes=classes, channels=channels, image_size=side)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            halved = half and tensor.is_floating_point()
-            kept[storage.data_ptr()] = storage.nbytes() // (2 if halved else 1)
-        return tensor.detach()  # with its storage: none of the addresses is used again
-
-    images = torch.zeros(MEASURED_IMAGES, channels, side, side)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held):
-        logits = net.train()(images.to(memory_format=torch.channels_last))
-    assert logits.requires_grad
-    needed = (sum(kept.values()) + 2 * max(kept.values())) / MEASURED_IMAGES
-    return round(needed * (recipe.data.image_size / side) ** 2)
 
 
 def free_memory(device: torch.device) -> int:

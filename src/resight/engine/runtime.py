@@ -26,6 +26,7 @@ Execution = Literal["eager", "captured"]
 # in fp16 the gradients of a mean loss would underflow; one fixed scale, a power of two
 LOSS_SCALE_FP16 = 1024.0
 REQUESTED = "requested"  # the reason for what a call gave itself
+TORCHS_DEFAULT, STORED = "torch's default", "as stored in the run"  # reasons for the threads
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -86,8 +87,8 @@ class Runtime:
         """Choose what is "auto". Raises `ResightError` for what this machine does not have."""
         chosen, why_device = _device(device)
         kind, why_precision = _precision(precision, chosen)
-        count = threads or torch.get_num_threads()
-        why_threads = "as stored in the run" if threads else "torch's default"
+        count = threads or default_threads()
+        why_threads = STORED if threads else TORCHS_DEFAULT
         how, why_executor = _executor(executor, chosen)
         reasons = {
             "device": why_device,
@@ -146,6 +147,9 @@ class Runtime:
         reasons |= {"micro_batch": why} if why else {}
         return dataclasses.replace(self, micro_batch=micro_batch, reasons=reasons)
 
+    def with_threads(self, threads: int, why: str) -> Runtime:
+        return dataclasses.replace(self, threads=threads, reasons={**self.reasons, "threads": why})
+
     @property
     def on_cpu(self) -> bool:
         return self.device.type == "cpu"
@@ -160,7 +164,7 @@ class Runtime:
 
     def apply(self) -> None:
         """Set all of torch's process-wide switches, whatever an earlier run has set."""
-        torch.set_num_threads(self.threads)
+        self.apply_threads()
         if self.deterministic:
             # cuBLAS is deterministic only with a workspace of fixed size
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -176,6 +180,12 @@ class Runtime:
         """Wait for what `apply` has started on a GPU: nothing may disturb a capture."""
         if self.device.type == "cuda":
             _wake_once(self.device).join()
+
+    def apply_threads(self) -> None:
+        """Set the number of torch's threads alone."""
+        _threads.replaced = default_threads()
+        _threads.applied = self.threads
+        torch.set_num_threads(self.threads)
 
     def apply_search(self) -> None:
         """Set torch's switches for cuDNN's search alone."""
@@ -213,6 +223,23 @@ class Runtime:
             "reasons": self.reasons,
             "torch": torch.__version__,
         }
+
+
+@dataclass
+class _Threads:
+    """applied: the number that a runtime has set last; replaced: the one before any had."""
+
+    applied: int = 0
+    replaced: int = 0
+
+
+_threads = _Threads()
+
+
+def default_threads() -> int:
+    """The threads of this process's torch, as if no runtime had set them."""
+    now = torch.get_num_threads()
+    return _threads.replaced if now == _threads.applied else now
 
 
 def keep_memory() -> None:

@@ -191,7 +191,7 @@ def _trace_rows(model: nn.Module, input_shape: tuple[int, int, int], *, blocks: 
                     output_shape=(-1, *shape[1:]),
                     params=sum(p.numel() for p in module.parameters(recurse=False)),
                     receptive_field=fields.side_px(tensors[0]),
-                    macs=_macs(module, [*inputs, *keywords.values()], tensors[0]),
+                    macs=macs_of(module, [*inputs, *keywords.values()], tensors[0]),
                 )
             )
 
@@ -219,8 +219,11 @@ def _has_row(module: nn.Module, *, is_top: bool, blocks: bool) -> bool:
     return hooked and not is_container and (is_leaf or (blocks and not is_top))
 
 
-def _macs(module: nn.Module, inputs: Sequence[Any], output: Tensor) -> int:
-    """A linear layer uses each weight once per row; a convolution, once per position."""
+def macs_of(module: nn.Module, inputs: Sequence[Any], output: Tensor) -> int:
+    """Multiply-accumulates of a convolution or linear layer for each image; 0 for other modules.
+
+    A linear layer uses each weight once per row; a convolution, once per position.
+    """
     if isinstance(module, nn.Linear):
         return module.weight.numel() * math.prod(output.shape[1:-1])
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -16,6 +16,7 @@ from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job, with_recipe
 from resight.engine.norms import MAX_IMAGES
 from resight.engine.rates import given_rates
+from resight.engine.runtime import STORED, TORCHS_DEFAULT
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
 from resight.recipe.auto import Choice
@@ -350,10 +351,13 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         device_line(job),
         _schedule_line(recipe),
     ]
-    if why := job.runtime.reasons.get("micro_batch"):
+    reasons = job.runtime.reasons
+    if (why := reasons.get("threads", STORED)) not in (TORCHS_DEFAULT, STORED):
         lines.append(why)
+    if "micro_batch" in reasons:
+        lines.append(reasons["micro_batch"])
     if not job.runtime.on_cpu and job.runtime.executor == "eager":
-        lines.append(f"eager execution, no CUDA graphs: {job.runtime.reasons['executor']}")
+        lines.append(f"eager execution, no CUDA graphs: {reasons['executor']}")
     if not job.train.resident:
         lines.append("the images need more than half of the free memory: streamed from disk")
     if recipe.train.sampling == "balanced":
