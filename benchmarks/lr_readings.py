@@ -1,11 +1,13 @@
 """Is the LR that `--lr find` reads off its curve a good one? Trainings at it and on either side.
 
     python benchmarks/lr_readings.py --data DIR [--recipe R] [--set optimizer.name=sgd ...]
-        [--factor 2] [--each-side 3]
+        [--factor 2] [--each-side 3] [--test-epochs N]
 
 Runs the recipe's LR test, then whole trainings with LR max at the reading times powers of the
 factor, everything else the same (`lr_min`, where the schedule has one, stays a tenth of it or
-less). Prints the test accuracy of each, and what each method reads off the curve.
+less). Prints the test accuracy of each, and what each method reads off the curve. An LR test sees a
+tenth of a training's images, which of a short training shows nothing: --test-epochs gives it those
+of a longer one.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="custom-resnet")
     parser.add_argument("--data", required=True)
     parser.add_argument("--epochs", type=whole_number)
+    parser.add_argument("--test-epochs", type=whole_number, help="of the LR test's training")
     parser.add_argument("--set", action="append", default=[], help="set a field of the recipe")
     parser.add_argument("--factor", type=float, default=2.0)
     parser.add_argument("--each-side", type=whole_number, default=3)
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = dict(parse_setting(pair) for pair in arguments.set)
     epochs = {} if arguments.epochs is None else {"epochs": arguments.epochs}
     recipe = changed(find_recipe(arguments.recipe), settings | epochs)
-    test = resight.find_lr(recipe, arguments.data, reporter=Quiet())
+    tested = recipe.with_epochs(arguments.test_epochs or recipe.schedule.epochs)
+    test = resight.find_lr(tested, arguments.data, reporter=Quiet())
     read = readings(test)
     middle = (
         arguments.middle or read[test.method] or recipe.optimizer.usual_lr(recipe.train.batch_size)
