@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import json
@@ -11,6 +12,7 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import augment
 import cpu_step
 import estimate
+import executors
 import fused_layers
+import gpu
 import gpu_step
 import loaders
 import lr_readings
@@ -44,6 +48,7 @@ import measuring
 import scaling
 import serve
 import start_up
+import threads
 import time_to_accuracy
 import workload
 
@@ -113,7 +118,9 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
         "augment",
         "cpu_step",
         "estimate",
+        "executors",
         "fused_layers",
+        "gpu",
         "gpu_step",
         "lr_finder",
         "lr_readings",
@@ -123,6 +130,7 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(
         "small_sets",
         "start_up",
         "step_memory",
+        "threads",
         "time_to_accuracy",
     ],
 )
@@ -663,3 +671,71 @@ def test_clients_ask_until_the_time_is_over_and_stop_at_an_error() -> None:
     with pytest.raises(ResightError, match="the server answers full"):
         asyncio.run(ask(60))
     assert len(asyncio.run(ask(0)).seconds) == 0
+
+
+def test_executors_are_compared_step_by_step(tmp_path: Path) -> None:
+    """Eager with eager, where there is no GPU: to the bit."""
+    case = "custom-resnet model.width=4 train.batch_size=16 precision=fp32"
+    argv = ["--device", "cpu", "--cases", case, "--steps", "6", "--images", "70"]
+    found = figures(executors.main, argv, tmp_path)[case]
+    assert (found["loss_difference"], found["logit_difference"]) == (0.0, 0.0)
+    assert found["executor"] == "eager"
+    assert found["last_loss"] > 0
+    losses, _ = executors.losses_of(executors.job_of(case, "cpu", eager=True, images=70), 6)
+    assert losses[-1] == found["last_loss"]
+    assert len(set(losses.tolist())) == 6  # of two epochs, the first one with four full batches
+
+
+@NO_GPU
+@pytest.mark.parametrize("benchmark", [executors, gpu_step])
+def test_what_needs_a_gpu_says_so(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "torch finds no CUDA GPU" in refusal(benchmark.main, [], capsys)
+
+
+def test_all_gpu_benchmarks_run_in_turn_until_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {
+        "one": {"good": "measuring.py", "bad": "gpu_step.py --recipe nope --device cpu"},
+        "two": {"never": "measuring.py"},
+    }
+    monkeypatch.setattr(gpu, "commands", lambda *_: parts)
+    table = tmp_path / "table.json"
+    with pytest.raises(SystemExit):
+        gpu.main(["--folder", str(tmp_path / "all"), "--json", str(table)])
+    done = json.loads(table.read_text(encoding="utf-8"))["done"]
+    assert [(name, last) for name, _, last in done][::2] == [
+        ("good", "it printed nothing"),
+        ("never", "not run"),
+    ]
+    assert done[1][2].startswith("bad: exit 2: error: recipe 'nope'")
+    assert (tmp_path / "all" / "bad.txt").read_text(encoding="utf-8").startswith("error: ")
+    assert "error: bad: exit 2" in capsys.readouterr().err
+
+
+def test_the_gpu_list_names_commands_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.main(["--list", "--data", "a folder", "--n", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    for line in lines:
+        file, *words = shlex.split(line.split(": ", 1)[1])
+        help_ = StringIO()
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(help_):
+            importlib.import_module(file.removesuffix(".py")).main(["--help"])
+        for word in words:
+            assert not word.startswith("--") or " " in word or word in help_.getvalue()
+    assert any("--data 'a folder'" in line and "--n 2" in line for line in lines)
+    assert "--parts nope: must be one of kernels" in refusal(gpu.main, ["--parts", "nope"], capsys)
+
+
+def test_the_gain_of_a_second_thread_is_measured_idle_and_busy(tmp_path: Path) -> None:
+    case = "digits model.width=4 train.batch_size=8"
+    torch.set_num_threads(2)
+    try:
+        argv = ["--cases", case, "--rounds", "1", "--burst", "0.01"]
+        found = figures(threads.main, argv, tmp_path)[case]
+    finally:
+        torch.set_num_threads(1)
+    assert found["gflop"] == pytest.approx(0.0046, rel=0.2)
+    for kind in ("idle", "busy"):
+        rates = found[kind]
+        assert found[f"{kind}_gain"]["median"] == pytest.approx(rates["2"] / rates["1"])

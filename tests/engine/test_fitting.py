@@ -197,7 +197,9 @@ def test_a_runs_own_threads_stay_and_why_there_are_fewer_is_said() -> None:
     stored = Runtime.choose("cpu", threads=8)
     assert threaded(recipe, stored, needs, 5000) == stored
     chosen = threaded(recipe, runtime().with_threads(8, TORCHS_DEFAULT), needs, 5000)
-    assert chosen.reasons["threads"] == "1 of 8 threads: more gain little in steps of 0.4 GFLOP"
+    assert (
+        chosen.reasons["threads"] == "1 of 8 threads: more would gain little in steps of 0.4 GFLOP"
+    )
 
 
 def test_a_job_of_small_steps_runs_on_one_thread_and_the_next_on_all() -> None:

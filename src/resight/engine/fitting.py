@@ -231,8 +231,8 @@ def threaded(recipe: Recipe, runtime: Runtime, needs: StepNeeds, train_images: i
     threads = max(1, int(flop / THREAD_FLOP))
     if threads >= runtime.threads:
         return runtime
-    why = f"{threads} of {runtime.threads} threads: more gain little in steps of "
-    why += f"{flop / 1e9:.2g} GFLOP"
+    why = f"{threads} of {runtime.threads} threads: more would gain little in steps "
+    why += f"of {flop / 1e9:.2g} GFLOP"
     return runtime.with_threads(threads, why)
 
 
