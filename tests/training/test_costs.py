@@ -275,6 +275,31 @@ def test_a_long_training_is_offered_some_minutes() -> None:
     assert "--minutes" not in short[-1]
 
 
+@pytest.mark.parametrize(
+    ("threads", "got", "share"), [(1, 0.9, 0.9), (2, 0.9, 0.45), (1, 1.2, 1.0)]
+)
+def test_a_share_of_the_processor_is_of_what_the_threads_could_have(
+    threads: int, got: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(recipe_of(train=Train(batch_size=64)), runtime(threads=threads))
+    clock = Clock()
+
+    def train_on(index: torch.Tensor, plan: object) -> None:
+        clock.now += 0.01 * len(index)
+
+    monkeypatch.setattr(job.executor, "train_on", train_on)
+    cost = costs.measure(job, clock, lambda: got * clock.now)
+    assert cost.cpu_share == pytest.approx(share)
+
+
+def test_a_busy_machine_is_said() -> None:
+    job = job_of(recipe_of())
+    alone = costs.announcement(job, dataclasses.replace(ROUND, cpu_share=0.9), None)
+    beside = costs.announcement(job, dataclasses.replace(ROUND, cpu_share=0.634), None)
+    assert beside[:-1] == alone
+    assert beside[-1].startswith("other programs use this CPU (the timed steps got 63% of it)")
+
+
 def test_an_lr_test_that_may_be_repeated_says_so() -> None:
     recipe = tiny("digits", **{"schedule.lr_max": "find"}).with_epochs(24)
     job = build_job(recipe.with_epochs(90), make_data(320), runtime())

@@ -37,6 +37,9 @@ MIN_ROUNDS, MAX_ROUNDS = 3, 20
 MAX_UPDATE_SHARE = 0.9  # of a step; a larger one comes from times that scatter
 MAX_SECONDS = 3.0  # spent on timing, if one round takes no longer
 MAX_SHARE = 0.02  # of the training, if three rounds take no longer
+# less of the processor's time says that other programs take it: idle it was 0.99, beside one busy
+# process on two cores 0.61 to 0.66
+MIN_CPU_SHARE = 0.85
 
 FEW_STEPS = 100  # fewer teach a net little
 MIN_OFFER_SECONDS = 600.0  # `--minutes` is offered for trainings that take longer
@@ -58,11 +61,15 @@ assert all(set(kind.durations) <= DURATIONS.keys() for kind in KINDS["schedule"]
 @dataclass(frozen=True)
 class Cost:
     """Seconds. update: of a step, whatever its images. image: per image of a step, by the side to
-    which images are scaled down (0: their full size). test_image: per image of an evaluation."""
+    which images are scaled down (0: their full size). test_image: per image of an evaluation.
+
+    cpu_share: the processor's time that this process got while it was timed, as a share of what its
+    threads could have had; 1 on a GPU."""
 
     update: float
     image: Mapping[int, float]
     test_image: float
+    cpu_share: float = 1.0
 
     def steps(self, job: Job, first: int = 0, stop: int | None = None) -> float:
         """Seconds of the training's steps from `first` up to `stop` (by default all of them)."""
@@ -99,7 +106,9 @@ class Cost:
         return self.lr_test(job) + self.steps(job) + self.evaluations(job)
 
 
-def measure(job: Job, clock: Clock = time.perf_counter) -> Cost:
+def measure(
+    job: Job, clock: Clock = time.perf_counter, cpu_clock: Clock = time.process_time
+) -> Cost:
     """Time steps and a forward pass; the state is restored afterwards.
 
     Each kind of work runs in turn with the others, after a warm-up, until 3 s or 2 % of the
@@ -110,7 +119,13 @@ def measure(job: Job, clock: Clock = time.perf_counter) -> Cost:
     model = job.state.eval_model
     try:
         works = _whole_steps(job) if _quick(job) else _parts_of_steps(job, clock)
-        return _timed(job, works, clock)
+        began, cpu_began = clock(), cpu_clock()
+        cost = _timed(job, works, clock)
+        if not job.runtime.on_cpu:
+            return cost
+        could_have = (clock() - began) * job.runtime.threads
+        share = min((cpu_clock() - cpu_began) / could_have, 1.0) if could_have else 1.0
+        return dataclasses.replace(cost, cpu_share=share)
     finally:
         model.train()
         job.state.restore(before)
@@ -386,7 +401,13 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
         line += _offer(job, cost, total)
-    return [*lines, line]
+    lines.append(line)
+    if cost.cpu_share < MIN_CPU_SHARE:
+        lines.append(
+            f"other programs use this CPU (the timed steps got {cost.cpu_share:.0%} of it): that "
+            "time may be off by a factor of three, and is corrected during the training"
+        )
+    return lines
 
 
 def device_line(job: Job) -> str:
