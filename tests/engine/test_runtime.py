@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from resight.engine.runtime import Runtime, RuntimeOptions
+from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
 from resight.errors import ResightWarning
 
 
@@ -40,3 +41,20 @@ def test_a_runtime_like_a_runs_has_its_pieces_on_the_same_device(
     assert runtime.micro_batch == pieces
     assert runtime.reasons.get("micro_batch") == stored["reasons"].get("micro_batch")
     assert runtime.to_dict()["micro_batch"] == (pieces or 0)
+
+
+def test_threads_are_again_what_they_were() -> None:
+    try:
+        torch.set_num_threads(3)
+        with kept_threads():
+            Runtime.choose("cpu", threads=2).apply()
+            assert torch.get_num_threads() == 2
+            with contextlib.suppress(ZeroDivisionError), kept_threads():
+                Runtime.choose("cpu", threads=1).apply()
+                raise ZeroDivisionError
+            assert torch.get_num_threads() == 2
+            assert Runtime.choose("cpu").threads == 3
+        assert torch.get_num_threads() == 3
+        assert Runtime.choose("cpu").threads == 3
+    finally:
+        torch.set_num_threads(1)

@@ -501,3 +501,34 @@ def test_auto_trains_what_is_chosen_for_the_images_that_can_be_read(tmp_path: Pa
     )
     assert run.recipe.train.batch_size == 16  # 32 for 416
     assert any(line.startswith("chosen for 16 training images") for line in said.lines)
+
+
+def test_a_users_own_torch_keeps_its_threads(
+    out: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small steps run on one thread, and so does the net wherever it is used; nothing else does."""
+    used: list[int] = []
+
+    def counted(self: torch.nn.Module, *inputs: Any, **keywords: Any) -> Any:
+        if len(inputs[0]) > 2:  # not to count layers or a step's operations
+            used.append(torch.get_num_threads())
+        return call(self, *inputs, **keywords)
+
+    call = torch.nn.Module.__call__
+    monkeypatch.setattr(torch.nn.Module, "__call__", counted)
+    torch.set_num_threads(2)
+    try:
+        resight.find_lr(tiny("digits"), data, reporter=Quiet())
+        run = fit(tiny("digits"), data, out)
+        for look in (
+            lambda: resight.evaluate(run, data),
+            lambda: run.predict(data.test.images[:3]),
+            lambda: resight.report(run, data, reporter=Quiet()),
+            lambda: resight.diagnose(run, data),
+        ):
+            assert torch.get_num_threads() == 2
+            look()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(used) == {1}

@@ -14,6 +14,7 @@ from resight.data.types import ImageData
 from resight.diagnosis import image_checks, net_checks, prediction_checks, record_checks
 from resight.diagnosis.evidence import Evidence, trains_on_plain_images
 from resight.diagnosis.watch import judged_from
+from resight.engine.runtime import kept_threads
 from resight.errors import ResightError, ResightWarning
 from resight.findings import Diagnosis, Finding
 from resight.look.open_run import OpenRun, open_run
@@ -46,6 +47,7 @@ FOLLOWING = {  # problem → findings that merely follow from it
 }
 
 
+@kept_threads()
 def diagnose(
     run: str | Path | Run,
     data: str | Path | ImageData | None = None,

@@ -242,6 +242,18 @@ def default_threads() -> int:
     return _threads.replaced if now == _threads.applied else now
 
 
+@contextlib.contextmanager
+def kept_threads() -> Iterator[None]:
+    """What runs inside may set the threads; afterwards they are again what they were. Also a
+    decorator: for calls whose end should leave a user's own torch as it was."""
+    before, applied = torch.get_num_threads(), dataclasses.replace(_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _threads.applied, _threads.replaced = applied.applied, applied.replaced
+
+
 def keep_memory() -> None:
     """Let glibc keep what this process frees, from now on, instead of returning it to the system.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resight.data.types import ImageData
 from resight.diagnosis.diagnose import examine
+from resight.engine.runtime import kept_threads
 from resight.errors import ResightError
 from resight.files import make_folder, write_atomically
 from resight.findings import Diagnosis
@@ -21,6 +22,7 @@ from resight.runs.run import Run
 PAGE = "report/index.html"  # in the run folder
 
 
+@kept_threads()
 def report(
     run: str | Path | Run,
     data: str | Path | ImageData | None = None,

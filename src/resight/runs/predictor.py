@@ -17,7 +17,7 @@ from resight.data.batches import DeviceSplit
 from resight.data.decode import check_pixels, decode_file, fit, pixels, plain, reason, upright
 from resight.data.types import Split
 from resight.engine.forward import Tta, predict
-from resight.engine.runtime import Runtime
+from resight.engine.runtime import Runtime, kept_threads
 from resight.errors import ResightError
 from resight.recipe.settings import Fit
 from resight.runs.answers import Answers
@@ -86,9 +86,11 @@ class Predictor:
         """float32 (N, K) for uint8 (N, H, W, C), with the recipe's test-time augmentation."""
         if not len(images):
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        logits = predict(
-            self.model, self._placed(images), self.runtime, tta=self.tta, between=between
-        )
+        with kept_threads():
+            self.runtime.apply_threads()
+            logits = predict(
+                self.model, self._placed(images), self.runtime, tta=self.tta, between=between
+            )
         return np.asarray(logits.numpy(), dtype=np.float32)
 
     def normalized(self, images: npt.NDArray[np.uint8]) -> Tensor:

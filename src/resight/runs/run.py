@@ -211,14 +211,15 @@ class Run:
         """The net and all that it takes to show images to it. "auto" is what the run was trained
         with, if available. calibrated: with the run's temperature, where it has one. Raises
         `ResightError` if not finished."""
-        from resight.engine.runtime import Runtime, RuntimeOptions
+        from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
         from resight.runs.predictor import Predictor
         from resight.runs.weights import Weights
 
         weights = Weights.read(self.path / MODEL)
         options = RuntimeOptions(device, precision)
         runtime = Runtime.like(self.environment.get("runtime"), options, run=self.path)
-        runtime.apply()
+        with kept_threads():  # the predictor sets them itself where it needs them
+            runtime.apply()
         return Predictor.of(
             weights, self.recipe.data.fit, runtime, self.temperature if calibrated else None
         )

@@ -16,7 +16,7 @@ import torch
 
 from resight.data.types import ImageData
 from resight.engine.job import Job, prepare, with_batch
-from resight.engine.runtime import Runtime
+from resight.engine.runtime import Runtime, kept_threads
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
 from resight.recipe.catalog import own_lr
@@ -34,6 +34,7 @@ from resight.training.lr_test_plan import (
 LR_RANGE = (1e-5, 10.0)
 
 
+@kept_threads()
 def find_lr(
     recipe: str | Path | Recipe | None = None,
     data: str | Path | ImageData | None = None,

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job, open_data
-from resight.engine.runtime import Runtime, RuntimeOptions
+from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
 from resight.errors import ResightError
 from resight.files import identity
 from resight.progress import Reporter, default_reporter, duration
@@ -49,6 +49,7 @@ class Session:
     def __enter__(self) -> Self:
         self.stop.__enter__()
         self.hold(self.clock)
+        self.hold(kept_threads())
         return self
 
     def __exit__(
