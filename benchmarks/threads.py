@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind in ("idle", "busy"):
             cells += [f"{found[kind]['1']:,.0f}", str(Spread(**found[f"{kind}_gain"]))]
         rows.append((case, *cells))
-    headings = ("GFLOP", "ms", "1, idle", f"{most} ÷ 1, idle", "1, busy", f"{most} ÷ 1, busy")
+    headings = ("GFLOP", "ms by 1", "images/s by 1, idle", f"{most} ÷ 1", "busy", f"{most} ÷ 1")
     print_table(("step", *headings), rows)
     write_figures(arguments.json, {"benchmark": "threads", "machine": machine, **figures})
 

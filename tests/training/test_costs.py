@@ -26,7 +26,8 @@ from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at
 from resight.recipe.settings import Constant, Data, Evaluate, Model, Train
 from resight.training import costs, lr_test_plan
-from trainings import Listener, fit, tiny, unequal
+from resight.training.interrupt import Interrupted
+from trainings import Listener, StopAt, fit, interrupt, resume, tiny, unequal
 
 COST = costs.Cost(update=0.5, image={0: 0.1, 9: 0.04, 12: 0.06}, test_image=0.01)
 ROUND = costs.Cost(update=0.0, image={0: 0.1, 24: 0.1, 28: 0.1}, test_image=0.01)
@@ -293,11 +294,31 @@ def test_a_share_of_the_processor_is_of_what_the_threads_could_have(
 
 
 def test_a_busy_machine_is_said() -> None:
-    job = job_of(recipe_of())
-    alone = costs.announcement(job, dataclasses.replace(ROUND, cpu_share=0.9), None)
-    beside = costs.announcement(job, dataclasses.replace(ROUND, cpu_share=0.634), None)
-    assert beside[:-1] == alone
-    assert beside[-1].startswith("other programs use this CPU (the timed steps got 63% of it)")
+    beside = dataclasses.replace(ROUND, cpu_share=0.634)
+    one, two = job_of(recipe_of()), job_of(recipe_of(), runtime(threads=2))
+    assert costs.busy_line(two, dataclasses.replace(ROUND, cpu_share=0.9)) is None
+    said = costs.busy_line(one, beside)
+    assert said == (
+        "other programs use this CPU (the timed steps got 63% of it): the training may take a "
+        "third or three times as long as estimated"
+    )
+    more = costs.busy_line(two, beside)
+    assert more == f"{said}; fewer threads may be faster beside them: OMP_NUM_THREADS=1"
+
+
+def test_a_busy_machine_is_said_at_the_start_and_on_a_resume(
+    data: ImageData, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        costs, "measure", lambda job: costs.Cost(0.0, {0: 0.001}, 0.001, cpu_share=0.5)
+    )
+    first, second = Listener(), Listener()
+    fit(tiny("digits"), data, tmp_path / "whole", reporter=first)
+    with pytest.raises(Interrupted):
+        fit(tiny("digits"), data, out, reporter=StopAt(2, interrupt))
+    resume(out, data, reporter=second)
+    for listener in (first, second):
+        assert sum(line.startswith("other programs use this CPU") for line in listener.lines) == 1
 
 
 def test_an_lr_test_that_may_be_repeated_says_so() -> None:

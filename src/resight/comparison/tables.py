@@ -191,7 +191,7 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
         a, b = labels[test.a], labels[test.b]
         counts = (
             f"of {test.images:,} images, {test.only_a:,} are classified correctly only by {a} and "
-            f"{test.only_b:,} only by {b}; both misclassify {test.both_wrong:,}, but differently"
+            f"{test.only_b:,} only by {b}; {test.both_wrong:,} both misclassify in different ways"
         )
         return Section("Which is better", [], [test.said(a, b), counts, METHOD, ABOUT_NETS])
     rows = [["first", "second", "alone", *RESULT]]

@@ -341,6 +341,8 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
         reporter.say(line)
     if choice.other_px:
         reporter.say(other_sizes(job, cost, choice.other_px))
+    if busy := busy_line(job, cost):
+        reporter.say(busy)
     return job, cost
 
 
@@ -364,11 +366,11 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         f"{recipe.name} on {data.name}: {splits} / {len(data.test):,} test, {len(data.classes)} "
         f"classes, {data.image_size}×{data.image_size} px",
         device_line(job),
-        _schedule_line(recipe),
     ]
     reasons = job.runtime.reasons
     if (why := reasons.get("threads", STORED)) not in (TORCHS_DEFAULT, STORED):
         lines.append(why)
+    lines.append(_schedule_line(recipe))
     if "micro_batch" in reasons:
         lines.append(reasons["micro_batch"])
     if not job.runtime.on_cpu and job.runtime.executor == "eager":
@@ -401,13 +403,20 @@ def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
         line += _offer(job, cost, total)
-    lines.append(line)
-    if cost.cpu_share < MIN_CPU_SHARE:
-        lines.append(
-            f"other programs use this CPU (the timed steps got {cost.cpu_share:.0%} of it): that "
-            "time may be off by a factor of three, and is corrected during the training"
-        )
-    return lines
+    return [*lines, line]
+
+
+def busy_line(job: Job, cost: Cost) -> str | None:
+    """What an estimate is worth that was made while other programs used this CPU."""
+    if cost.cpu_share >= MIN_CPU_SHARE:
+        return None
+    line = (
+        f"other programs use this CPU (the timed steps got {cost.cpu_share:.0%} of it): the "
+        "training may take a third or three times as long as estimated"
+    )
+    if (threads := job.runtime.threads) > 1:
+        line += f"; fewer threads may be faster beside them: OMP_NUM_THREADS={threads - 1}"
+    return line
 
 
 def device_line(job: Job) -> str:

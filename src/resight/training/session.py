@@ -134,6 +134,8 @@ class Session:
         left = self.cost.steps(job, step) + self.cost.evaluations(job, len(rows))
         left += 0.0 if saved else self.cost.lr_test(job)
         self.say(f"{'at most' if patience else 'about'} {duration(left)} left")
+        if busy := costs.busy_line(job, self.cost):
+            self.say(busy)
 
     def announce(self, job: Job, minutes: float | None, choice: Choice) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""
