@@ -18,6 +18,7 @@ from helpers import make_data
 from jobs import job_of, recipe_of, runtime
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job
+from resight.engine.runtime import TORCHS_DEFAULT
 from resight.errors import ResightError
 from resight.progress import duration
 from resight.recipe.auto import Choice
@@ -296,6 +297,8 @@ def test_a_share_of_the_processor_is_of_what_the_threads_could_have(
 def test_a_busy_machine_is_said() -> None:
     beside = dataclasses.replace(ROUND, cpu_share=0.634)
     one, two = job_of(recipe_of()), job_of(recipe_of(), runtime(threads=2))
+    assert costs.busy_line(two, beside) == costs.busy_line(one, beside)  # as stored in a run
+    two = dataclasses.replace(two, runtime=two.runtime.with_threads(2, TORCHS_DEFAULT))
     assert costs.busy_line(two, dataclasses.replace(ROUND, cpu_share=0.9)) is None
     said = costs.busy_line(one, beside)
     assert said == (

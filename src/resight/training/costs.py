@@ -414,7 +414,8 @@ def busy_line(job: Job, cost: Cost) -> str | None:
         f"other programs use this CPU (the timed steps got {cost.cpu_share:.0%} of it): the "
         "training may take a third or three times as long as estimated"
     )
-    if (threads := job.runtime.threads) > 1:
+    threads = job.runtime.threads
+    if threads > 1 and job.runtime.reasons.get("threads") == TORCHS_DEFAULT:  # not a run's own
         line += f"; fewer threads may be faster beside them: OMP_NUM_THREADS={threads - 1}"
     return line
 
