@@ -51,8 +51,11 @@ class Fault:
         if name.endswith(".lock"):  # held by an operating system, which releases it
             return
         self.seen.append(f"{verb} {os.path.basename(name)}")  # noqa: PTH119
-        if not self.at or len(self.seen) < self.at:
-            return
+        if self.happened:
+            self.happen(name)
+
+    def happen(self, name: str) -> None:
+        """At `at`, and at each operation after it."""
         if self.error is None:
             raise Killed
         if len(self.seen) == self.at:

@@ -15,6 +15,7 @@ from resight.engine.host import to_host
 from resight.engine.job import build_job
 from resight.engine.runtime import Runtime
 from resight.runs.checkpoints import Checkpointer, read_checkpoint
+from resight.runs.run import Run
 from states import assert_same
 from trainings import images_for, tiny
 
@@ -88,7 +89,7 @@ def test_on_a_gpu_a_checkpoint_is_the_state_when_it_was_asked_for(tmp_path: Path
     recipe = tiny("custom-resnet")
     job = build_job(recipe, images_for(recipe), Runtime.choose("cuda", "fp32"))
     expected, path = job.state.snapshot(), tmp_path / "last.pt"
-    checkpoints, fetch = Checkpointer(path), job.state.host_snapshot()
+    checkpoints, fetch = Checkpointer(Run(tmp_path).write_files), job.state.host_snapshot()
     checkpoints.save(fetch)
     list(job.steps_at([0.01] * job.steps_per_epoch))  # records the steps first
     checkpoints.close()

@@ -13,7 +13,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -254,3 +254,61 @@ def test_after_a_fault_a_folder_of_seeds_is_whole(tmp_path: Path) -> None:
         assert told
         assert result.accuracies == done.accuracies
         assert not [*place.rglob(".*.tmp")], fault.seen[fault.at - 1]
+
+
+@dataclass
+class Swap(Fault):
+    """At operation `at`, or at the next that opens no file, the folder moves away, and `other`
+    takes its place."""
+
+    other: Path = Path()
+    done: bool = False
+
+    def happen(self, name: str) -> None:
+        if not self.done and not self.seen[-1].startswith("open"):
+            self.done = True
+            self.folder.rename(self.folder.with_name("moved"))
+            shutil.copytree(self.other, self.folder)
+
+
+def message_of(command: Callable[[Path], None], out: Path) -> str:
+    """Of the `ResightError` that it ends with; "" if there is none."""
+    try:
+        command(out)
+    except ResightError as error:
+        return str(error)
+    return ""
+
+
+def test_whenever_another_run_takes_the_place_of_one_that_trains_it_is_not_written_to(
+    finished: Path, tmp_path: Path
+) -> None:
+    """But for the instant between the look at the folder and the opening of a file in it."""
+
+    def train(out: Path) -> None:
+        fit(RECIPE, DATA, out)
+
+    whole = tmp_path / "whole"
+    seen = operations(train, whole)
+    held = next(number for number, name in enumerate(seen) if "metrics.jsonl" in name)
+    every = range(held + 1, len(seen) + 1)
+    print(f"{len(every)} operations")
+    theirs = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    for number in every if ALL else random.Random(0).sample(every, 6):
+        out = tmp_path / f"swapped-{number}"
+        moved = out.with_name("moved")
+        with injected(Swap(out, number, other=finished)):
+            said = message_of(train, out)
+        if said:
+            assert "the run's folder was moved or replaced while it trained" in said
+        else:  # only the diagnosis was left to do, of which a warning told
+            assert load_run(moved).finished
+        for path, content in theirs.items():
+            assert (out / path.relative_to(finished)).read_bytes() == content, (
+                seen[number - 1],
+                path.name,
+            )
+        go_on(moved, train)
+        assert_same_run(whole, moved)
+        shutil.rmtree(moved)
+        shutil.rmtree(out)

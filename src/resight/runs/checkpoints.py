@@ -14,12 +14,14 @@ import numpy as np
 
 from resight.errors import ResightError, first_line
 from resight.formats import with_format, without_format
-from resight.runs.manifest import read_file, write_files
+from resight.runs.manifest import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKPOINT_SECONDS = 30.0
+LAST = "last.pt"
+Write = Callable[[dict[str, bytes]], None]  # `Run.write_files`
 Fetch = Callable[[], dict[str, Any]]  # gives a snapshot on the CPU, which does not change any more
 
 
@@ -56,11 +58,11 @@ def not_a_checkpoint(path: Path, why: str) -> ResightError:
     )
 
 
-def write_checkpoint(path: Path, snapshot: dict[str, Any]) -> bool:
+def write_checkpoint(write: Write, snapshot: dict[str, Any]) -> bool:
     """Write `snapshot` unless it contains a non-finite value. Returns whether it was written."""
     if not all_finite(snapshot):
         return False
-    write_files(path.parent, {path.name: serialized(snapshot)})
+    write({LAST: serialized(snapshot)})
     return True
 
 
@@ -76,8 +78,8 @@ def serialized(value: dict[str, Any]) -> bytes:
 class Checkpointer:
     """Writes snapshots to `last.pt` in the background, at most one every 30 s."""
 
-    def __init__(self, path: Path, every_seconds: float = CHECKPOINT_SECONDS) -> None:
-        self._path, self._every = path, every_seconds
+    def __init__(self, write: Write, every_seconds: float = CHECKPOINT_SECONDS) -> None:
+        self._write, self._every = write, every_seconds
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[bool] | None = None
         self._last = time.monotonic()
@@ -92,7 +94,7 @@ class Checkpointer:
         """Start writing what `fetch` gives: it is called in the writer's thread."""
         self._wait()
         self._last = time.monotonic()
-        self._pending = self._writer.submit(lambda: write_checkpoint(self._path, fetch()))
+        self._pending = self._writer.submit(lambda: write_checkpoint(self._write, fetch()))
 
     def save_and_wait(self, fetch: Fetch) -> bool:
         """Write now. Returns whether the snapshot was finite and therefore written."""

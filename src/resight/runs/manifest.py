@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,6 +22,7 @@ from resight.validation import fault
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
 LOCK_SECONDS = 60.0  # how long another process may take to note a file
+Check = Callable[[], None]
 ATTEMPTS = 3  # at reading a file that another process replaces meanwhile
 
 
@@ -60,19 +61,22 @@ class Manifest(Format):
         return Known.of(json_bytes(files)).blake2b
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes], check: Check = lambda: None) -> None:
     """Replace files of a run, each in one step and in this order; the manifest knows them before.
+    check: called before each of them, raises where `folder` must not be written to any more.
 
     Raises `ResightError` where the disk is full or can't be written to.
     """
     noted = {name: Known.of(content) for name, content in contents.items()}
     with in_one_line(folder / MANIFEST), FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        check()
         manifest = _read_to_write(folder)
         for name, now in noted.items():
             before = _there(folder / name, manifest.files.get(name, []))
             manifest.files[name] = [*(known for known in before if known != now), now]
         _write(folder, manifest)
     for name, content in contents.items():
+        check()
         write_atomically(folder / name, content)
         _written[folder / name] = noted[name]
 
@@ -95,9 +99,10 @@ def read_file(path: Path) -> bytes:
     )
 
 
-def forget_file(path: Path) -> None:
-    """Take a file off the manifest, because it will change by small steps."""
+def forget_file(path: Path, check: Check = lambda: None) -> None:
+    """Take a file off the manifest, because it will change by small steps. check: as above."""
     with in_one_line(path), FileLock(path.parent / LOCK, timeout=LOCK_SECONDS):
+        check()
         manifest = _read_to_write(path.parent)
         if manifest.files.pop(path.name, None) is not None:
             _write(path.parent, manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from resight.data.types import ImageData
 from resight.errors import ResightError, ResightWarning
-from resight.files import append_line, exclusive, in_one_line, leftovers, write_atomically
+from resight.files import (
+    append_line,
+    exclusive,
+    identity,
+    in_one_line,
+    leftovers,
+    write_atomically,
+)
 from resight.findings import Diagnosis
 from resight.formats import KEY
 from resight.progress import Reporter, duration
@@ -25,7 +32,7 @@ from resight.render import charts, html, tiles
 from resight.runs import commands
 from resight.runs.answers import Answers
 from resight.runs.calibration import calibration, fit_temperature
-from resight.runs.checkpoints import not_a_checkpoint, read_checkpoint, serialized
+from resight.runs.checkpoints import LAST, not_a_checkpoint, read_checkpoint, serialized
 from resight.runs.lr_test import LrTest
 from resight.runs.manifest import (
     MANIFEST,
@@ -51,6 +58,7 @@ MODEL = "model.safetensors"
 RESULT_FILES = (MODEL, "predictions.npz", "metrics.jsonl")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
+_places: dict[Path, tuple[int, int]] = {}  # of the runs that this process trains: `identity`
 _told: set[Path] = set()  # of a missing manifest: once is enough
 
 
@@ -407,17 +415,21 @@ class Run:
 
     def write_files(self, contents: Mapping[str, bytes]) -> None:
         """Write files that are checked when they are read: see `manifest.write_files`."""
-        write_files(self.path, contents)
+        with self._in_place():
+            write_files(self.path, contents, self._check_place)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add an epoch's row for others to read. It need not be on the disk at once: `last.pt`
         holds it too, and all are written again at the end."""
-        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
+        with self._in_place():
+            append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def begin_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write the rows so far, to which others will be added."""
-        forget_file(self.path / "metrics.jsonl")
-        write_atomically(self.path / "metrics.jsonl", metrics_bytes(rows))
+        with self._in_place():
+            forget_file(self.path / "metrics.jsonl", self._check_place)
+            self._check_place()
+            write_atomically(self.path / "metrics.jsonl", metrics_bytes(rows))
 
     @property
     def leftovers(self) -> list[Path]:
@@ -432,7 +444,7 @@ class Run:
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The contents of `last.pt`, None if there is none yet. Loading it runs no code."""
-        return read_checkpoint(self.path / "last.pt")
+        return read_checkpoint(self.path / LAST)
 
     def write_best(self, model: nn.Module, epoch: int) -> None:
         """Keep the weights of the epoch with the best validation accuracy."""
@@ -454,9 +466,40 @@ class Run:
         model.load_state_dict(saved["model"])
         return int(saved["epoch"])
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes from training this run at the same time."""
-        return exclusive(self.path / ".lock")
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training this run at the same time, and this one from writing
+        into a folder that takes the place of the run's."""
+        with exclusive(self.path / ".lock"):
+            _places[self.path] = identity(self.path)
+            try:
+                yield
+            finally:
+                del _places[self.path]
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Around writes to the run: before them, and where one fails, `_check_place`."""
+        self._check_place()
+        try:
+            yield
+        except ResightError:
+            self._check_place()
+            raise
+
+    def _check_place(self) -> None:
+        """Raise `ResightError` if the folder of a run that this process trains is gone, or another
+        has taken its place: a training must not write into somebody else's run."""
+        held = _places.get(self.path)
+        if held is None:
+            return
+        with contextlib.suppress(OSError):
+            if identity(self.path) == held:
+                return
+        raise ResightError(
+            f"{self.path}: the run's folder was moved or replaced while it trained; resume it "
+            "where it is now: resight train --resume FOLDER"
+        )
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -488,7 +531,7 @@ def load_run(path: str | Path) -> Run:
                 f"{path} is a folder that `resight export` wrote, not a run: "
                 "resight.load_predictor(FOLDER) loads it"
             )
-        if (path / MODEL).exists() or (path / "last.pt").exists():
+        if (path / MODEL).exists() or (path / LAST).exists():
             if (path / lacking[0]).exists():
                 raise not_a_file(path / lacking[0])
             raise ResightError(f"{path / lacking[0]} is missing: restore it or start a new run")

@@ -50,7 +50,7 @@ def fit_epochs(training: Training) -> Predictions | None:
     Findings of the watch are reported at once. Returns the predictions for the monitored split
     after the last epoch; None if no epoch was left to train.
     """
-    state, checkpoints = training.job.state, Checkpointer(training.run.path / "last.pt")
+    state, checkpoints = training.job.state, Checkpointer(training.run.write_files)
     predictions = None
     try:
         while training.epoch < training.schedule.epochs and not training.stopped:
@@ -90,7 +90,6 @@ def _train_epoch(training: Training, checkpoints: Checkpointer) -> Seen:
         _report(training, seen, done, lr=rates.lr[position])
         stop.check()
         if due:
-            training.session.check_run()
             checkpoints.save(state.host_snapshot())
         began = clock()
     return seen or _look(training, steps)
@@ -193,7 +192,6 @@ def _end_epoch(training: Training, seen: Seen) -> Predictions | None:
         row[f"{split}_loss"], row[f"{split}_accuracy"] = measured.loss, measured.accuracy
         row["evaluate_seconds"] = training.session.clock() - began
     state.end_epoch(row)
-    training.session.check_run()
     run.append_metrics(row)
     training.session.reporter.epoch(row, epochs)
     if measured and split == "val" and best_epoch(state.history, "val_accuracy") is row:
@@ -240,7 +238,6 @@ def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFinit
 
 
 def _write_last(checkpoints: Checkpointer, training: Training) -> None:
-    training.session.check_run()
     state = training.job.state
     if not checkpoints.save_and_wait(state.host_snapshot()):
         raise NonFiniteLoss(

@@ -10,7 +10,7 @@ from resight.engine.job import Job
 from resight.engine.runtime import Runtime
 from resight.errors import ResightError
 from resight.recipe.recipe import Recipe
-from resight.runs.checkpoints import not_a_checkpoint
+from resight.runs.checkpoints import LAST, not_a_checkpoint
 from resight.runs.own_images import check_own, not_found_again
 from resight.runs.run import Run, load_run
 from resight.runs.schemas import check_rows
@@ -67,7 +67,7 @@ def _check_fits(job: Job, run: Run, saved: dict[str, Any] | None) -> None:
     """Raise `ResightError` if a checkpoint is not one of this training."""
     if saved is None:
         return
-    path, epochs = run.path / "last.pt", job.recipe.schedule.epochs
+    path, epochs = run.path / LAST, job.recipe.schedule.epochs
     if why := job.state.fault(saved, epochs=epochs):
         raise not_a_checkpoint(path, why)
     check_rows(saved["history"], path)

@@ -11,8 +11,6 @@ from typing import Any, Self, TypeVar
 from resight.data.types import ImageData
 from resight.engine.job import Job, build_job, open_data
 from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
-from resight.errors import ResightError
-from resight.files import identity
 from resight.progress import Reporter, default_reporter, duration
 from resight.recipe.auto import Choice
 from resight.recipe.recipe import Recipe
@@ -42,7 +40,6 @@ class Session:
         self.stop = StopSignals()
         self.clock = RunningClock()
         self.run: Run | None = None
-        self._folder: tuple[int, int] | None = None  # the run's, whatever its name becomes
         self.cost: Cost | None = None
         self._held = contextlib.ExitStack()
 
@@ -80,22 +77,8 @@ class Session:
     def hold_run(self, run: Run) -> Run:
         """Keep other processes from training `run` until the session ends."""
         self.hold(run.lock())
-        self.run, self._folder = run, identity(run.path)
+        self.run = run
         return run
-
-    def check_run(self) -> None:
-        """Raise `ResightError` if the held run's folder is gone, or another has taken its place: a
-        training must not write into somebody else's run."""
-        assert self.run is not None
-        try:
-            same = identity(self.run.path) == self._folder
-        except OSError:
-            same = False
-        if not same:
-            raise ResightError(
-                f"{self.run.path}: the run's folder was moved or replaced while it trained; resume "
-                "it where it is now: resight train --resume FOLDER"
-            )
 
     def interrupted(self, message: str) -> Interrupted:
         """What to raise after `StopRequested`."""

@@ -28,6 +28,7 @@ from resight.reporting.facts import base_facts
 from resight.reporting.gallery import collect
 from resight.reporting.live import LiveReport, serve
 from resight.reporting.report import write_report
+from resight.runs.checkpoints import LAST
 from resight.runs.commands import report_command, resume_command
 from resight.runs.environment import describe_environment
 from resight.runs.folders import check_out, create_run
@@ -319,6 +320,6 @@ def _farewell(run: Run | None, *, report: bool) -> str:
     if run.finished:
         command = report_command(run.path)
         return f"stopped: the run is complete, its report is not; `{command}` writes it"
-    saved = "saved" if (run.path / "last.pt").exists() else "no step done yet"
+    saved = "saved" if (run.path / LAST).exists() else "no step done yet"
     words = [] if report else ["--no-report"]
     return f"stopped ({saved}); resume with: {resume_command(run.path, *words)}"
