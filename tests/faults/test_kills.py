@@ -1,17 +1,22 @@
 """Trainings killed at random moments and resumed, again and again: the same bits at the end.
 
 Each is a process of its own, ended by the system's alarm without any cleaning up. The suite kills a
-few; RESIGHT_FAULTS_KILLS says how many in all (`make faults`: 1,000).
+few; RESIGHT_FAULTS_KILLS says how many in all (`make faults`: 1,000). Then several at a time: one
+trains, the others are told so.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
+import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +24,15 @@ import pytest
 
 import resight
 from helpers import make_data
+from resight.errors import ResightError
 from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.run import Run, load_run
 from trainings import assert_same_run, every_second_time, tiny
 
 KILLS = int(os.environ.get("RESIGHT_FAULTS_KILLS", "15"))
+TOGETHER = 4  # processes
+REFUSED = 9  # the exit code of one that was told that another trains
 LONGEST_S = 60.0  # a training that takes longer hangs
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -61,19 +69,35 @@ def training(kind: str, out: Path) -> Callable[[], object]:
     return run
 
 
-def killed(command: Callable[[], object], seconds: float) -> bool:
-    """Run it in a process that ends after `seconds` wherever it is; whether it was ended."""
+def begun(command: Callable[[], object], seconds: float) -> int:
+    """The number of a process that runs it, and ends after `seconds` wherever it is."""
     child = os.fork()
     if child == 0:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        command()
-        os._exit(0)
+        code = 1
+        try:
+            code = REFUSED if command() is None else 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended(child: int) -> int | None:
+    """The process's exit code; None if it was killed."""
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGALRM
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
+        return None
+    return os.WEXITSTATUS(status)
+
+
+def killed(command: Callable[[], object], seconds: float) -> bool:
+    """Run it in a process that ends after `seconds` wherever it is; whether it was ended."""
+    code = ended(begun(command, seconds))
+    assert code in (None, 0)
+    return code is None
 
 
 def runs_in(out: Path) -> list[Path]:
@@ -105,3 +129,53 @@ def test_killed_trainings_end_in_the_same_bits(
         shutil.rmtree(out)
         number += 1
     print(f"{kind}: {kills} kills in {number} trainings, no difference")
+
+
+def alone(command: Callable[[], object], beside: Path) -> Callable[[], object]:
+    """The command, which ends with None where it is told that another process trains the run, or
+    has begun it. Two that hold the run's lock at a time fail: each then takes another lock."""
+    usual = Run.lock
+
+    @contextlib.contextmanager
+    def lock(run: Run) -> Iterator[None]:
+        with usual(run), beside.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def run() -> object:
+        Run.lock = lock  # type: ignore[method-assign]  # this process is its own
+        try:
+            return command()
+        except ResightError as error:
+            if not re.search("being trained by another|already holds", str(error)):
+                raise
+            return None
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["validation", "averages and an LR test"])
+@pytest.mark.usefixtures("any_lr_test")
+def test_of_processes_that_train_one_run_at_a_time_one_does(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resight.runs.checkpoints.Checkpointer.due", every_second_time())
+    whole = tmp_path / "whole"
+    training(kind, whole)()
+    began = time.perf_counter()
+    assert not killed(training(kind, tmp_path / "timed"), LONGEST_S)
+    usual, draws, refused = time.perf_counter() - began, random.Random(kind), 0
+    rounds = max(2, KILLS // 10)
+    for number in range(rounds):
+        out = tmp_path / f"shared-{number}"
+        command = alone(training(kind, out), tmp_path / "beside")
+        short = draws.uniform(0.1, usual)
+        codes = []
+        while 0 not in codes:  # a killed one leaves the run to the next
+            children = [begun(command, s) for s in (short, *[LONGEST_S] * (TOGETHER - 1))]
+            codes = [ended(child) for child in children]
+            assert set(codes) <= {None, 0, REFUSED}
+            refused += codes.count(REFUSED)
+        assert_same_run(whole, out)
+        shutil.rmtree(out)
+    print(f"{kind}: {rounds} runs, {refused} processes refused, never two at a time")

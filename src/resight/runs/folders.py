@@ -40,16 +40,16 @@ def _left(name: str) -> bool:
     return name in LEFT or (name.startswith(".") and name.endswith(".tmp"))
 
 
-def create_run(
-    out: str | Path | None, recipe: Recipe, *, resolved: dict[str, Any], runtime: dict[str, Any]
-) -> Run:
-    """A new folder, `runs/NAME-1`, `-2` … or `out`, with all that a resume needs in it.
+def begin_run(
+    run: Run, recipe: Recipe, *, resolved: dict[str, Any], runtime: dict[str, Any]
+) -> None:
+    """Write into a new folder all that a resume needs. The caller holds the run's lock: of two
+    processes that were given one folder the second is refused.
 
     The recipe comes last and makes it a run: with a recipe alone nobody would know which images and
-    which precision it was for. Raises `ResightError` if `out` exists and is not empty, or can't be
-    created.
+    which precision it was for. Raises `ResightError` if the folder can't be written to.
     """
-    run = Run(new_folder(out, recipe.name))
+    check_out(run.path)
     run.sweep()
     values: dict[str, dict[str, Any]] = {
         "environment.json": describe_environment(runtime, resolved["data"]["fingerprint"]),
@@ -57,7 +57,6 @@ def create_run(
         "recipe.json": recipe.to_dict(),
     }
     run.write_files({name: written(value) for name, value in values.items()})
-    return run
 
 
 def new_folder(out: str | Path | None, name: str) -> Path:

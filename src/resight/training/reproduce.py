@@ -13,7 +13,7 @@ from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
 from resight.records import CLOCKS
-from resight.runs.folders import create_run
+from resight.runs.folders import begin_run, new_folder
 from resight.runs.own_images import check_own, own_images
 from resight.runs.run import Run, load_run
 from resight.runs.weights import Weights
@@ -119,7 +119,9 @@ def reproduce(
     known = {key: run.resolved[key] for key in ("data", "steps_per_epoch")}
     images = data if isinstance(data, ImageData) else _images(run, data, reporter)
     check_own(known["data"], images, run=run.path, advice="give the folder that holds them")
-    begun = create_run(out, run.recipe, resolved=known, runtime=environment["runtime"])
+    begun = Run(new_folder(out, run.recipe.name))
+    with begun.lock():
+        begin_run(begun, run.recipe, resolved=known, runtime=environment["runtime"])
     again = train(resume=begun.path, data=images, report=report, reporter=reporter)
     return compared(run, again)
 

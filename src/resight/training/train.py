@@ -31,7 +31,7 @@ from resight.reporting.report import write_report
 from resight.runs.checkpoints import LAST
 from resight.runs.commands import report_command, resume_command
 from resight.runs.environment import describe_environment
-from resight.runs.folders import check_out, create_run
+from resight.runs.folders import begin_run, check_out, new_folder
 from resight.runs.manifest import check_files
 from resight.runs.predictions import Predictions
 from resight.runs.run import Run, metrics_bytes
@@ -161,8 +161,9 @@ def _begin_new(
         job = session.announce(job, request.minutes, chosen)
     facts = {"data": data_facts(job.data), "steps_per_epoch": job.steps_per_epoch}
     how = job.runtime.to_dict()
-    run = create_run(request.out, job.recipe, resolved=facts, runtime=how)
-    return job, session.hold_run(run), None
+    run = session.hold_run(Run(new_folder(request.out, job.recipe.name)))
+    begin_run(run, job.recipe, resolved=facts, runtime=how)
+    return job, run, None
 
 
 def _watch(job: Job, run: Run, session: Session) -> Watch:
