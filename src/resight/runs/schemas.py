@@ -6,6 +6,7 @@ file lacks them. What a newer version adds is kept as it is.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ Count = Annotated[int, Field(ge=0)]
 Some = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+TestedLr = Annotated[float, Field(ge=1e-100, le=1e100)]  # their ratio is finite
 Amount = Annotated[float, Field(ge=0)]  # seconds, or anything else that can't be negative
 
 
@@ -202,7 +204,7 @@ class DiagnosisFile(File):
 class LrTestFile(File):
     """lr_test.json: the LR test that the LR was read off."""
 
-    lrs: list[Positive] = Field(min_length=1)
+    lrs: list[TestedLr] = Field(min_length=1)
     losses: list[float]
     stop: str
     chance: float | None
@@ -216,6 +218,8 @@ class LrTestFile(File):
     def _fit(self) -> Self:
         if len(self.losses) != len(self.lrs):
             raise ValueError("lrs and losses differ in length")
+        if any(after <= before for before, after in itertools.pairwise(self.lrs)):
+            raise ValueError("lrs must rise from step to step")
         return self
 
 
