@@ -76,11 +76,26 @@ def test_test_and_interval_say_the_same(tmp_path: Path) -> None:
 
 
 def test_runs_that_are_right_on_the_same_images_are_said_to_be(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / name, "ccddo") for name in "ab"]
+    runs = [make_run(tmp_path / name, said) for name, said in {"a": "ccddo", "b": "ccdod"}.items()]
     (test,) = compare(runs).tests
 
     assert test.p == 1
+    assert not test.identical
     assert str(test) == "a and b are right on exactly the same images"
+
+
+def test_runs_that_predict_the_same_to_the_bit_are_said_to_and_no_test_is_shown(
+    tmp_path: Path,
+) -> None:
+    runs = [make_run(tmp_path / name, "ccddo") for name in "ab"]
+    comparison = compare(runs)
+    (test,) = comparison.tests
+
+    assert test.identical
+    assert comparison.to_dict()["tests"][0]["identical"]
+    said = "a and b predict the same for all 5 images, to the last bit"
+    assert str(test) == said
+    assert str(comparison).endswith(f"Which is better\n- {said}")
 
 
 def test_several_pairs_are_corrected_and_the_corrected_p_decides(tmp_path: Path) -> None:

@@ -30,11 +30,19 @@ def test_after_a_divergence_a_lower_lr_is_named_and_no_test_that_chose_this_one(
     given = dataclasses.replace(lost, recipe=recipe(**{"schedule.lr_max": 0.5}))
     (after_a_test,), (after_a_number,) = (record_checks.diverged(e) for e in (chosen, given))
     assert (after_a_test.advice, after_a_test.command) == (
-        "train again with a lower LR, such as --lr 0.05",
+        "train again with a lower LR, such as --lr 0.003",
         None,
     )
-    assert after_a_number.advice.endswith("such as --lr 0.05, or one found by an LR test")
+    assert after_a_number.advice.endswith("such as --lr 0.003, or one found by an LR test")
     assert after_a_number.command == lost.find_lr
+
+
+def test_far_above_it_the_usual_lr_is_named() -> None:
+    lost = evidence(metrics=rows((0.5, 0.8, 0.8), (1.11, 0.33, 0.33)), lr_max=1e9)
+    (found,) = record_checks.diverged(lost)
+    usual = lost.recipe.optimizer.usual_lr(lost.recipe.train.batch_size)
+    assert f"such as --lr {usual:.2g}" in found.advice
+    assert lost.recipe.lower_lr(usual) == pytest.approx(usual / 10, rel=0.05)
 
 
 def test_a_bump_in_the_middle_is_no_divergence() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
+from resight.engine.runtime import REQUESTED, STORED, Runtime, RuntimeOptions, kept_threads
 from resight.errors import ResightWarning
 
 
@@ -58,3 +58,13 @@ def test_threads_are_again_what_they_were() -> None:
         assert Runtime.choose("cpu").threads == 3
     finally:
         torch.set_num_threads(1)
+
+
+def test_what_a_run_had_is_not_called_requested(tmp_path: Path) -> None:
+    stored = Runtime.choose("cpu", "fp32", threads=1).to_dict()
+    reasons = Runtime.like(stored, RuntimeOptions(), run=tmp_path).reasons
+    assert {key: reasons[key] for key in ("device", "precision", "executor", "threads")} == (
+        dict.fromkeys(("device", "precision", "executor", "threads"), STORED)
+    )
+    given = Runtime.like(stored, RuntimeOptions(precision="fp32"), run=tmp_path)
+    assert given.reasons["precision"] == REQUESTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -412,3 +413,10 @@ def test_the_steepest_point_is_that_of_torch_lr_finder(seed: int) -> None:
     )
 
     assert test.suggest("steepest") == theirs
+
+
+def test_it_is_printed_without_its_arrays() -> None:
+    said = repr(lr_test(falling_then_rising()))
+    assert re.fullmatch(
+        r"LrTest\(\d+ steps from LR \S+ to \S+, reached 10, method='valley'\)", said
+    )

@@ -309,6 +309,21 @@ def test_a_busy_machine_is_said() -> None:
     assert more == f"{said}; fewer threads may be faster beside them: OMP_NUM_THREADS=1"
 
 
+def test_threads_of_a_run_that_are_more_than_the_cores_here_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = job_of(recipe_of(), runtime(threads=3))
+    monkeypatch.setattr(costs, "cores", lambda most: min(1, most))
+    assert costs.many_threads_line(job) == (
+        "3 threads, as stored in the run, on 1 core: they wait for each other; the result would be "
+        "another with fewer, so a new run is the way to use 1"
+    )
+    chosen = dataclasses.replace(job, runtime=job.runtime.with_threads(3, TORCHS_DEFAULT))
+    assert costs.many_threads_line(chosen) is None
+    monkeypatch.setattr(costs, "cores", lambda most: min(4, most))
+    assert costs.many_threads_line(job) is None
+
+
 def test_a_busy_machine_is_said_at_the_start_and_on_a_resume(
     data: ImageData, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from resight.progress import Quiet
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest
 from resight.runs.manifest import write_files
-from resight.runs.run import load_run
+from resight.runs.run import Run, load_run
 from resight.runs.schemas import written
 from resight.runs.seeds import SeedsResult
 from resight.training import costs, resolve, seeds, session
@@ -436,3 +436,25 @@ def test_bad_options_are_a_line_and_exit_2(words: str, message: str) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_the_report_of_the_first_seed_is_not_expected_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, usual, listener = [0.0], seeds._train_one, Listener()
+
+    def slow(run: Run, *arguments: Any) -> None:
+        usual(run, *arguments)
+        now[0] += 1000
+        if run.path.name == "seed-0":
+            result = run.result
+            result["timings"]["report"] = 700.0
+            run.write("result.json", result)
+
+    monkeypatch.setattr(seeds, "_train_one", slow)
+    monkeypatch.setattr(seeds.time, "perf_counter", lambda: now[0])
+    recipe = tiny("digits")
+    fit_seeds(recipe, images_for(recipe), tmp_path / "seeds", reporter=listener)
+    assert [line for line in listener.lines if "in total" in line and "seed 1" in line] == [
+        f"seed 1 (2 of 2): {tmp_path / 'seeds' / 'seed-1'}, about 5 min left in total"
+    ]

@@ -80,6 +80,18 @@ class Pair:
     def labels_agree(self) -> bool:
         return np.array_equal(self.a.labels[self.rows_a], self.b.labels[self.rows_b])
 
+    @property
+    def identical(self) -> bool:
+        """Whether both predict the same, to the last bit of each confidence and loss."""
+        return all(
+            np.array_equal(mine[self.rows_a], theirs[self.rows_b])
+            for mine, theirs in (
+                (self.a.predicted, self.b.predicted),
+                (self.a.confidence, self.b.confidence),
+                (self.a.losses, self.b.losses),
+            )
+        )
+
     def disagreements(self) -> tuple[Rows, Rows, Rows]:
         """Positions in `rows_a` and `rows_b` where only `a` is right, where only `b` is, and where
         both are wrong in different ways; each by descending difference of the losses."""
@@ -100,7 +112,8 @@ class PairTest:
     """Runs `a` and `b` (names) on the `images` that both were measured on.
 
     only_a, only_b: images that only one gets right. both_wrong: those that both get wrong, with
-    different predictions. p: from `exact_p`; p_holm: corrected for the number of pairs.
+    different predictions. p: from `exact_p`; p_holm: corrected for the number of pairs. identical:
+    whether both predict the same, to the bit.
     """
 
     a: str
@@ -111,6 +124,7 @@ class PairTest:
     both_wrong: int
     p: float
     p_holm: float
+    identical: bool = False
 
     @property
     def difference(self) -> float:
@@ -144,6 +158,8 @@ class PairTest:
 
     def said(self, a: str, b: str) -> str:
         """The verdict in a sentence that calls the runs `a` and `b`."""
+        if self.identical:
+            return f"{a} and {b} predict the same for all {self.images:,} images, to the last bit"
         if self.only_a == self.only_b == 0:
             return f"{a} and {b} are right on exactly the same images"
         return verdict(a, b, self.difference, self.interval, (self.p, self.p_holm))
@@ -211,6 +227,7 @@ def pair_tests(
                     "only_a": only_a,
                     "only_b": only_b,
                     "both_wrong": wrong,
+                    "identical": pair.identical,
                 }
             )
     ps = [exact_p(counts["only_a"], counts["only_b"]) for counts in counted]

@@ -189,6 +189,8 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
     if len(pairs) == 1:
         test = pairs[0]
         a, b = labels[test.a], labels[test.b]
+        if test.identical:
+            return Section("Which is better", [], [test.said(a, b)])
         counts = (
             f"of {test.images:,} images, {test.only_a:,} are classified correctly only by {a} and "
             f"{test.only_b:,} only by {b}; {test.both_wrong:,} both misclassify in different ways"

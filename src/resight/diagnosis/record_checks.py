@@ -60,7 +60,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
     """The loss became non-finite, or ended far above its lowest value or above chance level."""
     advice = "train again with a lower LR"
     if evidence.lr_max is not None:
-        advice += f", such as --lr {evidence.lr_max / 10:.2g}"
+        advice += f", such as --lr {evidence.recipe.lower_lr(evidence.lr_max):g}"
     # an LR test that chose this LR would choose it again
     command = None if evidence.recipe.schedule.lr_max == "find" else evidence.find_lr
     if command:

@@ -12,7 +12,7 @@ from torch import nn
 from resight.data.batches import DeviceSplit
 from resight.data.types import ImageData
 from resight.engine.needs import StepNeeds
-from resight.engine.runtime import REQUESTED, TORCHS_DEFAULT, Runtime
+from resight.engine.runtime import REQUESTED, STORED, TORCHS_DEFAULT, Runtime
 from resight.errors import ResightError, ResightWarning, listed
 from resight.recipe.nets import NETS
 from resight.recipe.recipe import Recipe
@@ -100,9 +100,9 @@ def fitted(recipe: Recipe, runtime: Runtime, train: DeviceSplit, total_steps: in
         why = "torch's momentum can't be a tensor, so a CUDA graph can't cycle it"
     else:
         return runtime
-    if runtime.reasons.get("executor") == REQUESTED:
+    if (asked := runtime.reasons.get("executor")) in (REQUESTED, STORED):
         warnings.warn(
-            f"--executor captured is ignored: {why}; using eager execution",
+            f"executor captured ({asked}) can't be used: {why}; using eager execution",
             ResightWarning,
             stacklevel=2,
         )

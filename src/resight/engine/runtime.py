@@ -26,7 +26,7 @@ Execution = Literal["eager", "captured"]
 # in fp16 the gradients of a mean loss would underflow; one fixed scale, a power of two
 LOSS_SCALE_FP16 = 1024.0
 REQUESTED = "requested"  # the reason for what a call gave itself
-TORCHS_DEFAULT, STORED = "torch's default", "as stored in the run"  # reasons for the threads
+TORCHS_DEFAULT, STORED = "torch's default", "as stored in the run"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -123,6 +123,9 @@ class Runtime:
             deterministic=options.deterministic or stored["deterministic"],
             executor=executor,
         )
+        taken = {"device": device, "precision": precision, "executor": executor}
+        as_stored = {key: STORED for key, value in taken.items() if value != getattr(options, key)}
+        runtime = dataclasses.replace(runtime, reasons=runtime.reasons | as_stored)
         if runtime.device.type == stored["device"] and "micro_batch" in stored:
             runtime = runtime.with_pieces(
                 stored["micro_batch"], stored.get("reasons", {}).get("micro_batch", "")

@@ -55,6 +55,13 @@ class LrTest:
     recipe_lr: float | None = None
     usual_lr: float | None = None
 
+    def __repr__(self) -> str:
+        """Not the arrays."""
+        return (
+            f"LrTest({len(self.lrs)} steps from LR {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}, "
+            f"{self.stop}, method={self.method!r})"
+        )
+
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
         """float64 (n,): the exponential moving average of the losses, bias-corrected."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from resight.data.table import cores
 from resight.engine.fitting import piece_size
 from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job, with_recipe
@@ -418,6 +419,17 @@ def busy_line(job: Job, cost: Cost) -> str | None:
     if threads > 1 and job.runtime.reasons.get("threads") == TORCHS_DEFAULT:  # not a run's own
         line += f"; fewer threads may be faster beside them: OMP_NUM_THREADS={threads - 1}"
     return line
+
+
+def many_threads_line(job: Job) -> str | None:
+    """That a run was begun with more threads than there are cores here."""
+    threads, here = job.runtime.threads, cores(job.runtime.threads)
+    if not job.runtime.on_cpu or here >= threads or job.runtime.reasons.get("threads") != STORED:
+        return None
+    return (
+        f"{threads} threads, {STORED}, on {here} core{'s' * (here > 1)}: they wait for each other; "
+        f"the result would be another with fewer, so a new run is the way to use {here}"
+    )
 
 
 def device_line(job: Job) -> str:

@@ -228,7 +228,7 @@ def _watched(history: list[dict[str, Any]]) -> list[float]:
 
 
 def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFiniteLoss:
-    lower = f"{float(training.schedule.lr_max) / 10:.2g}"
+    lower = f"{training.job.recipe.lower_lr(float(training.schedule.lr_max)):g}"
     if training.job.runtime.precision == "fp16":
         lower += ", or without --precision fp16"
     return NonFiniteLoss(

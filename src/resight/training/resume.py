@@ -56,7 +56,7 @@ def reopen(
     session.say(
         f"resuming {run.path} at step {step} of {job.total_steps}"
         if saved
-        else f"{run.path} has no checkpoint: starting at its first step"
+        else f"starting {run.path} at its first step"
     )
     if announce:
         session.announce_rest(job, saved)

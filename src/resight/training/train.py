@@ -298,7 +298,8 @@ def _speed(run: Run) -> str:
     whole = f"{duration(result['wall_seconds'])} from start to result"
     if result.get("resumed_from_step") is None:
         return f"{trained} {speed}; {whole}"
-    return f"{trained} in all, before and after the interruption, {speed}; since then {whole}"
+    resumed = duration(result["wall_seconds"])
+    return f"{trained} {speed}, interruptions not counted; {resumed} from resuming to result"
 
 
 def _load_best(job: Job, run: Run) -> int:
