@@ -1,12 +1,14 @@
 """All that is to be measured on a GPU, in one command of so many minutes, a table at the end.
 
-    python benchmarks/gpu.py --data DIR [--minutes 9] [--parts kernels executors search fast …]
+    python benchmarks/gpu.py --data DIR [--minutes 9] [--parts tests kernels executors search …]
         [--folder FOLDER] [--n 10]
 
-DIR is CIFAR-10 as for `resight train --data`. Each part is one or more of the other benchmarks, in
-a process of its own; its output goes to FOLDER/NAME.txt and its figures to FOLDER/NAME.json as soon
-as it is done. The parts run in the order of the list below until one fails, as one does whose
-training falls back to eager execution, or until the time is over; what is left is named.
+DIR is CIFAR-10 as for `resight train --data`. The first part is the tests of engine and models, of
+which some are skipped without a GPU (a checkpoint while steps are recorded, among others); each of
+the others is one or more of the other benchmarks. All are processes of their own; their output goes
+to FOLDER/NAME.txt and their figures to FOLDER/NAME.json as soon as they are done. The parts run in
+the order of the list below until one fails, as one does whose training falls back to eager
+execution, or until the time is over; what is left is named.
 
 --list prints each part's commands. `--device cpu` tries it out, without the trainings.
 """
@@ -24,6 +26,7 @@ from measuring import one_line_errors, options_parser, print_table, whole_number
 from resight.errors import ResightError
 
 HERE = Path(__file__).parent
+TESTS = HERE.parent / "tests"
 TRAININGS = "time_to_accuracy.py"
 LEAST_SECONDS = 20.0  # that are left for a command to be begun
 MUON_94 = "--batch-size 2000 --epochs 8 --lr 0.24 --set train.norm_batch=0"
@@ -36,7 +39,9 @@ WRITE_UPS = ("custom-resnet-ln", "custom-resnet-a", "custom-resnet-d", "resnet18
 def commands(data: str, n: int, device: str) -> dict[str, dict[str, str]]:
     """The benchmarks with their arguments, by name, in each part."""
     on, data = f"--device {device}", f"--data {shlex.quote(data)}"
+    tested = " ".join(shlex.quote(str(TESTS / room)) for room in ("engine", "models"))
     parts: dict[str, dict[str, str]] = {
+        "tests": {"tests": f"-m pytest -q -p no:cacheprovider {tested}"},
         "kernels": {"layers": f"fused_layers.py {on}"},
         "executors": {"executors": f"executors.py {on}"},
         "search": {
@@ -72,10 +77,13 @@ def commands(data: str, n: int, device: str) -> dict[str, dict[str, str]]:
 
 
 def run(name: str, words: Sequence[str], folder: Path, seconds: float) -> str:
-    """Run a benchmark; the last line of what it printed. Raises `ResightError` if it fails."""
+    """Run a benchmark, or `-m MODULE`; the last line of what it printed. Raises `ResightError` if
+    it fails."""
     stem = name.replace(", ", "-").replace(" ", "-").replace("'", "")
-    command = [sys.executable, str(HERE / words[0]), *words[1:]]
-    command += ["--json", str(folder / f"{stem}.json")]
+    command = [sys.executable, *words]
+    if words[0] != "-m":
+        command[1] = str(HERE / words[0])
+        command += ["--json", str(folder / f"{stem}.json")]
     output = folder / f"{stem}.txt"
     with output.open("w", encoding="utf-8") as file:
         try:

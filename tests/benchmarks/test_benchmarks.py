@@ -699,23 +699,27 @@ def test_all_gpu_benchmarks_run_in_turn_until_one_fails(
         "one": {"good": "measuring.py", "bad": "gpu_step.py --recipe nope --device cpu"},
         "two": {"never": "measuring.py"},
     }
+    parts["one"] = {"a module": "-m keyword", **parts["one"]}
     monkeypatch.setattr(gpu, "commands", lambda *_: parts)
     table = tmp_path / "table.json"
     with pytest.raises(SystemExit):
         gpu.main(["--folder", str(tmp_path / "all"), "--json", str(table)])
     done = json.loads(table.read_text(encoding="utf-8"))["done"]
-    assert [(name, last) for name, _, last in done][::2] == [
+    assert [(name, last) for name, _, last in done if name != "bad"] == [
+        ("a module", "it printed nothing"),
         ("good", "it printed nothing"),
         ("never", "not run"),
     ]
-    assert done[1][2].startswith("bad: exit 2: error: recipe 'nope'")
+    assert done[2][2].startswith("bad: exit 2: error: recipe 'nope'")
     assert (tmp_path / "all" / "bad.txt").read_text(encoding="utf-8").startswith("error: ")
     assert "error: bad: exit 2" in capsys.readouterr().err
 
 
 def test_the_gpu_list_names_commands_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     gpu.main(["--list", "--data", "a folder", "--n", "4"])
-    lines = capsys.readouterr().out.splitlines()
+    tests, *lines = capsys.readouterr().out.splitlines()
+    assert tests.startswith("tests: -m pytest")
+    assert all(Path(word).is_dir() for word in shlex.split(tests)[-2:])
     for line in lines:
         file, *words = shlex.split(line.split(": ", 1)[1])
         help_ = StringIO()
@@ -724,7 +728,9 @@ def test_the_gpu_list_names_commands_that_there_are(capsys: pytest.CaptureFixtur
         for word in words:
             assert not word.startswith("--") or " " in word or word in help_.getvalue()
     assert any("--data 'a folder'" in line and "--n 2" in line for line in lines)
-    assert "--parts nope: must be one of kernels" in refusal(gpu.main, ["--parts", "nope"], capsys)
+    assert "--parts nope: must be one of tests, kernels" in refusal(
+        gpu.main, ["--parts", "nope"], capsys
+    )
 
 
 def test_the_gain_of_a_second_thread_is_measured_idle_and_busy(tmp_path: Path) -> None:
