@@ -41,7 +41,7 @@ def commands(data: str, n: int, device: str) -> dict[str, dict[str, str]]:
     on, data = f"--device {device}", f"--data {shlex.quote(data)}"
     tested = " ".join(shlex.quote(str(TESTS / room)) for room in ("engine", "models"))
     parts: dict[str, dict[str, str]] = {
-        "tests": {"tests": f"-m pytest -q -p no:cacheprovider {tested}"},
+        "tests": {"tests": f"-m pytest -v -p no:cacheprovider {tested}"},
         "kernels": {"layers": f"fused_layers.py {on}"},
         "executors": {"executors": f"executors.py {on}"},
         "search": {
