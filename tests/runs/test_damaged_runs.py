@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import warnings
 import zipfile
@@ -220,6 +221,28 @@ def test_each_flipped_bit_of_a_checkpoints_tensors_is_noticed(
         (run / "last.pt").write_bytes(bytes(flipped))
         with pytest.raises(ResightError, match=r"last\.pt.* (is not what|damaged)"):
             resume(run, DATA)
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    "last.pt": lambda path: load_run(path).checkpoint(),
+    "model.safetensors": lambda path: load_run(path).model(),
+    "predictions.npz": lambda path: load_run(path).predictions,
+    "recipe.json": lambda path: load_run(path).recipe,
+    "metrics.jsonl": lambda path: load_run(path).metrics,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_flipped_bit_is_never_used(name: str, copied: Path) -> None:
+    content, draws = (copied / name).read_bytes(), random.Random(name)
+    for bit in draws.sample(range(8 * len(content)), 25):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (copied / name).write_bytes(flipped)
+        with pytest.raises(ResightError, match=f"{name} is not what the run wrote .same size"):
+            READ[name](copied)
+    (copied / name).write_bytes(content)
+    READ[name](copied)
 
 
 def test_a_model_of_another_net_is_refused(copied: Path) -> None:
