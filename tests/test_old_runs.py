@@ -66,8 +66,11 @@ def test_an_old_run_is_measured_again_alike(finished: resight.Run) -> None:
 def test_an_old_run_is_diagnosed_reported_and_compared(finished: resight.Run) -> None:
     recorded = json.loads((finished.path / "diagnosis.json").read_text())["findings"]
     found = {finding.name for finding in resight.diagnose(finished).findings}
-    newer = {"barely-above-guessing", "never-predicted", "loss-above-chance"}
-    assert found - newer == {finding["name"] for finding in recorded} - newer - {"overconfident"}
+    newer = {"barely-above-guessing", "never-predicted", "loss-above-chance", "lr-too-high"}
+    assert found - newer == {finding["name"] for finding in recorded} - newer - {
+        "overconfident",
+        "suspicious-labels",
+    }
     page = resight.report(finished, reporter=Quiet())
     assert str(finished.result["test_accuracy"]) in page.read_text()
     other = shutil.copytree(finished.path, finished.path.parent / "other")

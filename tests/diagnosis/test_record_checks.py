@@ -9,7 +9,7 @@ import pytest
 
 from diagnosing import evidence, names, recipe, rows
 from resight.diagnosis import record_checks
-from resight.recipe.catalog import find_recipe
+from resight.recipe.catalog import find_recipe, lower_lr
 from resight.runs.lr_test import LrTest
 
 
@@ -42,7 +42,10 @@ def test_far_above_it_the_usual_lr_is_named() -> None:
     (found,) = record_checks.diverged(lost)
     usual = lost.recipe.optimizer.usual_lr(lost.recipe.train.batch_size)
     assert f"such as --lr {usual:.2g}" in found.advice
-    assert lost.recipe.lower_lr(usual) == pytest.approx(usual / 10, rel=0.05)
+    assert lower_lr(lost.recipe, usual) == pytest.approx(usual / 10, rel=0.05)
+    fast = find_recipe("fast")
+    assert lower_lr(fast, 100) == fast.schedule.lr_max
+    assert lower_lr(fast, 0.17) == 0.017
 
 
 def test_a_bump_in_the_middle_is_no_divergence() -> None:
@@ -285,3 +288,16 @@ def test_a_fall_when_the_images_grow_is_named(accuracies: tuple[float, ...], fou
         )
     same = evidence(recipe=recipe(**{"schedule.epochs": 4}), metrics=metrics)
     assert not list(record_checks.fell_when_images_grew(same))
+
+
+@pytest.mark.parametrize(
+    ("lr", "train", "said"), [(1.0, 0.17, True), (1.0, 0.95, False), (0.05, 0.17, False)]
+)
+def test_an_lr_far_above_the_usual_one_is_named_where_the_recipe_sets_none(
+    lr: float, train: float, said: bool
+) -> None:
+    seen = evidence(metrics=rows((2.2, train, train)), lr_max=lr, finished=True)
+    usual = seen.recipe.optimizer.usual_lr(seen.recipe.train.batch_size)
+    found = list(record_checks.lr_against_recipe(seen))
+    assert [f.name for f in found] == (["lr-too-high"] if said else [])
+    assert all(f.advice == f"use the usual LR: --lr {usual:.3g}" for f in found)

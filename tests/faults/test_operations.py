@@ -300,7 +300,7 @@ def test_whenever_another_run_takes_the_place_of_one_that_trains_it_is_not_writt
         with injected(Swap(out, number, other=finished)):
             said = message_of(train, out)
         if said:
-            assert "the run's folder was moved or replaced while it trained" in said
+            assert "the run's folder was moved, replaced or deleted while it trained" in said
         else:  # only the diagnosis was left to do, of which a warning told
             assert load_run(moved).finished
         for path, content in theirs.items():

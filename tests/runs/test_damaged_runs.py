@@ -245,6 +245,41 @@ def test_a_flipped_bit_is_never_used(name: str, copied: Path) -> None:
     READ[name](copied)
 
 
+def test_the_net_of_another_run_is_refused_by_all_that_use_it(
+    copied: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Also where a manifest that would tell was removed."""
+    (copied / MANIFEST).unlink()
+    other = fit(tiny("digits", **{"model.width": 12}), DATA, tmp_path / "other").path
+    shutil.copy(other / "model.safetensors", copied / "model.safetensors")
+    said = refusals(copied, finished, DATA)
+    assert len(said) >= 4
+    assert set(said) == {
+        f"{copied / 'model.safetensors'}: the net of another run (with another net): "
+        "restore this run's own"
+    }
+
+
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", MANIFEST])
+def test_a_file_larger_than_the_memory_is_refused_unread(
+    name: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (copied / name).open("r+b") as file:
+        file.truncate(6 << 40)  # nothing of it is on the disk
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: path.name == name or read(path))
+    with pytest.raises(ResightError, match=f"{name}.*(6,597,069,766,656 bytes|larger than)"):
+        _ = load_run(copied).environment, load_run(copied).metrics
+
+
+def test_what_a_finished_run_lacks_is_not_put_down_to_its_not_having_finished(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    assert resight.diagnose(copied, DATA).skipped == (
+        "the net: model.safetensors is missing, though the run has finished: "
+        f"`resight train --resume {copied}` writes it",
+    )
+
+
 def test_a_model_of_another_net_is_refused(copied: Path) -> None:
     (copied / MANIFEST).unlink()
     path = copied / "model.safetensors"
@@ -263,7 +298,8 @@ def test_a_model_of_another_net_is_refused(copied: Path) -> None:
         said = json.dumps({**json.loads(metadata["resight"]), **about})
         safetensors.torch.save_file(other, path, metadata={"resight": said})
         with pytest.raises(
-            ResightError, match=r"model\.safetensors(: not a Resight model| is not as)"
+            ResightError,
+            match=r"model\.safetensors(: not a Resight model| is not as|: the net of another)",
         ):
             load_run(copied).model()
 

@@ -42,7 +42,9 @@ def test_a_folder_that_is_no_longer_the_runs_is_not_written_to(
         if replaced:
             shutil.copytree(other, out)
 
-    with pytest.raises(ResightError, match="the run's folder was moved or replaced") as caught:
+    with pytest.raises(
+        ResightError, match="the run's folder was moved, replaced or deleted"
+    ) as caught:
         resight.train(recipe, data, out=out, reporter=At(4, swap), **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     if replaced:

@@ -201,5 +201,7 @@ def tests(pairs: Sequence[PairTest], labels: Mapping[str, str]) -> Section:
         counts = f"{test.only_a:,} : {test.only_b:,}"
         better = labels[test.better] if test.better else None
         of = result_cells(test.difference, test.interval, (test.p, test.p_holm), better)
+        if test.identical:
+            of = [*("–" for _ in of[1:]), "identical"]
         rows.append([labels[test.a], labels[test.b], counts, *of])
     return Section("Which is better", rows, [COLUMNS_OF_PAIRS, METHOD + HOLM, ABOUT_NETS])

@@ -24,7 +24,6 @@ from resight.progress import Quiet, Reporter
 from resight.runs.commands import resume_command
 from resight.runs.predictor import Predictor
 from resight.runs.run import MODEL, Run, load_run
-from resight.runs.weights import Weights
 
 Form = Literal["onnx", "safetensors", "hub-folder"]
 FOLDER = "export"  # in the run's
@@ -72,7 +71,7 @@ def export(
     int8 = int8 or keep_int8
     _check_request(run, to, int8=int8, licence=licence)
     path = _place(run, to, out, int8=int8)
-    weights, temperature = Weights.read(run.path / MODEL), run.temperature
+    weights, temperature = run.weights(), run.temperature
     fit = run.recipe.data.fit
     predictor = Predictor.of(weights, fit, Runtime.choose("cpu", "fp32"), temperature)
     made = None

@@ -19,7 +19,8 @@ from resight.errors import ResightError, ResightWarning
 from resight.findings import Diagnosis, Finding
 from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter
-from resight.runs.run import Run
+from resight.runs.commands import resume_command
+from resight.runs.run import MODEL, PREDICTIONS, Run
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     record_checks.not_learning,
@@ -41,7 +42,8 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 _EMPTY = ("suspicious-labels", "overconfident", "loss-above-chance")
 FOLLOWING = {  # problem → findings that merely follow from it
     "not-learning": ("barely-above-guessing", "never-predicted", *_EMPTY),
-    "diverged": ("barely-above-guessing", "never-predicted", *_EMPTY),
+    "diverged": ("barely-above-guessing", "never-predicted", "still-improving", *_EMPTY),
+    "lr-too-high": ("never-predicted", "still-improving", "train-test-gap", *_EMPTY),
     "barely-above-guessing": _EMPTY,
     "loss-above-chance": ("overconfident",),
 }
@@ -76,17 +78,24 @@ def examine(opened: OpenRun) -> Diagnosis:
             twice = find_duplicates(images, val.images, device=device)
             findings += image_checks.leakage(twice, len(val), "val")
         if opened.model is None:
-            skipped.append("the net: the run has not finished")
+            skipped.append(f"the net: {_why_missing(opened.run, MODEL)}")
         else:
             findings += _probe(opened)
     if opened.predictions is None:
-        skipped.append("predictions: the run has not finished")
+        skipped.append(f"predictions: {_why_missing(opened.run, PREDICTIONS)}")
     diagnosis = Diagnosis.of(findings, skipped)
     try:
         opened.run.write("diagnosis.json", diagnosis.to_dict())
     except ResightError as error:  # the findings are valid anyway
         warnings.warn(str(error), ResightWarning, stacklevel=2)
     return diagnosis
+
+
+def _why_missing(run: Run, name: str) -> str:
+    """Why a run lacks what it has at its end."""
+    if not run.finished:
+        return "the run has not finished"
+    return f"{name} is missing, though the run has finished: `{resume_command(run.path)}` writes it"
 
 
 def check(evidence: Evidence) -> list[Finding]:

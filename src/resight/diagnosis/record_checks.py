@@ -13,7 +13,7 @@ from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
 from resight.intervals import standard_error
-from resight.recipe.catalog import own_lr
+from resight.recipe.catalog import lower_lr, own_lr
 from resight.records import stopped_words, watched_split
 
 
@@ -60,7 +60,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
     """The loss became non-finite, or ended far above its lowest value or above chance level."""
     advice = "train again with a lower LR"
     if evidence.lr_max is not None:
-        advice += f", such as --lr {evidence.recipe.lower_lr(evidence.lr_max):g}"
+        advice += f", such as --lr {lower_lr(evidence.recipe, evidence.lr_max):g}"
     # an LR test that chose this LR would choose it again
     command = None if evidence.recipe.schedule.lr_max == "find" else evidence.find_lr
     if command:
@@ -233,9 +233,13 @@ def lr_against_curve(evidence: Evidence) -> Iterator[Finding]:
 
 
 def lr_against_recipe(evidence: Evidence) -> Iterator[Finding]:
-    """An LR far from the one that a named recipe sets itself, in a training that learned little."""
+    """An LR far from the one that a named recipe sets itself, or far above what is usual where it
+    sets none, in a training that learned little."""
     own, lr = own_lr(evidence.recipe), evidence.lr_max
-    if own is None or lr is None or not evidence.metrics or not evidence.finished:
+    if lr is None or not evidence.metrics or not evidence.finished:
+        return
+    if own is None:
+        yield from _lr_against_usual(evidence, lr)
         return
     ratio, train = lr / own, evidence.train_accuracy
     if max(ratio, 1 / ratio) < THRESHOLDS.own_lr_ratio:
@@ -252,6 +256,25 @@ def lr_against_recipe(evidence: Evidence) -> Iterator[Finding]:
         threshold=f"{THRESHOLDS.own_lr_ratio:g} times the recipe's LR, with train accuracy below "
         f"{THRESHOLDS.own_lr_learnt:.0%}",
         advice=f"use the recipe's own LR, which was chosen by whole trainings: --lr {own:.3g}",
+    )
+
+
+def _lr_against_usual(evidence: Evidence, lr: float) -> Iterator[Finding]:
+    optimizer, train = evidence.recipe.optimizer, evidence.train_accuracy
+    usual = optimizer.usual_lr(evidence.recipe.train.batch_size)
+    if lr / usual < THRESHOLDS.usual_lr_ratio:
+        return
+    if train is None or train >= THRESHOLDS.own_lr_learnt:
+        return
+    yield Finding(
+        name="lr-too-high",
+        severity="problem",
+        title="the LR is far above the usual one",
+        evidence=f"LR max is {lr:.3g}, where {usual:.3g} is usual for {optimizer.name} (for this "
+        f"batch size), and train accuracy is only {train:.1%}",
+        threshold=f"{THRESHOLDS.usual_lr_ratio:g} times the usual LR, with train accuracy below "
+        f"{THRESHOLDS.own_lr_learnt:.0%}",
+        advice=f"use the usual LR: --lr {usual:.3g}",
     )
 
 

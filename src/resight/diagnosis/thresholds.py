@@ -22,6 +22,7 @@ class Thresholds:
     falling: float = 0.98  # loss of their second half / of the first: still learning
     # the LR
     own_lr_ratio: float = 3.0  # LR max / the one that the named recipe sets itself, or the inverse
+    usual_lr_ratio: float = 30.0  # LR max / the optimizer's usual one, where the recipe sets none
     own_lr_learnt: float = 0.9  # train accuracy: above, the LR has done no harm
     early_lr_share: float = 0.2  # of LR max, at which early stopping ended a training
     # inputs

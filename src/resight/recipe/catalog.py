@@ -262,6 +262,15 @@ def own_lr(recipe: Recipe) -> float | None:
     return named.schedule.lr_max * float(batches**named.optimizer.lr_batch_power)
 
 
+def lower_lr(recipe: Recipe, lr_max: float) -> float:
+    """What to try where `lr_max` was too high: the recipe's own LR, else a tenth of `lr_max` or the
+    optimizer's usual LR, the lower of them."""
+    own, usual = own_lr(recipe), recipe.optimizer.usual_lr(recipe.train.batch_size)
+    if own is None or own >= lr_max:
+        own = min(lr_max / 10, usual)
+    return float(f"{own:.2g}")
+
+
 def is_file(recipe: str | Path) -> bool:
     """Whether a recipe is asked for by its file, which may be missing, and not by its name."""
     name = str(recipe)

@@ -308,12 +308,6 @@ class Recipe(Settings):
         scaled = self.schedule.scaled(epochs)
         return {f"schedule.{key}": value for key, value in scaled.items()}
 
-    def lower_lr(self, lr_max: float) -> float:
-        """What to try where `lr_max` was too high: a tenth of it, or the optimizer's usual LR where
-        that is lower still."""
-        usual = self.optimizer.usual_lr(self.train.batch_size)
-        return float(f"{min(lr_max / 10, usual if usual < lr_max else lr_max):.2g}")
-
     def differences(self, other: Recipe) -> list[str]:
         """`section.field: mine → theirs` for each field that differs, except name and source."""
         mine, theirs = self.flat(), other.flat()

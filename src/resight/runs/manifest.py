@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
 LOCK_SECONDS = 60.0  # how long another process may take to note a file
 Check = Callable[[], None]
+MAX_BYTES = 1 << 24  # of a manifest
 ATTEMPTS = 3  # at reading a file that another process replaces meanwhile
 
 
@@ -85,13 +86,17 @@ def read_file(path: Path) -> bytes:
     """A file of a run. Raises `ResightError` if it is not what was written there, and
     `FileNotFoundError` if it is missing; one that no manifest lists is taken as it is."""
     for _ in range(ATTEMPTS):  # at most: another process may write it between the two readings
-        manifest = read_manifest(path.parent)
+        known = read_manifest(path.parent).files.get(path.name)
+        size = _size(path)
+        if known is not None and size not in {one.size_bytes for one in known}:
+            continue  # it may be larger than the memory
         content = read_bytes(path)
-        if path.name not in manifest.files or Known.of(content) in manifest.files[path.name]:
+        if known is None or Known.of(content) in known:
             return content
-    size = manifest.files[path.name][-1].size_bytes
-    differs = f"{len(content):,} bytes, {size:,} were written"
-    if len(content) == size:
+    assert known is not None
+    written = known[-1].size_bytes
+    differs = f"{size:,} bytes, {written:,} were written"
+    if size == written:
         differs = "same size, different content"
     raise ResightError(
         f"{path} is not what the run wrote ({differs}): it was damaged, edited or replaced; "
@@ -112,6 +117,8 @@ def read_manifest(folder: Path) -> Manifest:
     """An empty one if the run is older than manifests. Raises `ResightError`."""
     path = folder / MANIFEST
     try:
+        if _size(path) > MAX_BYTES:
+            raise _damaged(path, f"it is larger than {MAX_BYTES:,} bytes")
         content = read_bytes(path)
         check_format(Format.model_validate_json(content).format, folder)
         manifest = Manifest.model_validate_json(content)
@@ -141,10 +148,22 @@ def check_files(folder: Path) -> None:
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file. Raises `ResightError`; `FileNotFoundError` if it is
     missing."""
+    with _readable(path):
+        return path.read_bytes()
+
+
+def _size(path: Path) -> int:
+    """Of a regular file, in bytes; raises what `read_bytes` raises."""
+    with _readable(path):
+        return path.stat().st_size
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
         if path.exists() and not path.is_file():
             raise not_a_file(path)
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -51,11 +51,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resight.runs.predictor import Picture, Predictor
+    from resight.runs.weights import Weights
 
 MAX_FINDINGS_SHOWN = 20  # in a notebook
 BEGUN = ("recipe.json", "resolved.json")
-MODEL = "model.safetensors"
-RESULT_FILES = (MODEL, "predictions.npz", "metrics.jsonl")
+MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
+RESULT_FILES = (MODEL, PREDICTIONS, "metrics.jsonl")
 SEEDS = "seeds.json"  # in a folder that holds the runs of several seeds
 
 _places: dict[Path, tuple[int, int]] = {}  # of the runs that this process trains: `identity`
@@ -211,7 +212,16 @@ class Run:
         Raises `ResightError` if not finished."""
         from resight.runs.weights import load_model
 
-        return load_model(self.path / MODEL)
+        return load_model(self.weights())
+
+    def weights(self) -> Weights:
+        """What `model.safetensors` holds. Raises `ResightError` if the run has not finished, and
+        for the net of another one."""
+        from resight.runs.weights import Weights
+
+        weights, facts, recipe = Weights.read(self.path / MODEL), self.resolved, self.recipe
+        weights.check_of(recipe, tuple(facts["data"]["classes"]))
+        return weights
 
     def predictor(
         self, *, device: str = "auto", precision: str = "auto", calibrated: bool = True
@@ -221,9 +231,8 @@ class Run:
         `ResightError` if not finished."""
         from resight.engine.runtime import Runtime, RuntimeOptions, kept_threads
         from resight.runs.predictor import Predictor
-        from resight.runs.weights import Weights
 
-        weights = Weights.read(self.path / MODEL)
+        weights = self.weights()
         options = RuntimeOptions(device, precision)
         runtime = Runtime.like(self.environment.get("runtime"), options, run=self.path)
         with kept_threads():  # the predictor sets them itself where it needs them
@@ -497,8 +506,8 @@ class Run:
             if identity(self.path) == held:
                 return
         raise ResightError(
-            f"{self.path}: the run's folder was moved or replaced while it trained; resume it "
-            "where it is now: resight train --resume FOLDER"
+            f"{self.path}: the run's folder was moved, replaced or deleted while it trained; if it "
+            "is somewhere else now, resume it there: resight train --resume FOLDER"
         )
 
     def _json(self, name: str) -> dict[str, Any]:

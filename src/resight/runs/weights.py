@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from resight.data.types import ImageData
 from resight.engine.state import misfit
-from resight.errors import ResightError, first_line
+from resight.errors import ResightError, first_line, listed
 from resight.formats import with_format
 from resight.models.build import build_net
 from resight.recipe.recipe import Recipe
@@ -66,6 +66,22 @@ class Weights:
         except Exception as error:  # other files raise a dozen different types
             raise not_a_model(path, first_line(error)) from None
         return cls(path, about, tensors)
+
+    def check_of(self, recipe: Recipe, classes: tuple[str, ...]) -> None:
+        """Raise `ResightError` unless it is a net of this recipe for these classes."""
+        about = self.about
+        try:
+            net = Model.model_validate(about["model"])
+        except ValidationError as error:
+            raise not_a_model(self.path, fault(error.errors(include_url=False)[0])) from None
+        ours = (recipe.model, recipe.data.image_size, classes)
+        theirs = (net, about["image_size"], tuple(about["classes"]))
+        names = ("net", "image size", "classes")
+        if differ := [n for n, a, b in zip(names, ours, theirs, strict=True) if a != b]:
+            raise ResightError(
+                f"{self.path}: the net of another run (with another {listed(differ)}): "
+                "restore this run's own"
+            )
 
 
 def _missing(path: Path) -> ResightError:

@@ -17,6 +17,7 @@ from resight.engine.norms import renew_norms
 from resight.engine.rates import Rates, epoch_rates
 from resight.errors import ResightError
 from resight.progress import StepInfo
+from resight.recipe.catalog import lower_lr
 from resight.recipe.schedule import epoch_lr
 from resight.records import best_epoch
 from resight.runs.checkpoints import Checkpointer
@@ -228,12 +229,14 @@ def _watched(history: list[dict[str, Any]]) -> list[float]:
 
 
 def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFiniteLoss:
-    lower = f"{training.job.recipe.lower_lr(float(training.schedule.lr_max)):g}"
+    lower = f"{lower_lr(training.job.recipe, float(training.schedule.lr_max)):g}"
     if training.job.runtime.precision == "fp16":
         lower += ", or without --precision fp16"
+    test = training.run.find_lr_command()
     return NonFiniteLoss(
         f"{what} at step {step} (epoch {training.epoch + 1}) at LR {lr:.3g}: training stopped, the "
-        f"last good checkpoint is kept; start a new run with --lr {lower}, or use `resight find-lr`"
+        f"last good checkpoint is kept; start a new run with --lr {lower}"
+        + (f", or with one found by an LR test: {test}" if test else "")
     )
 
 
