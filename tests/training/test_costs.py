@@ -315,8 +315,8 @@ def test_threads_of_a_run_that_are_more_than_the_cores_here_are_said(
     job = job_of(recipe_of(), runtime(threads=3))
     monkeypatch.setattr(costs, "cores", lambda most: min(1, most))
     assert costs.many_threads_line(job) == (
-        "3 threads, as stored in the run, on 1 core: they wait for each other; the result would be "
-        "another with fewer, so a new run is the way to use 1"
+        "3 threads, as stored in the run, on 1 core wait for each other; fewer would change the "
+        "result: to train with 1, start a new run"
     )
     chosen = dataclasses.replace(job, runtime=job.runtime.with_threads(3, TORCHS_DEFAULT))
     assert costs.many_threads_line(chosen) is None

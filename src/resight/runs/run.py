@@ -219,8 +219,9 @@ class Run:
         for the net of another one."""
         from resight.runs.weights import Weights
 
-        weights, facts, recipe = Weights.read(self.path / MODEL), self.resolved, self.recipe
-        weights.check_of(recipe, tuple(facts["data"]["classes"]))
+        weights, facts = Weights.read(self.path / MODEL), self.resolved
+        if facts:
+            weights.check_of(self.recipe, tuple(facts["data"]["classes"]))
         return weights
 
     def predictor(

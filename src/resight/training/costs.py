@@ -427,8 +427,8 @@ def many_threads_line(job: Job) -> str | None:
     if not job.runtime.on_cpu or here >= threads or job.runtime.reasons.get("threads") != STORED:
         return None
     return (
-        f"{threads} threads, {STORED}, on {here} core{'s' * (here > 1)}: they wait for each other; "
-        f"the result would be another with fewer, so a new run is the way to use {here}"
+        f"{threads} threads, {STORED}, on {here} core{'s' * (here > 1)} wait for each other; fewer "
+        f"would change the result: to train with {here}, start a new run"
     )
 
 
