@@ -462,3 +462,18 @@ def test_fewer_than_two_runs_or_one_twice_is_refused(pair: tuple[Run, Run]) -> N
         compare([here, pair[1], str(here / ".." / here.name)])
     with pytest.raises(ResightError, match="is not a folder"):
         compare([here, here / "not-there"])
+
+
+def test_the_wall_time_of_a_resumed_run_is_explained(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, "ccddo") for name in "ab"]
+    assert "only since it was resumed" not in str(compare(runs))
+    runs[1].write("result.json", runs[1].result | {"resumed_from_step": 7})
+    assert "- wall: of a resumed run, only since it was resumed; training: all of it" in str(
+        compare(runs)
+    )
+
+
+def test_several_identical_runs_are_called_so(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, "ccddo") for name in "abc"]
+    rows = [line.split() for line in str(compare(runs)).splitlines()]
+    assert ["a", "b", "0", ":", "0", "–", "–", "–", "–", "identical"] in rows

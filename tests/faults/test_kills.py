@@ -100,6 +100,15 @@ def killed(command: Callable[[], object], seconds: float) -> bool:
     return code is None
 
 
+def undisturbed(kind: str, folder: Path) -> tuple[Path, float]:
+    """The training that nothing stopped, and the seconds that one takes in a process."""
+    whole = folder / "whole"
+    training(kind, whole)()
+    began = time.perf_counter()
+    assert not killed(training(kind, folder / "timed"), LONGEST_S)
+    return whole, time.perf_counter() - began
+
+
 def runs_in(out: Path) -> list[Path]:
     return sorted(out.glob("seed-*")) or [out]
 
@@ -110,11 +119,7 @@ def test_killed_trainings_end_in_the_same_bits(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resight.runs.checkpoints.Checkpointer.due", every_second_time())
-    whole = tmp_path / "whole"
-    training(kind, whole)()
-    began = time.perf_counter()
-    assert not killed(training(kind, tmp_path / "timed"), LONGEST_S)
-    usual = time.perf_counter() - began
+    whole, usual = undisturbed(kind, tmp_path)
     kills, number, draws = 0, 0, random.Random(kind)
     while kills < KILLS // len(KINDS):
         out = tmp_path / f"cut-{number}"
@@ -160,11 +165,8 @@ def test_of_processes_that_train_one_run_at_a_time_one_does(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resight.runs.checkpoints.Checkpointer.due", every_second_time())
-    whole = tmp_path / "whole"
-    training(kind, whole)()
-    began = time.perf_counter()
-    assert not killed(training(kind, tmp_path / "timed"), LONGEST_S)
-    usual, draws, refused = time.perf_counter() - began, random.Random(kind), 0
+    whole, usual = undisturbed(kind, tmp_path)
+    draws, refused = random.Random(kind), 0
     rounds = max(2, KILLS // 10)
     for number in range(rounds):
         out = tmp_path / f"shared-{number}"

@@ -49,6 +49,7 @@ class RunNumbers:
     train_accuracy: float | None
     train_seconds: float | None
     wall_seconds: float | None
+    resumed: bool
     parameters: int | None
     device: str | None
     precision: str | None
@@ -98,6 +99,7 @@ class RunNumbers:
             train_accuracy=last.get("train_accuracy"),
             train_seconds=result.get("train_seconds", so_far),
             wall_seconds=result.get("wall_seconds"),
+            resumed=result.get("resumed_from_step") is not None,
             parameters=result.get("parameters"),
             device=result.get("device", runtime.get("device_name")),
             precision=result.get("precision", runtime.get("precision")),

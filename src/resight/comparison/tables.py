@@ -18,6 +18,7 @@ UNEVEN = (
     "balanced: the mean of the classes' recall; guessing: what always answering the largest class "
     "gives. With classes as unequal as these, more accuracy may be less use"
 )
+WALL_OF_RESUMED = "wall: of a resumed run, only since it was resumed; training: all of it"
 METHOD = (
     "McNemar's exact test on the images that only one of the two gets right; the interval is "
     "Bonett and Price's for paired proportions, and includes 0 unless p is below 0.05"
@@ -146,7 +147,8 @@ def training(numbers: Sequence[RunNumbers], labels: Sequence[str]) -> Section:
         for heading, show in _CONTEXT.items()
         if heading not in same
     }
-    return Section("Training", _table({**columns, **context}), [])
+    lines = [WALL_OF_RESUMED] if any(row.resumed for row in numbers) else []
+    return Section("Training", _table({**columns, **context}), lines)
 
 
 def _table(columns: dict[str, list[str]]) -> list[list[str]]:

@@ -90,7 +90,11 @@ def _missing(path: Path) -> ResightError:
             f"{path} is missing: give a run's folder, or what `resight export` wrote"
         )
     done = (path.parent / "result.json").is_file()
-    why = "write it again" if done else "the run has not finished; resume it"
+    why = (
+        "write it again"
+        if done
+        else "the run has not finished: wait for it or, if it has stopped, resume it"
+    )
     return ResightError(f"{path} is missing: {why} with `{resume_command(path.parent)}`")
 
 
