@@ -33,6 +33,7 @@ MUON_94 = "--batch-size 2000 --epochs 8 --lr 0.24 --set train.norm_batch=0"
 THREE_SIZES = (
     "--set schedule.small_epochs=3 --set schedule.medium_epochs=3 --set schedule.medium_px=28"
 )
+SAME_BITS = "--precision bf16 --deterministic"
 WRITE_UPS = ("custom-resnet-ln", "custom-resnet-a", "custom-resnet-d", "resnet18", "resnet18-gn")
 
 
@@ -71,6 +72,11 @@ def commands(data: str, n: int, device: str) -> dict[str, dict[str, str]]:
         "recipes": {
             name: f"{TRAININGS} --recipe {name} --n {few} {data}"
             for name in ("custom-resnet", "custom-resnet-fast", "best")
+        },
+        "deterministic": {
+            "fast, deterministic": (
+                f"{TRAININGS} --recipe fast --n {few} --options {shlex.quote(SAME_BITS)} {data}"
+            )
         },
         "write-ups": {name: f"{TRAININGS} --recipe {name} --n 1 {data}" for name in WRITE_UPS},
     }
