@@ -255,8 +255,8 @@ def test_the_net_of_another_run_is_refused_by_all_that_use_it(
     said = refusals(copied, finished, DATA)
     assert len(said) >= 4
     assert set(said) == {
-        f"{copied / 'model.safetensors'}: the net of another run (with another net): "
-        "restore this run's own"
+        f"{copied / 'model.safetensors'}: not the net of this run (different architecture): "
+        "restore the run's own"
     }
 
 
@@ -275,8 +275,8 @@ def test_a_file_larger_than_the_memory_is_refused_unread(
 def test_what_a_finished_run_lacks_is_not_put_down_to_its_not_having_finished(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     assert resight.diagnose(copied, DATA).skipped == (
-        "the net: model.safetensors is missing, though the run has finished: "
-        f"`resight train --resume {copied}` writes it",
+        "the net: model.safetensors of the finished run is missing; "
+        f"`resight train --resume {copied}` writes it again",
     )
 
 
@@ -299,7 +299,7 @@ def test_a_model_of_another_net_is_refused(copied: Path) -> None:
         safetensors.torch.save_file(other, path, metadata={"resight": said})
         with pytest.raises(
             ResightError,
-            match=r"model\.safetensors(: not a Resight model| is not as|: the net of another)",
+            match=r"model\.safetensors(: not a Resight model| is not as|: not the net of)",
         ):
             load_run(copied).model()
 

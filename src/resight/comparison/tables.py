@@ -18,7 +18,7 @@ UNEVEN = (
     "balanced: the mean of the classes' recall; guessing: what always answering the largest class "
     "gives. With classes as unequal as these, more accuracy may be less use"
 )
-WALL_OF_RESUMED = "wall: of a resumed run, only since it was resumed; training: all of it"
+WALL_OF_RESUMED = "wall: for a resumed run, only the time since it was resumed; training: all of it"
 METHOD = (
     "McNemar's exact test on the images that only one of the two gets right; the interval is "
     "Bonett and Price's for paired proportions, and includes 0 unless p is below 0.05"

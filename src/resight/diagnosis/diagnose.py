@@ -95,7 +95,7 @@ def _why_missing(run: Run, name: str) -> str:
     """Why a run lacks what it has at its end."""
     if not run.finished:
         return "the run has not finished"
-    return f"{name} is missing, though the run has finished: `{resume_command(run.path)}` writes it"
+    return f"{name} of the finished run is missing; `{resume_command(run.path)}` writes it again"
 
 
 def check(evidence: Evidence) -> list[Finding]:

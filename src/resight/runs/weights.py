@@ -69,19 +69,22 @@ class Weights:
 
     def check_of(self, recipe: Recipe, classes: tuple[str, ...]) -> None:
         """Raise `ResightError` unless it is a net of this recipe for these classes."""
-        about = self.about
-        try:
-            net = Model.model_validate(about["model"])
-        except ValidationError as error:
-            raise not_a_model(self.path, fault(error.errors(include_url=False)[0])) from None
         ours = (recipe.model, recipe.data.image_size, classes)
-        theirs = (net, about["image_size"], tuple(about["classes"]))
-        names = ("net", "image size", "classes")
+        theirs = (self.settings, self.about["image_size"], tuple(self.about["classes"]))
+        names = ("architecture", "image size", "classes")
         if differ := [n for n, a, b in zip(names, ours, theirs, strict=True) if a != b]:
             raise ResightError(
-                f"{self.path}: the net of another run (with another {listed(differ)}): "
-                "restore this run's own"
+                f"{self.path}: not the net of this run (different {listed(differ)}): restore the "
+                "run's own"
             )
+
+    @property
+    def settings(self) -> Model:
+        """What the net is built from. Raises `ResightError` for what is none of our nets."""
+        try:
+            return Model.model_validate(self.about["model"])
+        except ValidationError as error:
+            raise not_a_model(self.path, fault(error.errors(include_url=False)[0])) from None
 
 
 def _missing(path: Path) -> ResightError:
@@ -109,10 +112,7 @@ def load_model(path: Path | Weights) -> nn.Module:
     """The net in eval mode on the CPU, channels-last. Raises `ResightError`."""
     weights = path if isinstance(path, Weights) else Weights.read(path)
     about, tensors = weights.about, weights.tensors
-    try:
-        settings = Model.model_validate(about["model"])
-    except ValidationError as error:
-        raise not_a_model(weights.path, fault(error.errors(include_url=False)[0])) from None
+    settings = weights.settings
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         model = build_net(
             settings,

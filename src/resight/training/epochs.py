@@ -236,7 +236,7 @@ def _not_finite(training: Training, what: str, step: int, lr: float) -> NonFinit
     return NonFiniteLoss(
         f"{what} at step {step} (epoch {training.epoch + 1}) at LR {lr:.3g}: training stopped, the "
         f"last good checkpoint is kept; start a new run with --lr {lower}"
-        + (f", or with one found by an LR test: {test}" if test else "")
+        + (f"; an LR test finds one: {test}" if test else "")
     )
 
 

@@ -295,11 +295,10 @@ def _speed(run: Run) -> str:
     result = run.result
     trained = f"trained in {duration(result['train_seconds'])}"
     speed = f"at {result['images_per_second']:,.0f} images/s"
-    whole = f"{duration(result['wall_seconds'])} from start to result"
+    whole = duration(result["wall_seconds"])
     if result.get("resumed_from_step") is None:
-        return f"{trained} {speed}; {whole}"
-    resumed = duration(result["wall_seconds"])
-    return f"{trained} {speed}, interruptions not counted; {resumed} from resuming to result"
+        return f"{trained} {speed}; {whole} from start to result"
+    return f"{trained} {speed}, interruptions not counted; {whole} from resuming to result"
 
 
 def _load_best(job: Job, run: Run) -> int:
