@@ -143,6 +143,19 @@ def test_a_file_of_another_run_is_refused(
     assert any(f"{name} is not what the run wrote" in line for line in said)
 
 
+def test_lost_metrics_are_written_by_the_command_that_is_named(copied: Path) -> None:
+    path = copied / "metrics.jsonl"
+    kept = path.read_bytes()
+    path.unlink()
+    with pytest.raises(ResightError) as refused:
+        _ = load_run(copied).metrics
+    assert str(refused.value) == (
+        f"{path} is missing: restore it, or write it with `resight train --resume {copied}`"
+    )
+    resume(copied, DATA)
+    assert path.read_bytes() == kept
+
+
 def test_rows_that_are_cut_short_or_no_epochs_are_refused(copied: Path) -> None:
     (copied / MANIFEST).unlink()
     path = copied / "metrics.jsonl"

@@ -309,19 +309,25 @@ def test_a_busy_machine_is_said() -> None:
     assert more == f"{said}; fewer threads may be faster beside them: OMP_NUM_THREADS=1"
 
 
-def test_threads_of_a_run_that_are_more_than_the_cores_here_are_said(
+def test_threads_of_a_run_that_would_not_be_chosen_here_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = job_of(recipe_of(), runtime(threads=3))
     monkeypatch.setattr(costs, "cores", lambda most: min(1, most))
-    assert costs.many_threads_line(job) == (
+    assert costs.stored_threads_line(job) == (
         "3 threads, as stored in the run, on 1 core wait for each other; fewer would change the "
         "result: to train with 1, start a new run"
     )
     chosen = dataclasses.replace(job, runtime=job.runtime.with_threads(3, TORCHS_DEFAULT))
-    assert costs.many_threads_line(chosen) is None
+    assert costs.stored_threads_line(chosen) is None
     monkeypatch.setattr(costs, "cores", lambda most: min(4, most))
-    assert costs.many_threads_line(job) is None
+    monkeypatch.setattr(costs, "default_threads", lambda: 3)
+    assert costs.stored_threads_line(job) is None
+    monkeypatch.setattr(costs, "default_threads", lambda: 1)  # OMP_NUM_THREADS=1
+    assert costs.stored_threads_line(job) == (
+        "3 threads, as stored in the run, where a new run would use 1: another number would change "
+        "the result"
+    )
 
 
 def test_a_busy_machine_is_said_at_the_start_and_on_a_resume(

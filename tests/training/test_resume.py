@@ -364,3 +364,14 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path: Path) -
     with lock, pytest.raises(ResightError, match=refused):
         resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)
     resight.train(resume=tmp_path / "cut", data=data, reporter=Quiet(), report=False)
+
+
+def test_a_resume_of_a_run_that_stopped_by_itself_says_so(tmp_path: Path) -> None:
+    recipe, heard = tiny("digits").with_changes({"schedule.lr_max": 1e9}), Listener()
+    data = images_for(recipe)
+    with pytest.raises(ResightError, match="the loss became") as stopped:
+        fit(recipe, data, tmp_path / "run")
+    with pytest.raises(ResightError, match="the loss became"):
+        resume(tmp_path / "run", data, reporter=heard)
+    line = f"it stopped by itself, and will most likely do so again: {stopped.value}"
+    assert heard.lines.count(line) == 1

@@ -83,7 +83,7 @@ def _test(row: RunNumbers) -> str:
 def _lr(row: RunNumbers) -> str:
     if row.lr_max is None:
         return NONE
-    how = "found" if row.lr_found else "usual" if row.lr_usual else "given"
+    how = "found" if row.lr_found else "usual" if row.lr_usual else "set"
     return f"{row.lr_max:.3g} {how}"
 
 

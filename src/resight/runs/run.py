@@ -119,6 +119,9 @@ class Run:
             rows = []
         if result := self.result:
             trained = result.get("epochs_trained", result["epochs"])
+            if not path.exists() and (self.path / LAST).is_file():
+                command = commands.resume_command(self.path)
+                raise ResightError(f"{path} is missing: restore it, or write it with `{command}`")
             if len(rows) != trained:
                 raise ResightError(
                     f"{path}: {len(rows)} of {trained} epochs: restore it or start a new run"

@@ -17,7 +17,7 @@ from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job, with_recipe
 from resight.engine.norms import MAX_IMAGES
 from resight.engine.rates import given_rates
-from resight.engine.runtime import STORED, TORCHS_DEFAULT
+from resight.engine.runtime import STORED, TORCHS_DEFAULT, default_threads
 from resight.errors import ResightError
 from resight.progress import Reporter, duration
 from resight.recipe.auto import Choice
@@ -421,14 +421,21 @@ def busy_line(job: Job, cost: Cost) -> str | None:
     return line
 
 
-def many_threads_line(job: Job) -> str | None:
-    """That a run was begun with more threads than there are cores here."""
-    threads, here = job.runtime.threads, cores(job.runtime.threads)
-    if not job.runtime.on_cpu or here >= threads or job.runtime.reasons.get("threads") != STORED:
+def stored_threads_line(job: Job) -> str | None:
+    """That a resumed run keeps its number of threads, where another would be chosen here."""
+    threads, chosen = job.runtime.threads, default_threads()
+    if not job.runtime.on_cpu or job.runtime.reasons.get("threads") != STORED:
+        return None
+    if (here := cores(threads)) < threads:
+        return (
+            f"{threads} threads, {STORED}, on {here} core{'s' * (here > 1)} wait for each other; "
+            f"fewer would change the result: to train with {here}, start a new run"
+        )
+    if chosen == threads:
         return None
     return (
-        f"{threads} threads, {STORED}, on {here} core{'s' * (here > 1)} wait for each other; fewer "
-        f"would change the result: to train with {here}, start a new run"
+        f"{threads} thread{'s' * (threads > 1)}, {STORED}, where a new run would use {chosen}: "
+        "another number would change the result"
     )
 
 

@@ -58,6 +58,8 @@ def reopen(
         if saved
         else f"starting {run.path} at its first step"
     )
+    if why := run.failure.get("message"):
+        session.say(f"it stopped by itself, and will most likely do so again: {why}")
     if announce:
         session.announce_rest(job, saved)
     return job, run, saved

@@ -107,8 +107,8 @@ class Session:
     def announce_rest(self, job: Job, saved: dict[str, Any] | None) -> None:
         """Report the device, and what the rest of a training from the checkpoint `saved` costs."""
         self.say(costs.device_line(job))
-        if many := costs.many_threads_line(job):
-            self.say(many)
+        if kept := costs.stored_threads_line(job):
+            self.say(kept)
         step, rows = (saved["step"], saved["history"]) if saved else (0, [])
         epochs, patience = job.recipe.schedule.epochs, job.recipe.train.early_stop
         if len(rows) == epochs or stopped_words(rows, epochs, patience):
