@@ -238,6 +238,18 @@ def test_find_lr_says_to_keep_a_recipes_own_lr(tmp_path: Path) -> None:
     assert "keep it" not in mine.output
 
 
+def test_find_lr_names_the_usual_lr_where_the_curve_shows_none(tmp_path: Path) -> None:
+    images = folder(tmp_path / "mine", each=20)
+    small = ["--set", "model.width=4", "--set", "data.image_size=12", "--data", str(images)]
+    words = ["find-lr", "--recipe", "custom-resnet", *small, "--set", "schedule.lr_max=8.0"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    *_, refused, said, following = done.stdout.splitlines()
+    assert refused.startswith("the LR test")
+    assert said == "use LR max 0.003 instead, usual for this optimizer"
+    assert following.startswith("next: resight train --lr 0.003 --recipe custom-resnet --data ")
+
+
 def test_data_says_what_it_understood() -> None:
     output = runner.invoke(app, ["data", "digits"]).stdout
     assert "1,797 images of 10 classes, seen by the net as 8×8 px grey" in output

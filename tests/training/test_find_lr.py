@@ -308,3 +308,16 @@ def test_only_a_named_recipes_own_lr_is_called_so() -> None:
             own.with_changes({"schedule.lr_max": lr}), make_data(64, size=12), reporter=Quiet()
         )
         assert test.recipe_lr == (pytest.approx(expected) if expected else None)
+
+
+@pytest.mark.parametrize(("fall", "expected"), [(1.0, None), (0.01, 0.003)])
+def test_a_curve_without_an_lr_comes_with_the_usual_one(
+    fall: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(job: object, plan: LrTestPlan, progress: object) -> LrTest:
+        lrs = np.geomspace(1e-5, 10, 50)
+        return LrTest(lrs, 2.2 - fall * np.clip((np.log10(lrs) + 4) / 3, 0, 1), "", chance=2.3)
+
+    monkeypatch.setattr(find_lr, "_raise_lr", draw)
+    recipe = small().with_changes({"schedule.lr_max": 0.01})
+    assert find_lr.find_lr(recipe, make_data(64), reporter=Quiet()).usual_lr == expected

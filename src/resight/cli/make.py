@@ -260,6 +260,9 @@ def find_lr(
     words = []
     if test.recipe_lr is None and test.usual_lr is None:
         words = ["--lr", f"{suggestions[test.method]:.3g}"]
+    elif test.recipe_lr is None and refused:
+        print(f"use LR max {test.usual_lr:.3g} instead, usual for this optimizer")
+        words = ["--lr", f"{test.usual_lr:.3g}"]
     elif test.recipe_lr is None:
         print(
             f"with so few images the curve is not to be trusted: keep LR max {test.usual_lr:.3g}, "

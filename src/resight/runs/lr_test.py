@@ -42,7 +42,7 @@ class LrTest:
     batch: images per step, 0 if not recorded. With fewer than the recipe's batch the steps' own LRs
     were lower by `lr_scale`; `lrs` are those for the recipe's batch. recipe_lr: the `lr_max` that
     the named recipe sets itself; None if it has none or the test was of another one. usual_lr: what
-    a training would use instead, where there are too few images for an LR test.
+    to use instead, where there are too few images for an LR test or its curve shows no LR.
     """
 
     lrs: npt.NDArray[np.float64]

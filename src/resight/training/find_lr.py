@@ -65,6 +65,8 @@ def find_lr(
         plan = plan or smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         test = run_range_test(job, plan, progress=reporter.counting("LR test"))
+        if test.recipe_lr is None and not _readable(test):
+            usual = optimizer.usual_lr(job.batch_images(0))
         return dataclasses.replace(test, usual_lr=usual)
     finally:
         reporter.close()
