@@ -120,6 +120,11 @@ def test_few_classes_of_large_photos_get_a_narrower_net_on_larger_images() -> No
     assert shape(PHOTOS) == (96, 32, 48)
     assert choose(PHOTOS).why[0].startswith("auto: fastnet of width 32 at 96 px, batches of 64, ")
     assert choose(PHOTOS).other_px == (48, 192)
+    lengths = choose(PHOTOS).recipe.schedule
+    assert (lengths.epochs, lengths.small_epochs) == (66, 49.5)
+    assert choose(PHOTOS, epochs=10).recipe.schedule.small_epochs == 7.5
+    wide = choose(PHOTOS, image_size=64).recipe.schedule
+    assert (wide.epochs, wide.small_epochs) == (41, pytest.approx(41 * 5 / 9))
     assert shape(PHOTOS, image_size=64) == (64, 64, 48)
     assert shape(PHOTOS, image_size=128) == (128, 32, 64)
     names = tuple(f"class {number}" for number in range(5))

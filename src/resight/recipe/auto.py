@@ -19,6 +19,8 @@ SMALLEST_PX = 16  # that is worth a word
 LARGE_PX = 64  # the largest side that is chosen of many classes
 FEW_CLASSES = 4  # up to which a net of half the width on larger images is as good in half the time
 NARROW_PX, NARROW_WIDTH = 96, 32
+NARROW_LONGER = 1.6  # times the epochs of others: such photos gain most from more of them,
+NARROW_SMALL = 3 / 4  # and lose nothing where more of them are of smaller images
 FEW_IMAGES = 20_000  # up to which images are that large
 MANY_IMAGES_PX = 32  # beyond
 FAST_IMAGES, FAST_EPOCHS = 50_000, 9  # what `fast` is for
@@ -63,10 +65,13 @@ def choose(
 ) -> Choice:
     """The recipe for `images`. image_size, batch_size, epochs, policy: given instead of chosen."""
     side = image_size or _side(images)
-    batch, epochs = batch_size or _batch(images.train), epochs or _epochs(images.train)
+    narrow = _is_narrow(images, side)
+    batch = batch_size or _batch(images.train)
+    epochs = epochs or _epochs(images.train, narrow=narrow)
     symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
+    small = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
     augment |= {"flip": "none"} if symbols else {}
     changes = {
@@ -78,12 +83,12 @@ def choose(
         "evaluate.norm": "anew",  # the last steps saw few images
         **{f"augment.{key}": value for key, value in augment.items()},
     }
-    narrow = _is_narrow(images, side)
     if isinstance(base.optimizer, Muon):
         changes |= {
             "model.width": NARROW_WIDTH if narrow else base.model.width,
             "schedule.lr_max": AUTO_LR,
             "schedule.small_px": round(side * (1 / 2 if narrow else 3 / 4)),
+            "schedule.small_epochs": small,
             # of larger images a machine may have to cut smaller pieces
             "train.norm_batch": 0 if batch == piece or batch % piece or side > LARGE_PX else piece,
         }
@@ -142,9 +147,10 @@ def _is_narrow(images: Images, side_px: int) -> bool:
     return len(images.classes) <= FEW_CLASSES and side_px >= NARROW_PX
 
 
-def _epochs(train: int) -> int:
+def _epochs(train: int, *, narrow: bool) -> int:
     more: float = (FAST_IMAGES / max(train, 1)) ** EPOCHS_POWER
-    return max(FAST_EPOCHS, min(MAX_EPOCHS, round(FAST_EPOCHS * more)))
+    epochs = max(FAST_EPOCHS, min(MAX_EPOCHS, FAST_EPOCHS * more))
+    return round(epochs * NARROW_LONGER if narrow else epochs)
 
 
 def _batch(train: int) -> int:
