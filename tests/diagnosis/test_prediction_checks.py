@@ -69,6 +69,10 @@ def test_accuracy_within_luck_of_guessing_is_named() -> None:
     assert (finding.name, finding.severity) == ("barely-above-guessing", "problem")
     assert "always answering 'a', the largest class, is right on 54.4%" in finding.evidence
     assert "more than 120 steps" in finding.advice
+    (finding,) = prediction_checks.barely_above_guessing(
+        evidence(predictions=of_two(45, 34, a=43), metrics=rows((0.1, 0.97, 0.5)))
+    )
+    assert finding.advice.startswith("more steps won't help, since train accuracy is 97.0%: ")
     better = of_two(60, 19, a=43)
     assert better.accuracy_interval[0] > 43 / 79
     assert not list(prediction_checks.barely_above_guessing(evidence(predictions=better)))

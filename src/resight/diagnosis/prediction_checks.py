@@ -59,11 +59,18 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
     balanced, even = predictions.balanced_accuracy, 1 / predictions.classes_measured
     knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
     cure = None if knows else evidence.cure
-    advice = (
-        f"train for more than {evidence.step:,} step{'s' * (evidence.step != 1)} (more epochs, or "
-        "smaller batches) or "
-        "on more images, and check that the labels are right"
-    ) + f"; or {BALANCE}" * bool(cure)
+    train = evidence.train_accuracy
+    if train is not None and train > THRESHOLDS.guess_memorised:
+        advice = (
+            f"more steps won't help, since train accuracy is {train:.1%}: train on more images, "
+            "and check that the labels are right"
+        )
+    else:
+        advice = (
+            f"train for more than {evidence.step:,} step{'s' * (evidence.step != 1)} (more epochs, "
+            "or smaller batches) or on more images, and check that the labels are right"
+        )
+    advice += f"; or {BALANCE}" * bool(cure)
     yield Finding(
         name="barely-above-guessing",
         severity="note" if knows else "problem",

@@ -45,6 +45,7 @@ class Thresholds:
     dead_problem: float = 0.50  # share of the whole net's channels
     # classes, labels, images
     guess_standard_errors: float = 3.0  # of balanced accuracy above chance: it knows something
+    guess_memorised: float = 0.9  # train accuracy: above, more steps teach nothing more
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
     unequal_ratio: float = 2.0  # the same, from which balancing the classes is advised
     never_support: int = 5  # test images of a class that is never predicted
