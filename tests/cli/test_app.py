@@ -246,8 +246,9 @@ def test_find_lr_names_the_usual_lr_where_the_curve_shows_none(tmp_path: Path) -
     assert done.exit_code == 0, done.output
     *_, refused, said, following = done.stdout.splitlines()
     assert refused.startswith("the LR test")
-    assert said == "use LR max 0.003 instead, usual for this optimizer"
+    assert said == "use LR max 0.003, usual for this optimizer"
     assert following.startswith("next: resight train --lr 0.003 --recipe custom-resnet --data ")
+    assert "schedule.lr_max" not in following
 
 
 def test_data_says_what_it_understood() -> None:

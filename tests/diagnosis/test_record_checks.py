@@ -24,6 +24,19 @@ def test_a_loss_at_chance_is_not_learning_and_one_below_is() -> None:
     assert names(record_checks.diverged(lost)) == {"diverged"}
 
 
+def test_no_lr_test_is_advised_where_it_would_say_to_keep_the_lr() -> None:
+    own = find_recipe("fast")
+    flat = evidence(metrics=rows((1.1, 0.34, 0.33)), recipe=own, lr_max=0.17)
+    (ended,) = record_checks.not_learning(flat)
+    assert (ended.severity, ended.command) == ("problem", None)
+    assert ended.advice == "train longer, and check that the labels are right"
+    (trains,) = record_checks.not_learning(dataclasses.replace(flat, finished=False))
+    assert (trains.severity, trains.command) == ("note", None)
+    assert trains.advice.startswith("wait, as much is learned when the LR falls; ")
+    (other,) = record_checks.not_learning(dataclasses.replace(flat, lr_max=0.3))
+    assert other.command == flat.find_lr
+
+
 def test_after_a_divergence_a_lower_lr_is_named_and_no_test_that_chose_this_one() -> None:
     lost = evidence(metrics=rows((0.5, 0.8, 0.8), (1.11, 0.33, 0.33)), lr_max=0.5)
     chosen = dataclasses.replace(lost, recipe=recipe(**{"schedule.lr_max": "find"}))

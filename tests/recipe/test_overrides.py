@@ -118,3 +118,8 @@ def test_another_batch_size_gets_the_nearest_pieces(batch: int, pieces: int) -> 
     if batch % 2 == 0:
         kept = changed(find_recipe("fast"), {"batch_size": batch, "train.norm_batch": 2})
         assert kept.train.norm_batch == 2
+
+
+def test_an_lr_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ResightError, match=r"lr and schedule\.lr_max are both given"):
+        changed(find_recipe("fast"), {"lr": 0.1, "schedule.lr_max": 5.0})

@@ -244,8 +244,6 @@ def find_lr(
     try:
         suggestions, refused = test.suggestions(), ""
     except ResightError as error:
-        if test.recipe_lr is None and test.usual_lr is None:
-            raise
         suggestions, refused = {}, without_advice(error)
     if as_json:
         print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
@@ -260,14 +258,10 @@ def find_lr(
     words = []
     if test.recipe_lr is None and test.usual_lr is None:
         words = ["--lr", f"{suggestions[test.method]:.3g}"]
-    elif test.recipe_lr is None and refused:
-        print(f"use LR max {test.usual_lr:.3g} instead, usual for this optimizer")
-        words = ["--lr", f"{test.usual_lr:.3g}"]
     elif test.recipe_lr is None:
-        print(
-            f"with so few images the curve is not to be trusted: keep LR max {test.usual_lr:.3g}, "
-            "which a training uses then"
-        )
+        why = "" if refused else "with so few images the curve is not to be trusted: "
+        print(f"{why}use LR max {test.usual_lr:.3g}, usual for this optimizer")
+        words = ["--lr", f"{test.usual_lr:.3g}"]
     else:
         print(
             f"the recipe sets LR max {test.recipe_lr:.3g} itself: keep it, since a recipe's own LR "
@@ -285,8 +279,13 @@ def find_lr(
     for option, given in options.items():
         words += [] if given is None else [option, str(given)]
     words += ["--skip-bad"] if skip_bad else []
-    words += [word for pair in set_ or [] for word in ("--set", pair)]
+    kept = [pair for pair in set_ or [] if "--lr" not in words or not _sets_lr(pair)]
+    words += [word for pair in kept for word in ("--set", pair)]
     print(f"next: resight train {shlex.join(words)}")
+
+
+def _sets_lr(pair: str) -> bool:
+    return pair.partition("=")[0].strip() == "schedule.lr_max"
 
 
 @contextlib.contextmanager

@@ -44,15 +44,21 @@ def at_chance(evidence: Evidence, seen: str) -> Finding:
     even = math.isclose(chance, math.log(k))
     level = f"ln {k} = {chance:.3f}" if even else f"{chance:.3f}, from the class frequencies"
     lr = "" if evidence.lr_max is None else f" at LR max {evidence.lr_max:.3g}"
+    own, advice = own_lr(evidence.recipe), "find a suitable LR with an LR test"
+    kept = own is not None and evidence.lr_max is not None and math.isclose(own, evidence.lr_max)
+    if kept:  # an LR test would say to keep it
+        advice = "train longer, and check that the labels are right"
+        if not evidence.finished:
+            advice = f"wait, as much is learned when the LR falls; if it stays like this, {advice}"
     return Finding(
         name="not-learning",
-        severity="problem",
+        severity="note" if kept and not evidence.finished else "problem",
         title="the model is not learning",
         evidence=f"{seen}{lr}; a model that has learned nothing (chance level) has a loss "
         f"of {level}",
         threshold=f"a loss of at least {THRESHOLDS.chance_loss_share:g} × that",
-        advice="find a suitable LR with an LR test",
-        command=evidence.find_lr,
+        advice=advice,
+        command=None if kept else evidence.find_lr,
     )
 
 

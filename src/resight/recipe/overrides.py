@@ -68,6 +68,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     dotted = flattened(changes)
     epochs, lr = dotted.pop("epochs", None), dotted.pop("lr", None)
+    if lr is not None and SHORT["lr"] in dotted:
+        raise ResightError(f"lr and {SHORT['lr']} are both given: leave one of them out")
     shape = dotted.get("schedule.shape")
     base = recipe if shape is None else recipe.with_changes({"schedule.shape": shape})
     if epochs is not None:

@@ -58,10 +58,7 @@ def find_lr(
         plan, optimizer, usual = plan_lr_test(job), job.recipe.optimizer, None
         if plan is None and job.recipe.schedule.needs_lr_test:
             usual = optimizer.usual_lr(job.batch_images(0))
-            reporter.say(
-                f"note: {too_few(job)}; `resight train` would use LR max {usual:g}, usual for "
-                f"{optimizer.name}"
-            )
+            reporter.say(f"note: {too_few(job)}")
         plan = plan or smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         test = run_range_test(job, plan, progress=reporter.counting("LR test"))
