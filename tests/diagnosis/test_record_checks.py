@@ -32,7 +32,7 @@ def test_no_lr_test_is_advised_where_it_would_say_to_keep_the_lr() -> None:
     assert ended.advice == "train longer, and check that the labels are right"
     (trains,) = record_checks.not_learning(dataclasses.replace(flat, finished=False))
     assert (trains.severity, trains.command) == ("note", None)
-    assert trains.advice.startswith("wait, as much is learned when the LR falls; ")
+    assert trains.advice.startswith("wait: much is often learned only as the LR falls; ")
     (other,) = record_checks.not_learning(dataclasses.replace(flat, lr_max=0.3))
     assert other.command == flat.find_lr
 

@@ -218,6 +218,7 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Run an LR range test with the recipe's own training step and suggest a learning rate."""
+    from resight.recipe.overrides import SHORT, parse_setting
     from resight.runs.lr_test import check_plot, save_plot, without_advice
 
     if plot is not None:
@@ -279,13 +280,10 @@ def find_lr(
     for option, given in options.items():
         words += [] if given is None else [option, str(given)]
     words += ["--skip-bad"] if skip_bad else []
-    kept = [pair for pair in set_ or [] if "--lr" not in words or not _sets_lr(pair)]
-    words += [word for pair in kept for word in ("--set", pair)]
+    for pair in set_ or []:
+        if "--lr" not in words or parse_setting(pair)[0] != SHORT["lr"]:
+            words += ["--set", pair]
     print(f"next: resight train {shlex.join(words)}")
-
-
-def _sets_lr(pair: str) -> bool:
-    return pair.partition("=")[0].strip() == "schedule.lr_max"
 
 
 @contextlib.contextmanager

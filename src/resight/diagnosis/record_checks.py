@@ -13,7 +13,7 @@ from resight.diagnosis.thresholds import THRESHOLDS
 from resight.errors import ResightError
 from resight.findings import Finding
 from resight.intervals import standard_error
-from resight.recipe.catalog import lower_lr, own_lr
+from resight.recipe.catalog import is_own_lr, lower_lr, own_lr
 from resight.records import stopped_words, watched_split
 
 
@@ -44,12 +44,12 @@ def at_chance(evidence: Evidence, seen: str) -> Finding:
     even = math.isclose(chance, math.log(k))
     level = f"ln {k} = {chance:.3f}" if even else f"{chance:.3f}, from the class frequencies"
     lr = "" if evidence.lr_max is None else f" at LR max {evidence.lr_max:.3g}"
-    own, advice = own_lr(evidence.recipe), "find a suitable LR with an LR test"
-    kept = own is not None and evidence.lr_max is not None and math.isclose(own, evidence.lr_max)
+    kept = is_own_lr(evidence.recipe, evidence.lr_max)
+    advice = "find a suitable LR with an LR test"
     if kept:  # an LR test would say to keep it
         advice = "train longer, and check that the labels are right"
         if not evidence.finished:
-            advice = f"wait, as much is learned when the LR falls; if it stays like this, {advice}"
+            advice = f"wait: much is often learned only as the LR falls; if it isn't, {advice}"
     return Finding(
         name="not-learning",
         severity="note" if kept and not evidence.finished else "problem",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,12 @@ def own_lr(recipe: Recipe) -> float | None:
         return None
     batches = recipe.train.batch_size / named.train.batch_size
     return named.schedule.lr_max * float(batches**named.optimizer.lr_batch_power)
+
+
+def is_own_lr(recipe: Recipe, lr: float | str | None) -> bool:
+    """Whether `lr` is the LR max that the named recipe sets itself: see `own_lr`."""
+    own = own_lr(recipe)
+    return own is not None and isinstance(lr, float) and math.isclose(own, lr)
 
 
 def lower_lr(recipe: Recipe, lr_max: float) -> float:

@@ -19,7 +19,7 @@ from resight.engine.job import Job, prepare, with_batch
 from resight.engine.runtime import Runtime, kept_threads
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
-from resight.recipe.catalog import own_lr
+from resight.recipe.catalog import is_own_lr, own_lr
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
 from resight.training.costs import measure, price
@@ -55,16 +55,16 @@ def find_lr(
         runtime = Runtime.choose(device, precision, executor=executor)
         decoding = reporter.counting("decoding images")
         job = prepare(recipe, data, runtime, changes=changes, skip_bad=skip_bad, decoding=decoding)
-        plan, optimizer, usual = plan_lr_test(job), job.recipe.optimizer, None
-        if plan is None and job.recipe.schedule.needs_lr_test:
-            usual = optimizer.usual_lr(job.batch_images(0))
+        plan = plan_lr_test(job)
+        if few := plan is None and job.recipe.schedule.needs_lr_test:
             reporter.say(f"note: {too_few(job)}")
         plan = plan or smallest_plan(job)
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         test = run_range_test(job, plan, progress=reporter.counting("LR test"))
-        if test.recipe_lr is None and not _readable(test):
-            usual = optimizer.usual_lr(job.batch_images(0))
-        return dataclasses.replace(test, usual_lr=usual)
+        if test.recipe_lr is None and (few or not _readable(test)):
+            usual = job.recipe.optimizer.usual_lr(job.batch_images(0))
+            test = dataclasses.replace(test, usual_lr=usual)
+        return test
     finally:
         reporter.close()
 
@@ -116,8 +116,7 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
-    lr_max, own = job.recipe.schedule.lr_max, own_lr(job.recipe)
-    tested = own is not None and isinstance(lr_max, float) and math.isclose(own, lr_max)
+    own = is_own_lr(job.recipe, job.recipe.schedule.lr_max)
     kept = np.array(losses[:finite], dtype=np.float64)
     return LrTest(
         lrs[:finite],
@@ -127,5 +126,5 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
         method=method_for(job.recipe.schedule),
         batch=plan.batch,
         lr_scale=plan.lr_scale,
-        recipe_lr=own if tested else None,
+        recipe_lr=own_lr(job.recipe) if own else None,
     )

@@ -53,7 +53,7 @@ def plan_lr_test(job: Job) -> LrTestPlan | None:
 def too_few(job: Job) -> str:
     """Why a training has no LR test."""
     images = int(MAX_SHARE * job.epoch_images() * job.recipe.schedule.epochs)
-    return f"an LR test may see {images:,} images here, a tenth of all epochs' together: too few"
+    return f"an LR test may take a tenth of the training, here {images:,} images in all: too few"
 
 
 def smallest_plan(job: Job) -> LrTestPlan:
