@@ -20,6 +20,7 @@ import resight
 from helpers import folder
 from resight.cli.app import app
 from resight.cli.output import print_classes
+from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.runs.predictions import Predictions
 from resight.runs.run import load_run
@@ -230,12 +231,23 @@ def test_find_lr_says_to_keep_a_recipes_own_lr(tmp_path: Path) -> None:
     small = ["--set", "model.width=4", "--set", "data.image_size=12", "--data", str(images)]
     done = runner.invoke(app, ["find-lr", "--recipe", "fast", *small])
     assert done.exit_code == 0, done.output
-    assert "the recipe sets LR max 0.17 itself: keep it" in done.stdout
+    own = "the built-in recipe's own LR max is 0.17: use it"
+    assert own in done.stdout
     assert done.stdout.splitlines()[-1].startswith("next: resight train --recipe fast --data ")
-    mine = runner.invoke(
-        app, ["find-lr", "--recipe", "fast", *small, "--set", "schedule.lr_max=8.0"]
+    other = ["--set", "schedule.lr_max=8.0"]
+    mine = runner.invoke(app, ["find-lr", "--recipe", "fast", *small, *other]).stdout
+    assert own in mine
+    assert mine.splitlines()[-1].startswith("next: resight train --lr 0.17 --recipe fast --data ")
+    assert "lr_max" not in mine
+    file = tmp_path / "mine.json"
+    file.write_text(
+        json.dumps(find_recipe("fast").with_changes({"schedule.lr_max": 8.0}).to_dict())
     )
-    assert "keep it" not in mine.output
+    told = runner.invoke(app, ["find-lr", "--recipe", str(file), *small]).stdout
+    assert told.splitlines()[-1].startswith(f"next: resight train --lr 0.17 --recipe {file} ")
+    to_find = ["--set", "schedule.lr_max=find"]
+    found = runner.invoke(app, ["find-lr", "--recipe", "fast", *small, *to_find]).stdout
+    assert own not in found
 
 
 def test_find_lr_names_the_usual_lr_where_the_curve_shows_none(tmp_path: Path) -> None:

@@ -135,7 +135,10 @@ def test_auto_with_another_policy_says_so(tmp_path: Path) -> None:
     choice = recipe_for(None, root, {"augment.policy": "strong", "augment.mixup": 0.0})
     expected = POLICIES["strong"](choice.recipe.data.image_size)
     assert choice.recipe.augment == expected.model_copy(update={"mixup": 0.0})
-    assert "images augmented by the policy strong" in choice.why[0]
+    assert (
+        "images cropped, mirrored, changed by TrivialAugment, covered in part and mixed"
+        in choice.why[0]
+    )
 
 
 def test_auto_needs_images() -> None:

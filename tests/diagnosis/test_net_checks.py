@@ -33,6 +33,9 @@ def test_running_statistics_that_do_not_fit_are_named() -> None:
     net.layer1.norm.running_mean += 3.0
     findings = list(net_checks.batch_norm(net, images, labels))
     assert names(findings) == {"batch-norm-statistics"}
+    for lr_end, advised in ((None, False), (0.0, False), (0.01, True), ("lr_min", True)):
+        (finding,) = net_checks.batch_norm(net, images, labels, lr_end=lr_end)
+        assert ("schedule.lr_end=0" in finding.advice) is advised
     net.layer1.norm.running_mean.copy_(before["layer1.norm.running_mean"])
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 

@@ -23,8 +23,32 @@ def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> N
     many = predictions(np.tile(logits, (4, 1)), ([0, 1] * 5 + [2] * 5) * 4)  # 20 a class
     findings = list(prediction_checks.never_predicted(evidence(predictions=many, metrics=long)))
     assert [f.severity for f in findings] == ["problem"]
-    four = predictions(logits[:-1], [0, 1] * 5 + [2] * 4)
-    assert not list(prediction_checks.never_predicted(evidence(predictions=four, metrics=long)))
+    assert "chance" not in findings[0].advice
+
+
+def test_a_class_of_few_test_images_that_is_never_predicted_is_worth_a_note() -> None:
+    said, there = [0, 1] * 40 + [0] * 5, [0, 1] * 40 + [1] + [2] * 4
+    (finding,) = prediction_checks.never_predicted(
+        evidence(predictions=predictions(np.eye(3)[said], there))
+    )
+    assert finding.severity == "note"
+    assert finding.evidence == "no test image is predicted as 'c' (4 images)"
+    assert "with so few test images it may be chance" in finding.advice
+    there[-5:] = [2] * 5
+    (finding,) = prediction_checks.never_predicted(
+        evidence(predictions=predictions(np.eye(3)[said], there))
+    )
+    assert finding.severity == "problem"
+    there[-5:] = [0, 0, 0, 0, 2]
+    (finding,) = prediction_checks.never_predicted(
+        evidence(predictions=predictions(np.eye(3)[said], there))
+    )
+    assert finding.evidence.endswith("'c' (1 image)")
+    absent = predictions(np.eye(3)[said], [0, 1] * 40 + [1] * 5)  # nothing to be right about
+    assert not list(prediction_checks.never_predicted(evidence(predictions=absent)))
+    two = predictions(np.eye(3)[[0] * 8], [0] * 4 + [1] * 1 + [2] * 3)
+    (finding,) = prediction_checks.never_predicted(evidence(predictions=two))
+    assert finding.evidence.endswith("as 'c' (3 images), 'b' (1 image)")
 
 
 def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
@@ -67,6 +91,7 @@ def test_accuracy_within_luck_of_guessing_is_named() -> None:
         evidence(predictions=of_two(45, 34, a=43), metrics=rows((0.7, 0.5, 0.5)))
     )
     assert (finding.name, finding.severity) == ("barely-above-guessing", "problem")
+    assert finding.title == "accuracy is hardly better than guessing"
     assert "always answering 'a', the largest class, is right on 54.4%" in finding.evidence
     assert "more than 120 steps" in finding.advice
     (finding,) = prediction_checks.barely_above_guessing(
@@ -87,6 +112,7 @@ def test_a_net_that_knows_the_rare_class_knows_something() -> None:
     assert useful.accuracy < useful.guess_accuracy
     (finding,) = prediction_checks.barely_above_guessing(evidence(predictions=useful))
     assert finding.severity == "note"
+    assert finding.title == "accuracy is below guessing, but the classes are told apart"
     assert "recall per class" in finding.advice
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,11 @@ def test_a_finding_names_three_cases_and_counts_the_others() -> None:
         "         - 0.png and copy of 0.png (pixel for pixel)",
         "         - 1.png and copy of 1.png (pixel for pixel)",
         "         - 2.png and copy of 2.png (pixel for pixel)",
-        "         - and 2 more",
+        "         - and 2 more (--json has all)",
         "         remove them",
     ]
+    four = finding_lines(dataclasses.replace(finding, cases=cases[:4]))
+    assert four[4] == "         - 3.png and copy of 3.png (pixel for pixel)"
     assert len(finding.to_dict()["cases"]) == 5
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.data.batches import steps_per_epoch
 from resight.errors import ResightError
-from resight.recipe.auto import AUTO, Images, augmentation, choose, of_symbols
+from resight.recipe.auto import (
+    AUTO,
+    Images,
+    augmentation,
+    augmented_words,
+    choose,
+    of_symbols,
+    other_sizes,
+    reasons,
+)
 from resight.recipe.catalog import find_recipe, own_lr
+from resight.recipe.policies import OFF
 from resight.recipe.recipe import Recipe
 
 PHOTOS = Images(train=1119, classes=("cats", "dogs"), side_px=375)
@@ -24,22 +36,22 @@ def test_whatever_the_images_the_recipe_is_whole_and_has_hundreds_of_steps(
     train: int, classes: int, side_px: int
 ) -> None:
     names = tuple(f"class {number}" for number in range(classes))
-    choice = choose(Images(train, names, side_px))
-    recipe = choice.recipe
+    images = Images(train, names, side_px)
+    recipe = choose(images)
     assert recipe.name == AUTO
     assert Recipe.parse(recipe.to_dict()) == recipe
     assert recipe.data.image_size <= max(side_px, 8)
     steps = steps_per_epoch(train, recipe.train.batch_size, recipe.train.last_batch)
     assert recipe.schedule.epochs * steps >= (100 if train >= 40 else 60)
-    assert len(choice.why) == 2
-    assert all(len(line) <= 120 for line in choice.why)
+    why = reasons(recipe, images)
+    assert len(why) == 2
+    assert all(len(line) <= 120 for line in why)
 
 
 @given(st.integers(40, 1_000_000), st.integers(1, 1000))
 def test_more_images_are_seen_fewer_times_and_more_in_all(train: int, more: int) -> None:
     few, many = (
-        choose(Images(n, ("a thing", "another"), 64)).recipe.schedule.epochs
-        for n in (train, train + more)
+        choose(Images(n, ("a thing", "another"), 64)).schedule.epochs for n in (train, train + more)
     )
     assert few >= many
     # a rounded number of epochs may be half an epoch less
@@ -47,14 +59,14 @@ def test_more_images_are_seen_fewer_times_and_more_in_all(train: int, more: int)
 
 
 def test_what_is_given_is_taken_and_the_rest_fits_it() -> None:
-    recipe = choose(PHOTOS, image_size=32, batch_size=64).recipe
+    recipe = choose(PHOTOS, image_size=32, batch_size=64)
     assert (recipe.data.image_size, recipe.schedule.small_px) == (32, 24)
     assert recipe.train.batch_size == 64
 
 
 @given(st.integers(1, 3000))
 def test_any_batch_may_be_given(batch: int) -> None:
-    recipe = choose(PHOTOS, batch_size=batch).recipe
+    recipe = choose(PHOTOS, batch_size=batch)
     assert recipe.train.batch_size == batch
     assert recipe.train.norm_batch in (0, 250)
 
@@ -69,7 +81,7 @@ def test_its_augmentation_fits_any_side(side: int, photo_px: int) -> None:
 
 def test_large_images_leave_the_pieces_to_the_machine() -> None:
     many = Images(60_000, ("a thing", "another"), 300)
-    sizes = {px: choose(many, image_size=px).recipe.train for px in (32, 64, 65, 224)}
+    sizes = {px: choose(many, image_size=px).train for px in (32, 64, 65, 224)}
     assert {px: train.norm_batch for px, train in sizes.items()} == {
         32: 250,
         64: 250,
@@ -80,7 +92,7 @@ def test_large_images_leave_the_pieces_to_the_machine() -> None:
 
 
 def test_its_own_lr_is_kept() -> None:
-    recipe = choose(PHOTOS).recipe
+    recipe = choose(PHOTOS)
     assert own_lr(recipe) == recipe.schedule.lr_max == 0.25
 
 
@@ -98,11 +110,13 @@ def test_its_own_lr_is_kept() -> None:
 def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected: bool) -> None:
     assert of_symbols(classes) is expected
     if classes:
-        choice = choose(Images(1000, classes, 28))
-        assert (choice.recipe.augment.flip == "none") is expected
-        assert ("never mirrored" in choice.why[1]) is expected
-        assert (", mirrored" not in choice.why[0]) is expected
-        strong = choose(Images(1000, classes, 28), policy="strong").recipe.augment
+        images = Images(1000, classes, 28)
+        recipe = choose(images)
+        assert (recipe.augment.flip == "none") is expected
+        why = reasons(recipe, images)
+        assert ("never mirrored" in why[1]) is expected
+        assert ("mirrored" not in why[0]) is expected
+        strong = choose(Images(1000, classes, 28), policy="strong").augment
         assert (strong.flip == "none") is expected
         assert strong.trivialaugment
 
@@ -114,16 +128,21 @@ def test_by_name_alone_it_can_not_be_known() -> None:
 
 def test_few_classes_of_large_photos_get_a_narrower_net_on_larger_images() -> None:
     def shape(images: Images, **given: int) -> tuple[int, int, int]:
-        recipe = choose(images, **given).recipe
+        recipe = choose(images, **given)
         return recipe.data.image_size, recipe.model.width, recipe.schedule.small_px
 
     assert shape(PHOTOS) == (96, 32, 48)
-    assert choose(PHOTOS).why[0].startswith("auto: fastnet of width 32 at 96 px, batches of 64, ")
-    assert choose(PHOTOS).other_px == (48, 192)
-    lengths = choose(PHOTOS).recipe.schedule
+    what, why = reasons(choose(PHOTOS), PHOTOS)
+    assert what == (
+        "auto: fastnet of width 32 at 96 px, batches of 64, 66 epochs; images cropped, mirrored, "
+        "turned by up to 15° and scaled"
+    )
+    assert why == "chosen for 1,119 training images of 2 classes, about 375 px large"
+    assert other_sizes(PHOTOS, 96) == (48, 192)
+    lengths = choose(PHOTOS).schedule
     assert (lengths.epochs, lengths.small_epochs) == (66, 49.5)
-    assert choose(PHOTOS, epochs=10).recipe.schedule.small_epochs == 7.5
-    wide = choose(PHOTOS, image_size=64).recipe.schedule
+    assert choose(PHOTOS, epochs=10).schedule.small_epochs == 7.5
+    wide = choose(PHOTOS, image_size=64).schedule
     assert (wide.epochs, wide.small_epochs) == (41, pytest.approx(41 * 5 / 9))
     assert shape(PHOTOS, image_size=64) == (64, 64, 48)
     assert shape(PHOTOS, image_size=128) == (128, 32, 64)
@@ -131,3 +150,48 @@ def test_few_classes_of_large_photos_get_a_narrower_net_on_larger_images() -> No
     assert shape(Images(1119, names, side_px=375)) == (64, 64, 48)
     assert shape(Images(1119, names[:4], side_px=95)) == (64, 64, 48)
     assert shape(Images(30_000, names[:2], side_px=375)) == (32, 64, 24)
+
+
+def test_the_words_are_those_of_the_recipe_that_is_used() -> None:
+    recipe = choose(PHOTOS, epochs=1).with_changes(
+        {
+            "augment.rotate_deg": 40.0,
+            "augment.scale": 0.0,
+            "augment.flip": "none",
+            "model.width": 16,
+            "train.batch_size": 8,
+        }
+    )
+    assert reasons(recipe, PHOTOS)[0] == (
+        "auto: fastnet of width 16 at 96 px, batches of 8, 1 epoch; images cropped and turned by "
+        "up to 40°"
+    )
+    digits = Images(1000, tuple("0123456789"), 28)
+    mirrored = choose(digits).with_changes({"augment.flip": "random"})
+    assert "never mirrored" not in reasons(mirrored, digits)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "not augmented"),
+        ({"crop_pad_px": 2}, "cropped"),
+        ({"flip": "alternating"}, "mirrored"),
+        ({"rotate_deg": 7.5}, "turned by up to 7.5°"),
+        ({"scale": 0.1}, "scaled"),
+        ({"brightness": 0.2}, "recoloured"),
+        ({"hue_deg": 9.0}, "recoloured"),
+        ({"grey": 0.1}, "recoloured"),
+        ({"blur": 0.1, "blur_px": 1.0}, "blurred"),
+        ({"cutout_px": 4}, "covered in part"),
+        ({"erase": 0.1, "erase_area": 0.1}, "covered in part"),
+        ({"mixup": 0.2}, "mixed"),
+        ({"cutmix": 1.0, "trivialaugment": True}, "changed by TrivialAugment and mixed"),
+        (
+            {"crop_pad_px": 1, "scale": 0.1, "randaugment": 2, "randaugment_magnitude": 9},
+            "cropped, scaled and changed by 2 operations of RandAugment",
+        ),
+    ],
+)
+def test_what_is_done_to_images_in_words(settings: dict[str, Any], words: str) -> None:
+    assert augmented_words(OFF.model_copy(update=settings)) == words

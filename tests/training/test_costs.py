@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from resight.data.types import ImageData
 from resight.engine.job import Job, build_job
 from resight.engine.runtime import TORCHS_DEFAULT
 from resight.errors import ResightError
+from resight.models.summary import summarize
 from resight.progress import duration
 from resight.recipe.auto import Choice
 from resight.recipe.catalog import find_recipe
@@ -39,10 +41,9 @@ def shaped(shape: str) -> Recipe:
 
 
 def fastnet_of(**changes: Any) -> Recipe:
-    schedule = Constant(shape="constant", epochs=3, lr_max=1.0, **changes.pop("schedule", {}))
-    return recipe_of(
-        model=Model(net="fastnet", width=2), data=Data(image_size=16), schedule=schedule, **changes
-    )
+    schedule = {"epochs": 3, "lr_max": 1.0} | changes.pop("schedule", {})
+    own = {"model": Model(net="fastnet", width=2), "data": Data(image_size=16)}
+    return recipe_of(schedule=Constant(shape="constant", **schedule), **(own | changes))
 
 
 def test_a_training_costs_its_steps_its_images_and_its_evaluations() -> None:
@@ -426,7 +427,8 @@ def test_a_choice_may_limit_the_epochs_but_not_below_some_steps(
     monkeypatch.setattr(costs, "FEW_STEPS", 9)
     job = build_job(tiny("digits").with_epochs(24), data, runtime())
     listener = Listener()
-    choice = Choice(job.recipe, ("chosen: because",), (4, 16), most)
+    other = job.recipe.with_changes({"data.image_size": 16})
+    choice = Choice(job.recipe, ("chosen: because",), (other,), most)
     shortened, _ = costs.say(job, None, choice, listener)
     assert shortened.recipe.schedule.epochs == epochs
     assert "chosen: because" in listener.lines
@@ -435,11 +437,36 @@ def test_a_choice_may_limit_the_epochs_but_not_below_some_steps(
     assert said == (
         [] if epochs == 24 else [f"shortened to {epochs} epoch{one} (limit: {most:g} min)"]
     )
-    seconds = 49 * epochs
-    assert listener.lines[-1] == (
-        f"with --image-size 4 about {duration(seconds / 4)}; "
-        f"with --image-size 16 about {duration(4 * seconds)}"
+    assert listener.lines[-1] == costs.other_sizes(
+        job, costs.Cost(0.0, {0: 0.7 * epochs / 24}, 0.0), [other], 60 * (most or math.inf)
     )
+
+
+def test_other_sizes_are_priced_by_the_operations_of_their_own_net_and_epochs() -> None:
+    job = job_of(fastnet_of())
+    cost = costs.Cost(0.0, {0: 1.0}, 0.0)
+    seconds = cost.training(job)
+    random = torch.get_rng_state()
+
+    def said(most: float = math.inf, **changes: Any) -> str:
+        return costs.other_sizes(job, cost, [fastnet_of(**changes)], most)
+
+    same = f"with --image-size 16 about {duration(seconds)}"
+    assert said() == same
+    assert said(schedule={"epochs": 6}) == f"with --image-size 16 about {duration(2 * seconds)}"
+    small = {"small_px": 10, "small_epochs": 1.0, "medium_px": 12, "medium_epochs": 1.0}
+    part = ((10 / 16) ** 2 + (12 / 16) ** 2 + 1) / 3
+    assert said(schedule=small) == f"with --image-size 16 about {duration(part * seconds)}"
+    assert said(most=7.0) == "with --image-size 16 about 7.0 s"
+    first, second = (
+        sum(row.macs for row in summarize(job_of(recipe).state.model, (3, px, px)).rows)
+        for recipe, px in ((job.recipe, 16), (fastnet_of(model=Model(net="fastnet", width=4)), 32))
+    )
+    wide = fastnet_of(model=Model(net="fastnet", width=4), data=Data(image_size=32))
+    price = duration(seconds * second / first)
+    both = costs.other_sizes(job, cost, [job.recipe, wide])
+    assert both == f"{same}; with --image-size 32 about {price}"
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_few_steps_are_warned_of_unless_they_were_chosen() -> None:

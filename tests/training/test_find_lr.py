@@ -296,14 +296,14 @@ def test_any_training_can_have_its_lr_tested(n: int, train: Train) -> None:
     assert test.batch == plan.batch
 
 
-def test_only_a_named_recipes_own_lr_is_called_so() -> None:
-    """The recipe of a run that was started with another LR is to be corrected, not kept."""
+def test_a_named_recipes_own_lr_is_known_whatever_lr_was_given() -> None:
+    """The LR of a run that was started with another one is to be corrected, not kept."""
     fast = find_recipe("fast")
     changes = {"model.width": 4, "data.image_size": 12, "augment.crop_pad_px": 1}
     changes |= {"train.batch_size": 32, "schedule.small_px": 9}
     own = fast.with_changes({"train.norm_batch": 0, **changes})
     right = 0.17 * (32 / 1000) ** 0.5
-    for lr, expected in ((right, right), (8.0, None), ("find", None)):
+    for lr, expected in ((right, right), (8.0, right), ("find", None)):
         test = find_lr.find_lr(
             own.with_changes({"schedule.lr_max": lr}), make_data(64, size=12), reporter=Quiet()
         )

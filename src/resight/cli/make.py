@@ -218,6 +218,7 @@ def find_lr(
     as_json: JsonOption = False,
 ) -> None:
     """Run an LR range test with the recipe's own training step and suggest a learning rate."""
+    from resight.recipe.catalog import is_file
     from resight.recipe.overrides import SHORT, parse_setting
     from resight.runs.lr_test import check_plot, save_plot, without_advice
 
@@ -265,9 +266,13 @@ def find_lr(
         words = ["--lr", f"{test.usual_lr:.3g}"]
     else:
         print(
-            f"the recipe sets LR max {test.recipe_lr:.3g} itself: keep it, since a recipe's own LR "
-            "was chosen by whole trainings; the curve is for recipes that set none"
+            f"the built-in recipe's own LR max is {test.recipe_lr:.3g}: use it, since it was "
+            "chosen by whole trainings; the curve is for recipes that set none"
         )
+        if is_file(recipe or "") or any(
+            parse_setting(pair)[0] == SHORT["lr"] for pair in set_ or []
+        ):
+            words = ["--lr", f"{test.recipe_lr:.3g}"]  # the LR given may be another one
     options = {
         "--recipe": recipe,
         "--data": data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from resight.data.headers import read_header
 from resight.data.splits import held_count
 from resight.data.types import ImageData
 from resight.errors import ResightError
-from resight.recipe.auto import Choice, Images, augmentation, choose
+from resight.recipe.auto import Choice, Images, augmentation, choose, other_sizes, reasons
 from resight.recipe.catalog import AUTO
 from resight.recipe.overrides import POLICY, SHORT, asked, changed, flattened
 from resight.recipe.recipe import Recipe
@@ -63,9 +64,15 @@ def recipe_for(
     if decoded is not None:
         images = replace(images, train=len(decoded.train))
         given["image_size"] = decoded.image_size
-    chosen = choose(images, **given, epochs=_number(flat.get("epochs")), policy=policy)
+    given["epochs"] = _number(flat.get("epochs"))
+    chosen = changed(choose(images, **given, policy=policy), flat)
+    others = []
+    for px in other_sizes(images, chosen.data.image_size):
+        given["image_size"] = flat[SHORT["image_size"]] = px
+        with contextlib.suppress(ResightError):  # other settings that are given may not fit it
+            others.append(changed(choose(images, **given, policy=policy), flat))
     most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
-    return replace(chosen, recipe=changed(chosen.recipe, flat), most_minutes=most)
+    return Choice(chosen, reasons(chosen, images), tuple(others), most)
 
 
 def settled(

@@ -145,9 +145,10 @@ def _plain_accuracy(opened: OpenRun) -> float | None:
 def _probe(opened: OpenRun) -> list[Finding]:
     assert opened.model is not None
     images, labels, at_once = _training_images(opened, repeated=True)
+    lr_end = getattr(opened.run.recipe.schedule, "lr_end", None)  # not every shape has one
     with torch.no_grad(), opened.runtime.autocast():
         return [
-            *net_checks.batch_norm(opened.model, images, labels, at_once),
+            *net_checks.batch_norm(opened.model, images, labels, at_once, lr_end=lr_end),
             *net_checks.dead_channels(opened.model, images, at_once),
         ]
 

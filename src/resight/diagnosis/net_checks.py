@@ -24,14 +24,20 @@ def probe_images(side_px: int) -> int:
 
 @torch.no_grad()
 def batch_norm(
-    model: nn.Module, images: Tensor, labels: Tensor, at_once: int | None = None
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    at_once: int | None = None,
+    *,
+    lr_end: float | str | None = None,
 ) -> Iterator[Finding]:
     """Accuracy on training images with batch statistics against running statistics.
 
     images: float32 (N, C, H, W), as the training saw them; labels: int64 (N,). at_once: images per
-    pass, whose statistics the batch's are; by default all. Running statistics that do not match the
-    batches (too few steps, too small a momentum, an LR that moves the weights faster than the
-    running means can follow) make a net train well and test badly.
+    pass, whose statistics the batch's are; by default all. lr_end: the schedule's, if it has one.
+    Running statistics that do not match the batches (too few steps, too small a momentum, an LR
+    that moves the weights faster than the running means can follow) make a net train well and test
+    badly.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms or len(images) < 2:
@@ -52,8 +58,8 @@ def batch_norm(
         evidence=f"accuracy on {len(images):,} training images is {batch:.1%} with batch "
         f"statistics and {running:.1%} with running statistics",
         threshold=f"a difference of {100 * THRESHOLDS.batch_norm_drop:.0f} points",
-        advice="train for more steps (more epochs or a smaller --batch-size), or end at a lower "
-        "LR: --set schedule.lr_end=0",
+        advice="train for more steps (more epochs or a smaller --batch-size)"
+        + ", or end at a lower LR: --set schedule.lr_end=0" * bool(lr_end),
     )
 
 

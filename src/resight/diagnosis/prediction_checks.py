@@ -23,15 +23,20 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
     if predictions is None:
         return
     k = len(predictions.classes)
-    support = np.bincount(predictions.labels, minlength=k)
-    predicted = np.bincount(predictions.predicted, minlength=k)
-    never = np.flatnonzero((support >= THRESHOLDS.never_support) & (predicted == 0))
-    if not len(never):
+    support = np.bincount(predictions.labels, minlength=k).tolist()
+    predicted = np.bincount(predictions.predicted, minlength=k).tolist()
+    never = [i for i in range(k) if support[i] and not predicted[i]]
+    if not never:
         return
+    never.sort(key=lambda i: -support[i])
     named = never[:MAX_CLASSES_NAMED]
-    names = ", ".join(f"'{predictions.classes[i]}' ({support[i]} images)" for i in named)
+    names = ", ".join(
+        f"'{predictions.classes[i]}' ({support[i]} image{'s' * (support[i] > 1)})" for i in named
+    )
     more = f" and {len(never) - len(named)} more" if len(never) > len(named) else ""
-    enough = len(predictions) >= THRESHOLDS.never_images * k  # with fewer it may be chance
+    # with fewer it may be chance
+    enough = support[never[0]] >= THRESHOLDS.never_support
+    enough = enough and len(predictions) >= THRESHOLDS.never_images * k
     yield Finding(
         name="never-predicted",
         severity="problem" if enough else "note",
@@ -39,9 +44,10 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
         if len(never) == 1
         else "some classes are never predicted",
         evidence=f"no {predictions.split} image is predicted as {names}{more}",
-        threshold=f"a class with {THRESHOLDS.never_support} images or more; a problem if classes "
-        f"have {THRESHOLDS.never_images} or more on average",
+        threshold=f"1 class; a problem if it has {THRESHOLDS.never_support} images or more, and "
+        f"classes have {THRESHOLDS.never_images} or more on average",
         advice="look at its row in the confusion matrix; check its labels, or add images of it"
+        + " (with so few test images it may be chance)" * (not enough)
         + f"; or {BALANCE}" * bool(evidence.cure),
         command=evidence.cure,
     )
@@ -75,7 +81,8 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
         name="barely-above-guessing",
         severity="note" if knows else "problem",
         title="accuracy is "
-        + ("below guessing" if high < guess else "hardly better than guessing"),
+        + ("below guessing" if high < guess else "hardly better than guessing")
+        + ", but the classes are told apart" * knows,
         evidence=f"{predictions.split} accuracy is {predictions.accuracy:.1%} (95% CI: {low:.1%} "
         f"to {high:.1%}, {len(predictions):,} images), and always answering '{largest}', the "
         f"largest class, is right on {guess:.1%}; balanced accuracy is {balanced:.1%}, of which "

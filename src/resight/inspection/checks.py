@@ -88,13 +88,19 @@ def copies(seen: Seen, twins: Sequence[Twins]) -> Iterator[DataFinding]:
     drawn = "all" in dict(seen.table.parts)  # by Resight, which can keep groups together
     repeated = [t for t in twins if t not in set(conflicts) | set(across)]
     if conflicts:
+        proven = any(pair.kind == "exact" for pair in conflicts)
+        advice = "one of the two labels is wrong, or the picture shows both: keep one, or none"
+        if not proven:
+            advice = f"look at them: if they show the same, {advice}"
         yield DataFinding(
             name="label-conflict",
-            severity="problem",
-            title="the same picture under two labels",
+            severity="problem" if proven else "note",
+            title="the same picture under two labels"
+            if proven
+            else "nearly the same picture under two labels",
             evidence=_pairs(conflicts),
-            threshold="1 pair",
-            advice="one of the two labels is wrong, or the picture shows both: keep one, or none",
+            threshold="1 pair; a problem if one is the same pixel for pixel",
+            advice=advice,
             cases=tuple(_case(seen, pair) for pair in conflicts),
         )
     if across:

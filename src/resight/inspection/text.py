@@ -12,7 +12,7 @@ from resight.render.terminal import aligned, wrapped
 COLUMNS = 80
 MAX_CLASSES = 12  # of more, the largest and the smallest are shown
 MOST = 5  # classes of either kind
-MAX_CASES = 3  # of a finding; JSON has all
+MAX_CASES = 3  # of a finding, or one more if that is all; JSON has all
 INDENT = " " * 9
 
 Facts = list[tuple[str, str]]  # name and value
@@ -83,8 +83,9 @@ def as_text(
 def finding_lines(finding: DataFinding) -> list[str]:
     said = f"{finding.title}: {finding.evidence}"
     lines = wrapped(said, COLUMNS, f"{finding.severity + ':':<9}")
-    for case in finding.cases[:MAX_CASES]:
+    shown = finding.cases if len(finding.cases) <= MAX_CASES + 1 else finding.cases[:MAX_CASES]
+    for case in shown:
         lines += wrapped(str(case), COLUMNS, f"{INDENT}- ")
-    more = len(finding.cases) - MAX_CASES
-    lines += [f"{INDENT}- and {more:,} more"] if more > 0 else []
+    if more := len(finding.cases) - len(shown):
+        lines += wrapped(f"{more:,} more (--json has all)", COLUMNS, f"{INDENT}- and ")
     return lines + wrapped(finding.advice, COLUMNS, INDENT)

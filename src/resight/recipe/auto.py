@@ -45,13 +45,13 @@ class Images:
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe. why: what was chosen and for what, a line each; () if it was given. other_px: sizes
-    of the images that might have been chosen. most_minutes: what its training may take at most, if
+    """A recipe. why: what was chosen and for what, a line each; () if it was given. others: what
+    would be chosen for images of other sizes. most_minutes: what its training may take at most, if
     it may be shortened to that."""
 
     recipe: Recipe
     why: tuple[str, ...] = ()
-    other_px: tuple[int, ...] = ()
+    others: tuple[Recipe, ...] = ()
     most_minutes: float | None = None
 
 
@@ -62,18 +62,17 @@ def choose(
     batch_size: int | None = None,
     epochs: int | None = None,
     policy: str = AUTO,
-) -> Choice:
+) -> Recipe:
     """The recipe for `images`. image_size, batch_size, epochs, policy: given instead of chosen."""
     side = image_size or _side(images)
     narrow = _is_narrow(images, side)
     batch = batch_size or _batch(images.train)
     epochs = epochs or _epochs(images.train, narrow=narrow)
-    symbols, photos = of_symbols(images.classes), images.side_px >= PHOTO_PX
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
     small = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
-    augment |= {"flip": "none"} if symbols else {}
+    augment |= {"flip": "none"} if of_symbols(images.classes) else {}
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
@@ -92,23 +91,49 @@ def choose(
             # of larger images a machine may have to cut smaller pieces
             "train.norm_batch": 0 if batch == piece or batch % piece or side > LARGE_PX else piece,
         }
-    recipe = base.with_changes(changes)
-    done = "cropped"
-    done += "" if symbols else ", mirrored"
-    done += f", turned by up to {ROTATE_DEG:g}° and scaled" if photos else ""
-    if policy != AUTO:
-        done = "not augmented" if policy == "none" else f"augmented by the policy {policy}"
+    return base.with_changes(changes)
+
+
+def other_sizes(images: Images, side_px: int) -> tuple[int, ...]:
+    """Sides in px that images might have instead of `side_px`."""
+    return tuple(px for px in (side_px // 2, side_px * 2) if SMALLEST_PX <= px <= images.side_px)
+
+
+def reasons(recipe: Recipe, images: Images) -> tuple[str, ...]:
+    """What `recipe` is, which was chosen for `images` and may have been changed since, and what it
+    was chosen for: two lines."""
+    side, epochs, net = recipe.data.image_size, recipe.schedule.epochs, recipe.model.net
+    usual = _base(side).model
+    if net == usual.net and recipe.model.width != usual.width:
+        net += f" of width {recipe.model.width}"
+    symbols = of_symbols(images.classes) and recipe.augment.flip == "none"
     what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
-    net = recipe.model.net + f" of width {NARROW_WIDTH}" * narrow
-    return Choice(
-        recipe,
-        (
-            f"auto: {net} at {side} px, batches of {batch}, {epochs} epoch{'s' * (epochs > 1)}; "
-            f"images {done}",
-            f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
-        ),
-        tuple(px for px in (side // 2, side * 2) if SMALLEST_PX <= px <= images.side_px),
+    return (
+        f"auto: {net} at {side} px, batches of {recipe.train.batch_size}, {epochs} "
+        f"epoch{'s' * (epochs > 1)}; images {augmented_words(recipe.augment)}",
+        f"chosen for {images.train:,} training images of {len(images.classes)} classes, {what}",
     )
+
+
+def augmented_words(augment: Augment) -> str:
+    """What is done to images, in words."""
+    colours = (augment.brightness, augment.contrast, augment.saturation, augment.hue_deg)
+    done = {
+        "cropped": augment.crop_pad_px,
+        "mirrored": augment.flip != "none",
+        f"turned by up to {augment.rotate_deg:g}°": augment.rotate_deg,
+        "scaled": augment.scale,
+        f"changed by {augment.randaugment} operations of RandAugment": augment.randaugment,
+        "changed by TrivialAugment": augment.trivialaugment,
+        "recoloured": any(colours) or augment.grey,
+        "blurred": augment.blur,
+        "covered in part": augment.cutout_px or augment.erase,
+        "mixed": augment.mixes,
+    }
+    words = [word for word, is_done in done.items() if is_done]
+    if len(words) > 1:
+        words[-2:] = [f"{words[-2]} and {words[-1]}"]
+    return ", ".join(words) or "not augmented"
 
 
 def augmentation(images: Images, side_px: int) -> Augment:

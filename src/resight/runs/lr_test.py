@@ -41,8 +41,8 @@ class LrTest:
 
     batch: images per step, 0 if not recorded. With fewer than the recipe's batch the steps' own LRs
     were lower by `lr_scale`; `lrs` are those for the recipe's batch. recipe_lr: the `lr_max` that
-    the named recipe sets itself; None if it has none or the test was of another one. usual_lr: what
-    to use instead, where there are too few images for an LR test or its curve shows no LR.
+    the named recipe sets itself; None if it has none or the LR was to be found. usual_lr: what to
+    use instead, where there are too few images for an LR test or its curve shows no LR.
     """
 
     lrs: npt.NDArray[np.float64]

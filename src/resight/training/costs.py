@@ -19,6 +19,8 @@ from resight.engine.norms import MAX_IMAGES
 from resight.engine.rates import given_rates
 from resight.engine.runtime import STORED, TORCHS_DEFAULT, default_threads
 from resight.errors import ResightError
+from resight.models.build import build_net
+from resight.models.summary import summarize
 from resight.progress import Reporter, duration
 from resight.recipe.auto import Choice
 from resight.recipe.catalog import AUTO
@@ -46,6 +48,7 @@ FEW_STEPS = 100  # fewer teach a net little
 MIN_OFFER_SECONDS = 600.0  # `--minutes` is offered for trainings that take longer
 OFFERED_MINUTES = (5, 10, 20, 30, 60, 120, 240)
 OFFERED_PART = 7  # the offer is at least a seventh of the whole training
+SHORTEST = 0.1  # s, that are said of a training with images of another size
 
 # each setting that `--epochs` and `--minutes` scale, in words
 DURATIONS = {
@@ -340,18 +343,38 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
         job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in announcement(job, cost, minutes):
         reporter.say(line)
-    if choice.other_px:
-        reporter.say(other_sizes(job, cost, choice.other_px))
+    if choice.others:
+        most = math.inf if choice.most_minutes is None else 60 * choice.most_minutes
+        reporter.say(other_sizes(job, cost, choice.others, most))
     if busy := busy_line(job, cost):
         reporter.say(busy)
     return job, cost
 
 
-def other_sizes(job: Job, cost: Cost, sizes: Sequence[int]) -> str:
-    """What the training would take with images of other sizes (px): in proportion to the pixels."""
-    here = job.recipe.data.image_size
-    seconds = {px: cost.training(job) * (px / here) ** 2 for px in sizes}
-    return "; ".join(f"with --image-size {px} about {duration(s)}" for px, s in seconds.items())
+def other_sizes(job: Job, cost: Cost, others: Sequence[Recipe], most: float = math.inf) -> str:
+    """What trainings by `others`, which differ in the images' size, would take: in proportion to
+    their operations. most: seconds to which they would be shortened."""
+    each = cost.training(job) / _operations(job, job.recipe)
+    prices = {other.data.image_size: each * _operations(job, other) for other in others}
+    return "; ".join(
+        f"with --image-size {px} about {duration(min(max(seconds, SHORTEST), most))}"
+        for px, seconds in prices.items()
+    )
+
+
+def _operations(job: Job, recipe: Recipe) -> float:
+    """Multiply-accumulates for one image in all epochs: of a smaller image by its pixels."""
+    side, channels, schedule = recipe.data.image_size, job.data.channels, recipe.schedule
+    with torch.random.fork_rng(devices=[]):  # whose numbers a training's weights are drawn from
+        net = build_net(
+            recipe.model, classes=len(job.data.classes), channels=channels, image_size=side
+        )
+    smaller = (
+        (schedule.small_px, schedule.small_epochs),
+        (schedule.medium_px, schedule.medium_epochs),
+    )
+    saved = sum(epochs * (1 - (px / side) ** 2) for px, epochs in smaller if px)
+    return summarize(net, (channels, side, side)).total_macs * (schedule.epochs - saved)
 
 
 def announcement(job: Job, cost: Cost, minutes: float | None) -> list[str]:

@@ -19,7 +19,7 @@ from resight.engine.job import Job, prepare, with_batch
 from resight.engine.runtime import Runtime, kept_threads
 from resight.errors import ResightError
 from resight.progress import Reporter, default_reporter
-from resight.recipe.catalog import is_own_lr, own_lr
+from resight.recipe.catalog import own_lr
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
 from resight.training.costs import measure, price
@@ -116,7 +116,7 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
     finally:
         job.state.restore(before)
     finite = int(np.isfinite(losses).sum())
-    own = is_own_lr(job.recipe, job.recipe.schedule.lr_max)
+    asked = job.recipe.schedule.needs_lr_test  # to find the LR, whatever the named recipe sets
     kept = np.array(losses[:finite], dtype=np.float64)
     return LrTest(
         lrs[:finite],
@@ -126,5 +126,5 @@ def _raise_lr(job: Job, plan: LrTestPlan, progress: Callable[[int, int], None] |
         method=method_for(job.recipe.schedule),
         batch=plan.batch,
         lr_scale=plan.lr_scale,
-        recipe_lr=own_lr(job.recipe) if own else None,
+        recipe_lr=None if asked else own_lr(job.recipe),
     )
