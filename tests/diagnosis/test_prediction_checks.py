@@ -149,3 +149,20 @@ def test_balancing_is_advised_where_classes_are_unequal(counts: list[int], advis
         (finding,) = look_for(dataclasses.replace(seen, balanced=None))  # balanced already
         assert finding.command is None
         assert "balance" not in finding.advice
+
+
+@pytest.mark.parametrize(("train", "advised"), [(0.9701, False), (0.9699, True), (0.7, True)])
+def test_balancing_is_not_advised_where_the_rare_classes_were_learnt(
+    train: float, advised: bool
+) -> None:
+    """Of 100 training images 30 are not of the largest class: three mistakes are few."""
+    blind = predictions(np.eye(3)[[0] * 90], [0] * 30 + [1] * 30 + [2] * 30)
+    seen = evidence(
+        class_counts=np.array([70, 20, 10]),
+        predictions=blind,
+        balanced="resight train",
+        metrics=rows((0.1, train, 0.33)),
+    )
+    for look_for in (prediction_checks.never_predicted, prediction_checks.barely_above_guessing):
+        (finding,) = look_for(seen)
+        assert finding.command == ("resight train" if advised else None)

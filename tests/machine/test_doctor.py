@@ -69,6 +69,7 @@ def machine_of(**changes: Any) -> Machine:
         no_torch="",
         cores=2,
         cpu_limit=None,
+        free_cores=8.0,
         has_nvidia_gpu=False,
         variables={},
         folders=tuple(map(folder_of, ("cache", "data", "runs"))),
@@ -146,6 +147,10 @@ def test_a_missing_extra_says_what_it_gives_and_how_to_get_it() -> None:
         ({"torch": torch_of(free_bytes=GB - 1)}, {"little-memory": "note"}),
         ({"torch": torch_of(free_bytes=GB)}, {}),
         ({"cpu_limit": 1.9}, {"many-threads": "note"}),
+        ({"free_cores": 1.7}, {}),
+        ({"free_cores": 1.69}, {"busy-cores": "note"}),
+        ({"free_cores": None}, {}),
+        ({"free_cores": 0.86, "cpu_limit": 1.0, "torch": torch_of(runtime={"threads": 1})}, {}),
         ({"cpu_limit": 0.5}, {"many-threads": "note"}),
         ({"cpu_limit": 2.0}, {}),
         ({"cores": 4}, {}),  # torch's own choice, such as one thread for two of one core

@@ -113,8 +113,8 @@ def train(
 ) -> None:
     """Train a recipe on images and write a run folder.
 
-    By default auto for a folder of images, which is chosen for them, else custom-resnet; cifar10
-    without --data.
+    Default recipe: auto for a folder of images, else custom-resnet.
+    Default data: cifar10.
     """
     from resight.progress import Enduring, default_reporter
     from resight.runs.run import holds_seeds

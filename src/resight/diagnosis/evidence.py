@@ -69,9 +69,15 @@ class Evidence:
 
     @property
     def cure(self) -> str | None:
-        """The command that balances classes, where they are unequal and were not balanced."""
+        """The command that balances classes, where they are unequal, were not balanced, and those
+        but the largest were not learnt anyway."""
         most, fewest = int(self.class_counts.max()), int(self.class_counts.min())
-        return self.balanced if most >= THRESHOLDS.unequal_ratio * max(fewest, 1) else None
+        if most < THRESHOLDS.unequal_ratio * max(fewest, 1):
+            return None
+        others = 1 - most / int(self.class_counts.sum())
+        train = self.train_accuracy
+        learnt = train is not None and 1 - train < THRESHOLDS.rare_mistakes * others
+        return None if learnt else self.balanced
 
     @property
     def step(self) -> int:

@@ -48,6 +48,8 @@ class Thresholds:
     guess_memorised: float = 0.9  # train accuracy: above, more steps teach nothing more
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
     unequal_ratio: float = 2.0  # the same, from which balancing the classes is advised
+    # training images that are mistaken / those not of the largest class: below, balancing is vain
+    rare_mistakes: float = 0.1
     never_support: int = 5  # test images of a class that is never predicted
     never_images: int = 20  # test images per class on average: a problem
     leak_note: int = 1  # test images that are also in train, pixel for pixel

@@ -12,6 +12,7 @@ from resight.findings import Diagnosis, Finding
 from resight.machine.survey import Folder, Machine, Torch
 
 MIN_FREE_BYTES = 1_000_000_000  # of memory and of a disk; a training of photos needs more
+MIN_FREE_SHARE = 0.85  # of the cores
 INSTALL_TORCH = "with the line for your system from https://pytorch.org/get-started/locally/"
 WITHOUT = {  # what happens where a folder can't be written to, and the way out
     "cache": ("folders of images are decoded anew each time", "set RESIGHT_CACHE to another one"),
@@ -25,7 +26,8 @@ def examine(machine: Machine) -> Diagnosis:
     found = [*no_torch(machine), *outdated(machine)]
     if machine.torch is not None:
         found += [*device_fails(machine.torch), *gpu_unused(machine, machine.torch)]
-        found += [*threads(machine, machine.torch), *little_memory(machine.torch)]
+        found += [*threads(machine, machine.torch), *busy(machine, machine.torch)]
+        found += little_memory(machine.torch)
     found += [*unwritable(machine.folders), *full_disk(machine.folders)]
     return Diagnosis.of(found, [])
 
@@ -118,6 +120,21 @@ def threads(machine: Machine, torch: Torch) -> Iterator[Finding]:
             threshold="at most as many threads as cores",
             advice=f"set OMP_NUM_THREADS={usable}",
         )
+
+
+def busy(machine: Machine, torch: Torch) -> Iterator[Finding]:
+    """Other programs on the cores that a training on the CPU would have."""
+    usable, free = usable_cores(machine), machine.free_cores
+    if torch.runtime["device"] != "cpu" or free is None or free >= MIN_FREE_SHARE * usable:
+        return
+    yield Finding(
+        name="busy-cores",
+        severity="note",
+        title="other programs use the cores",
+        evidence=f"{free:.1f} cores were free in the last minute, of {usable} for this process",
+        threshold=f"{MIN_FREE_SHARE:.0%} of its cores",
+        advice="end them, if you can: a training beside them may take three times as long",
+    )
 
 
 def usable_cores(machine: Machine) -> int:

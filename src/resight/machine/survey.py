@@ -80,8 +80,9 @@ class Outdated:
 @dataclass(frozen=True)
 class Machine:
     """torch: None if it can't be imported, for the reason `no_torch`; cores: of this process;
-    cpu_limit: how many cores' time its control group may use; variables: those that are set;
-    extras: by name, each library with its version, or None if it is not installed."""
+    cpu_limit: how many cores' time its control group may use; free_cores: see `free_cores`;
+    variables: those that are set; extras: by name, each library with its version, or None if it is
+    not installed."""
 
     python: str
     system: str
@@ -89,6 +90,7 @@ class Machine:
     no_torch: str
     cores: int
     cpu_limit: float | None
+    free_cores: float | None
     has_nvidia_gpu: bool
     variables: dict[str, str]
     folders: tuple[Folder, ...]
@@ -111,6 +113,7 @@ def survey() -> Machine:
         no_torch=why,
         cores=cores(ALL_CORES),
         cpu_limit=min(cpu_limits(), default=None),
+        free_cores=free_cores(),
         has_nvidia_gpu=NVIDIA_GPU.exists(),
         variables=variables(os.environ),
         folders=(
@@ -121,6 +124,17 @@ def survey() -> Machine:
         outdated=tuple(outdated(requirements())),
         extras={name: versions(name) for name in EXTRAS},
     )
+
+
+def free_cores() -> float | None:
+    """The computer's cores that no program used or waited for in the last minute, on average; None
+    where the system does not know."""
+    total = os.cpu_count()
+    if total is None or not hasattr(os, "getloadavg"):  # Windows has none
+        return None
+    with contextlib.suppress(OSError):
+        return max(0.0, total - os.getloadavg()[0])
+    return None
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
