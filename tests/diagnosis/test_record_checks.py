@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,25 @@ def test_a_gap_within_the_luck_of_a_few_test_images_is_none() -> None:
     few = evidence(metrics=rows((0.3, 0.9, 0.6)), watched_images=5)
     assert not list(record_checks.gap(few))
     assert list(record_checks.gap(dataclasses.replace(few, watched_images=100)))
+
+
+@pytest.mark.parametrize(
+    ("augment", "counts", "advised"),
+    [
+        ({}, [50, 50, 50], True),
+        ({}, [50, 50, 49], False),
+        ({"augment.randaugment": 2, "augment.randaugment_magnitude": 9}, [50, 50, 50], False),
+        ({"augment.trivialaugment": True}, [50, 50, 50], False),
+    ],
+)
+def test_against_a_gap_randaugment_is_named_where_it_was_seen_to_help(
+    augment: dict[str, Any], counts: list[int], advised: bool
+) -> None:
+    seen = evidence(
+        recipe=recipe(**augment), class_counts=np.array(counts), metrics=rows((0.3, 0.9, 0.5))
+    )
+    (finding,) = record_checks.gap(seen)
+    assert ("augment.randaugment=2" in finding.advice) is advised
 
 
 def test_a_gap_before_the_training_has_warmed_up_is_none() -> None:

@@ -141,7 +141,20 @@ def gap(evidence: Evidence) -> Iterator[Finding]:
         threshold=f"{100 * THRESHOLDS.gap_note:.0f} points; a problem above "
         f"{100 * THRESHOLDS.gap_problem:.0f}",
         advice=f"check that the {split} images and labels are of the same kind as those in train; "
-        "otherwise use more augmentation, more weight decay or more images",
+        f"otherwise use more augmentation{_randaugment(evidence)}, more weight decay or more "
+        "images",
+    )
+
+
+def _randaugment(evidence: Evidence) -> str:
+    """What more augmentation may be, where it was seen to help: `docs/log.md`."""
+    augment, counts = evidence.recipe.augment, evidence.class_counts
+    enough = counts.sum() >= THRESHOLDS.randaugment_images * len(counts)
+    if augment.randaugment or augment.trivialaugment or not enough:
+        return ""
+    return (
+        " (--set augment.randaugment=2 --set augment.randaugment_magnitude=9, unless colour is "
+        "what tells the classes apart)"
     )
 
 

@@ -35,6 +35,7 @@ class Thresholds:
     gap_note: float = 0.15  # train accuracy − test accuracy
     gap_problem: float = 0.30
     gap_standard_errors: float = 3.0  # of the test accuracy
+    randaugment_images: int = 50  # per class, from which it helps against a gap
     improving_gain: float = 0.005  # of accuracy over the last tenth of the epochs
     improving_standard_errors: float = 2.0
     improving_gap: float = 0.03  # train accuracy no more than this above test
