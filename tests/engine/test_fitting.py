@@ -21,7 +21,7 @@ from resight.errors import ResightError, ResightWarning
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.recipe.settings import Data, Model, Train
-from resight.training import costs
+from resight.training import announcement, costs
 from trainings import fit, tiny
 
 
@@ -78,9 +78,9 @@ def test_on_a_cpu_a_large_batch_goes_through_in_equal_pieces(
 def test_that_the_batch_is_cut_is_said_before_the_start() -> None:
     whole = sized("fast", **{"train.norm_batch": 0})
     job = build_job(whole, make_data(2000, size=16), runtime())
-    lines = costs.announcement(job, costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None)
+    lines = announcement.lines(job, costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None)
     assert job.runtime.reasons["micro_batch"] in lines
-    uncut = costs.announcement(
+    uncut = announcement.lines(
         job_of(recipe_of()), costs.Cost(0.0, {0: 1e-3, 12: 1e-3, 14: 1e-3}, 1e-3), None
     )
     assert not any("pieces" in line for line in uncut)
@@ -210,7 +210,7 @@ def test_a_job_of_small_steps_runs_on_one_thread_and_the_next_on_all() -> None:
         job = job_of(recipe, Runtime.choose("cpu"))
         assert (job.runtime.threads, torch.get_num_threads()) == (1, 1)
         assert any(
-            line.startswith("1 of 3 threads: ") for line in costs.announcement(job, cost, None)
+            line.startswith("1 of 3 threads: ") for line in announcement.lines(job, cost, None)
         )
         assert Runtime.choose("cpu").threads == 3
         Runtime.choose("cpu", threads=1).apply()
@@ -219,7 +219,7 @@ def test_a_job_of_small_steps_runs_on_one_thread_and_the_next_on_all() -> None:
         assert Runtime.choose("cpu").threads == 2
     finally:
         torch.set_num_threads(1)
-    assert not any("threads: " in line for line in costs.announcement(job_of(recipe), cost, None))
+    assert not any("threads: " in line for line in announcement.lines(job_of(recipe), cost, None))
 
 
 @pytest.mark.parametrize(

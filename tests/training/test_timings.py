@@ -21,7 +21,7 @@ from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.runs.run import Run, load_run
 from resight.runs.timings import PARTS, table
-from resight.training import costs, request, resolve, session
+from resight.training import announcement, request, resolve, session
 from resight.training import train as training
 from resight.training.timings import Timings
 from trainings import StopAt, fit, images_for, interrupt, resume, tiny
@@ -130,7 +130,7 @@ def test_each_second_of_a_training_goes_to_what_took_it(
         (128, training, "model_bytes"),
     ):
         monkeypatch.setattr(module, name, clock.moving(seconds, getattr(module, name)))
-    monkeypatch.setattr(costs, "say", clock.moving(8, costs.say))
+    monkeypatch.setattr(announcement, "say", clock.moving(8, announcement.say))
     recipe = tiny("digits", **{"schedule.lr_max": "find"})
     run = fit(recipe, make_data(256, val=12), out, started=clock.now)
     parts = run.result["timings"]

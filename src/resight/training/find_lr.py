@@ -22,7 +22,8 @@ from resight.progress import Reporter, default_reporter
 from resight.recipe.catalog import own_lr
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
-from resight.training.costs import measure, price
+from resight.training.announcement import price
+from resight.training.costs import measure
 from resight.training.lr_test_plan import (
     LrTestPlan,
     longer,

@@ -16,7 +16,7 @@ from resight.recipe.auto import Choice
 from resight.recipe.recipe import Recipe
 from resight.records import stopped_words
 from resight.runs.run import Run
-from resight.training import costs
+from resight.training import announcement, costs
 from resight.training.clock import RunningClock
 from resight.training.costs import Cost
 from resight.training.interrupt import Interrupted, Progress, StopSignals
@@ -106,8 +106,8 @@ class Session:
 
     def announce_rest(self, job: Job, saved: dict[str, Any] | None) -> None:
         """Report the device, and what the rest of a training from the checkpoint `saved` costs."""
-        self.say(costs.device_line(job))
-        if kept := costs.stored_threads_line(job):
+        self.say(announcement.device_line(job))
+        if kept := announcement.stored_threads_line(job):
             self.say(kept)
         step, rows = (saved["step"], saved["history"]) if saved else (0, [])
         epochs, patience = job.recipe.schedule.epochs, job.recipe.train.early_stop
@@ -119,11 +119,11 @@ class Session:
         left = self.cost.steps(job, step) + self.cost.evaluations(job, len(rows))
         left += 0.0 if saved else self.cost.lr_test(job)
         self.say(f"{'at most' if patience else 'about'} {duration(left)} left")
-        if busy := costs.busy_line(job, self.cost):
+        if busy := announcement.busy_line(job, self.cost):
             self.say(busy)
 
     def announce(self, job: Job, minutes: float | None, choice: Choice) -> Job:
         """Report what the training will cost; with `minutes`, shorten it to what fits."""
         with count_recording(job, self.timings, "cost"):
-            job, self.cost = costs.say(job, minutes, choice, self.reporter)
+            job, self.cost = announcement.say(job, minutes, choice, self.reporter)
             return job
