@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -136,6 +137,18 @@ def test_valley_is_halfway_along_a_fall_without_noise() -> None:
 
     assert test.suggest("valley") == LRS[start + (low - start) // 2]
     assert test.suggest() == test.suggest("valley")
+
+
+def test_the_lr_advised_is_the_recipes_own_or_the_usual_one_or_what_is_read() -> None:
+    test = lr_test(falling_then_rising())
+    assert test.advised_lr == test.suggest()
+    usual = dataclasses.replace(test, usual_lr=0.003)
+    assert usual.advised_lr == 0.003
+    assert dataclasses.replace(usual, recipe_lr=0.25).advised_lr == 0.25
+    flat = lr_test(np.full(N, 2.0))
+    assert dataclasses.replace(flat, usual_lr=0.003).advised_lr == 0.003
+    with pytest.raises(ResightError):
+        _ = flat.advised_lr
 
 
 def test_a_tenth_and_half_of_the_minimum_are_just_that() -> None:

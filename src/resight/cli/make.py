@@ -248,7 +248,8 @@ def find_lr(
     except ResightError as error:
         suggestions, refused = {}, without_advice(error)
     if as_json:
-        print(json.dumps({"suggestions": suggestions, **test.to_dict()}))
+        advised = {"suggestions": suggestions, "advised_lr": test.advised_lr}
+        print(json.dumps(advised | test.to_dict()))
         return
     print(f"LR test: {len(test.lrs)} steps, {test.stop}")
     if refused:
@@ -257,22 +258,18 @@ def find_lr(
         used = method == test.method and test.usual_lr is None
         mark = "   used by --lr find" if used else ""
         print(f"  {method:<11} {value:.3g}{mark}")
-    words = []
-    if test.recipe_lr is None and test.usual_lr is None:
-        words = ["--lr", f"{suggestions[test.method]:.3g}"]
-    elif test.recipe_lr is None:
-        why = "" if refused else "with so few images the curve is not to be trusted: "
-        print(f"{why}use LR max {test.usual_lr:.3g}, usual for this optimizer")
-        words = ["--lr", f"{test.usual_lr:.3g}"]
-    else:
+    if test.recipe_lr is not None:
         print(
             f"the built-in recipe's own LR max is {test.recipe_lr:.3g}: use it, since it was "
             "chosen by whole trainings; the curve is for recipes that set none"
         )
-        if is_file(recipe or "") or any(
-            parse_setting(pair)[0] == SHORT["lr"] for pair in set_ or []
-        ):
-            words = ["--lr", f"{test.recipe_lr:.3g}"]  # the LR given may be another one
+    elif test.usual_lr is not None:
+        why = "" if refused else "with so few images the curve is not to be trusted: "
+        print(f"{why}use LR max {test.usual_lr:.3g}, usual for this optimizer")
+    pairs = set_ or []
+    lr_given = is_file(recipe or "") or SHORT["lr"] in {parse_setting(pair)[0] for pair in pairs}
+    # else a built-in recipe has its own LR without being told
+    words = ["--lr", f"{test.advised_lr:.3g}"] if lr_given or test.recipe_lr is None else []
     options = {
         "--recipe": recipe,
         "--data": data,
@@ -285,7 +282,7 @@ def find_lr(
     for option, given in options.items():
         words += [] if given is None else [option, str(given)]
     words += ["--skip-bad"] if skip_bad else []
-    for pair in set_ or []:
+    for pair in pairs:
         if "--lr" not in words or parse_setting(pair)[0] != SHORT["lr"]:
             words += ["--set", pair]
     print(f"next: resight train {shlex.join(words)}")

@@ -89,6 +89,13 @@ class LrTest:
         slope = np.gradient(smoothed, np.log10(self.lrs))
         return float(self.lrs[start + int(slope[start : low + 1].argmin())])
 
+    @property
+    def advised_lr(self) -> float:
+        """LR max to train with: the built-in recipe's own, or the usual one where the curve shows
+        none, else what is read off it. Raises as `suggest` does."""
+        known = self.usual_lr if self.recipe_lr is None else self.recipe_lr
+        return self.suggest() if known is None else known
+
     def suggest_lr_min(self, lr_max: float) -> float:
         """Where the smoothed loss starts to fall (5 % of its fall done), at most `lr_max / 10`."""
         self._check()
