@@ -11,6 +11,7 @@ import pytest
 from diagnosing import evidence, names, predictions, rows
 from resight.diagnosis import prediction_checks
 from resight.diagnosis.diagnose import check
+from resight.recipe.catalog import find_recipe
 
 
 def test_a_class_that_is_never_predicted_is_a_problem_from_five_images_on() -> None:
@@ -166,3 +167,26 @@ def test_balancing_is_not_advised_where_the_rare_classes_were_learnt(
     for look_for in (prediction_checks.never_predicted, prediction_checks.barely_above_guessing):
         (finding,) = look_for(seen)
         assert finding.command == ("resight train" if advised else None)
+
+
+@pytest.mark.parametrize(
+    ("lr_max", "expected"),
+    [
+        (3.0, {"lr-too-high"}),
+        (0.01, {"lr-too-low"}),
+        (0.17, {"barely-above-guessing", "never-predicted"}),
+    ],
+)
+def test_where_the_lr_is_wrong_no_other_cure_is_advised_for_what_follows(
+    lr_max: float, expected: set[str]
+) -> None:
+    blind = predictions(np.eye(2)[[0] * 80], [0] * 41 + [1] * 39)
+    seen = evidence(
+        recipe=find_recipe("fast"),
+        predictions=blind,
+        classes=("a", "b"),
+        class_counts=np.array([50, 50]),
+        metrics=rows((0.6, 0.6, 0.5)),
+        lr_max=lr_max,
+    )
+    assert names(check(seen)) == expected

@@ -43,7 +43,14 @@ _EMPTY = ("suspicious-labels", "overconfident", "loss-above-chance")
 FOLLOWING = {  # problem → findings that merely follow from it
     "not-learning": ("barely-above-guessing", "never-predicted", *_EMPTY),
     "diverged": ("barely-above-guessing", "never-predicted", "still-improving", *_EMPTY),
-    "lr-too-high": ("never-predicted", "still-improving", "train-test-gap", *_EMPTY),
+    "lr-too-high": (
+        "barely-above-guessing",
+        "never-predicted",
+        "still-improving",
+        "train-test-gap",
+        *_EMPTY,
+    ),
+    "lr-too-low": ("barely-above-guessing", "never-predicted"),
     "barely-above-guessing": _EMPTY,
     "loss-above-chance": ("overconfident",),
 }
