@@ -144,3 +144,19 @@ def test_auto_with_another_policy_says_so(tmp_path: Path) -> None:
 def test_auto_needs_images() -> None:
     with pytest.raises(ResightError, match="'auto' is chosen for images: give them with --data"):
         recipe_for("auto", None, {})
+
+
+def test_what_would_be_chosen_for_other_sizes(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", {"cat": 30, "dog": 30}, side=200)
+    choice = recipe_for(None, root, {"seed": 5, "augment.rotate_deg": 3.0})
+    half, double = choice.others
+    assert [r.data.image_size for r in (choice.recipe, half, double)] == [96, 48, 192]
+    assert (
+        half
+        == recipe_for(None, root, {"seed": 5, "augment.rotate_deg": 3.0, "image_size": 48}).recipe
+    )
+    assert (half.model.width, double.model.width, double.schedule.small_px) == (64, 32, 96)
+    assert (half.train.seed, double.augment.rotate_deg) == (5, 3.0)
+    crop = recipe_for(None, root, {"augment.crop_pad_px": 60})  # too much for 48 px
+    assert [other.data.image_size for other in crop.others] == [192]
+    assert recipe_for("fast", root, {}).others == ()

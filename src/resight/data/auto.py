@@ -68,9 +68,10 @@ def recipe_for(
     chosen = changed(choose(images, **given, policy=policy), flat)
     others = []
     for px in other_sizes(images, chosen.data.image_size):
-        given["image_size"] = flat[SHORT["image_size"]] = px
+        sized: dict[str, int | None] = given | {"image_size": px}
         with contextlib.suppress(ResightError):  # other settings that are given may not fit it
-            others.append(changed(choose(images, **given, policy=policy), flat))
+            other = choose(images, **sized, policy=policy)
+            others.append(changed(other, flat | {SHORT["image_size"]: px}))
     most = None if flat.keys() & {"epochs", SHORT["epochs"]} else MOST_MINUTES
     return Choice(chosen, reasons(chosen, images), tuple(others), most)
 

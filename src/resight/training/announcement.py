@@ -48,23 +48,23 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
         reporter.say(f"note: {note}")
     cost = costs.measure(job)
     epochs = job.recipe.schedule.epochs
+    most = choice.most_minutes if minutes is None else minutes
     if minutes is not None:
         epochs = costs.epochs_that_fit(job, cost, minutes)
-    elif choice.most_minutes is not None:
+    elif most is not None:
         least = math.ceil(FEW_STEPS / job.steps_per_epoch)
-        epochs = min(epochs, max(costs.most_epochs(job, cost, choice.most_minutes), least))
+        epochs = min(epochs, max(costs.most_epochs(job, cost, most), least))
     for line in choice.why:
         reporter.say(line)
     if epochs < job.recipe.schedule.epochs:
         if choice.why:
-            most = choice.most_minutes if minutes is None else minutes
             reporter.say(f"shortened to {epochs} epoch{'s' * (epochs > 1)} (limit: {most:g} min)")
         job = with_recipe(job, job.recipe.with_epochs(epochs))
     for line in lines(job, cost, minutes):
         reporter.say(line)
     if choice.others:
-        most = math.inf if choice.most_minutes is None else 60 * choice.most_minutes
-        reporter.say(other_sizes(job, cost, choice.others, most))
+        limit = math.inf if most is None else 60 * most
+        reporter.say(other_sizes(job, cost, choice.others, limit))
     if busy := busy_line(job, cost):
         reporter.say(busy)
     return job, cost
