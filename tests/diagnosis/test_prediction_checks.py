@@ -50,6 +50,7 @@ def test_a_class_of_few_test_images_that_is_never_predicted_is_worth_a_note() ->
     two = predictions(np.eye(3)[[0] * 8], [0] * 4 + [1] * 1 + [2] * 3)
     (finding,) = prediction_checks.never_predicted(evidence(predictions=two))
     assert finding.evidence.endswith("as 'c' (3 images), 'b' (1 image)")
+    assert finding.advice.startswith("look at their rows ")
 
 
 def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
@@ -65,6 +66,17 @@ def test_a_label_that_a_sure_net_denies_is_suspicious() -> None:
     assert names(findings) == {"suspicious-labels"}
     assert "1 of 30" in findings[0].evidence
     assert "4.png, is labelled 'a' but predicted as 'b'" in findings[0].evidence
+
+
+@pytest.mark.parametrize(("test", "named"), [(0.65, False), (0.75, True)])
+def test_labels_that_a_net_far_below_its_train_accuracy_denies_are_not_suspected(
+    test: float, named: bool
+) -> None:
+    labels = np.array([0, 1, 2] * 10)
+    logits = 12.0 * np.eye(3)[labels]
+    labels[4] = 0
+    seen = evidence(predictions=predictions(logits, labels), metrics=rows((0.1, 1.0, test)))
+    assert ("suspicious-labels" in names(check(seen))) is named
 
 
 def test_confidence_far_above_accuracy_is_named() -> None:
@@ -99,6 +111,12 @@ def test_accuracy_within_luck_of_guessing_is_named() -> None:
         evidence(predictions=of_two(45, 34, a=43), metrics=rows((0.1, 0.97, 0.5)))
     )
     assert finding.advice.startswith("more steps won't help, since train accuracy is 97.0%: ")
+    few = rows((0.1, 0.97, 0.5))
+    few[-1]["step"] = 99
+    (finding,) = prediction_checks.barely_above_guessing(
+        evidence(predictions=of_two(45, 34, a=43), metrics=few)
+    )
+    assert finding.advice.startswith("train for more than 99 steps ")
     better = of_two(60, 19, a=43)
     assert better.accuracy_interval[0] > 43 / 79
     assert not list(prediction_checks.barely_above_guessing(evidence(predictions=better)))

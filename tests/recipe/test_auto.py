@@ -121,6 +121,28 @@ def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected:
         assert strong.trivialaugment
 
 
+@pytest.mark.parametrize(
+    ("side", "net", "small_px"),
+    [
+        (8, "custom-resnet", None),
+        (9, "fastnet", 0),
+        (11, "fastnet", 0),  # three quarters are 8 px, too few for it
+        (12, "fastnet", 9),
+        (16, "fastnet", 12),
+    ],
+)
+def test_the_net_is_the_same_at_any_side_that_it_accepts(
+    side: int, net: str, small_px: int | None
+) -> None:
+    recipe = choose(Images(320, ("circle", "square"), 32), image_size=side)
+    assert recipe.model.net == net
+    if small_px is not None:
+        schedule = recipe.schedule
+        assert schedule.small_px == small_px
+        assert bool(schedule.small_epochs) is bool(small_px)
+        assert recipe.augment.flip == "alternating"
+
+
 def test_by_name_alone_it_can_not_be_known() -> None:
     with pytest.raises(ResightError, match="'auto' is chosen for the images of a training"):
         find_recipe("auto")

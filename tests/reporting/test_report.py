@@ -148,6 +148,30 @@ def test_a_report_that_fails_does_not_fail_the_training(
     assert run.finished
 
 
+def test_why_a_report_fails_is_said_as_it_is_where_the_user_can_mend_it(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise ResightError("a file is damaged: restore it")
+
+    monkeypatch.setattr(training, "write_report", broken)
+    with pytest.warns(ResightWarning, match="could not be written: a file is damaged: restore it$"):
+        train(out, report=True)
+
+
+def test_a_report_from_before_the_end_is_not_the_runs(out: Path) -> None:
+    run = train(out)
+    assert run.report_page is None
+    page = report(run, reporter=Quiet())
+    assert run.report_page == page
+    assert run.done(report=True)
+    finished = (run.path / "result.json").stat().st_mtime_ns
+    os.utime(page, ns=(finished, finished - 1))
+    assert run.report_page is None
+    assert run.done(report=False)
+    assert not run.done(report=True)
+
+
 def test_ctrl_c_while_the_report_is_made_leaves_a_complete_run(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,6 +230,9 @@ def test_other_sizes_are_priced_by_the_operations_of_their_own_net_and_epochs() 
     part = ((10 / 16) ** 2 + (12 / 16) ** 2 + 1) / 3
     assert said(schedule=small) == f"with --image-size 16 about {duration(part * seconds)}"
     assert said(most=7.0) == "with --image-size 16 about 7.0 s"
+    steps = costs.Cost(2.0, {0: 0.0}, 0.0)  # which take as long whatever their images
+    longer = fastnet_of(schedule={"epochs": 6}, data=Data(image_size=32))
+    assert costs.of_other(job, steps, longer) == pytest.approx(2.0 * 2 * job.total_steps)
     first, second = (
         sum(row.macs for row in summarize(job_of(recipe).state.model, (3, px, px)).rows)
         for recipe, px in ((job.recipe, 16), (fastnet_of(model=Model(net="fastnet", width=4)), 32))

@@ -28,6 +28,7 @@ from resight.training import find_lr
 from resight.training.find_lr import run_range_test
 from resight.training.lr_test_plan import LrTestPlan, plan_lr_test, smallest_plan
 from states import changes_between, pointers, tensors
+from trainings import Listener
 
 PLAN = LrTestPlan(50, 32)
 
@@ -294,6 +295,13 @@ def test_any_training_can_have_its_lr_tested(n: int, train: Train) -> None:
     test = run_range_test(job, plan)
     assert len(test.lrs) > 10
     assert test.batch == plan.batch
+
+
+def test_a_training_of_too_few_steps_is_warned_of() -> None:
+    told = Listener()
+    find_lr.find_lr(small(), make_data(64), reporter=told)
+    (few,) = [line for line in told.lines if "too few for most nets" in line]
+    assert few.startswith("note: a training has only ")
 
 
 def test_a_named_recipes_own_lr_is_known_whatever_lr_was_given() -> None:

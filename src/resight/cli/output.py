@@ -148,8 +148,7 @@ def print_result(run: Run) -> None:
     print_findings(run)
     path = shlex.quote(str(run.path))
     print(f"run     {run.path}: model.safetensors, predictions.npz, metrics.jsonl")
-    page = run.path / "report" / "index.html"
-    if page.is_file():
+    if page := run.report_page:
         print(f"report  {page}: open it in a browser")
         print(f"next    resight predict {path} IMAGES    # what it says of other images")
         print(f"        resight compare {path} OTHER_RUN    # after another training")
@@ -172,15 +171,14 @@ def print_seeds(result: SeedsResult) -> None:
         seeds = ", ".join(map(str, seen[key]))
         print(f"{key[0]}: {first[key].title} (seed{'s' * (len(seen[key]) > 1)} {seeds})")
     print(f"runs    {result.path}: seeds.json and one folder per seed")
-    pages = {run.path: run.path / "report" / "index.html" for run in result.runs}
     following = []
     if result.n > 1:
         following.append(f"resight compare {shlex.quote(str(result.path))}/seed-*")
-    for path, page in pages.items():
-        if page.is_file():
+    for run in result.runs:
+        if page := run.report_page:
             print(f"report  {page}: open it in a browser")
         else:
-            following.append(report_command(path))
+            following.append(report_command(run.path))
     if following:
         print(f"next    {', or '.join(following[:2])}")
 

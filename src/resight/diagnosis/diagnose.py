@@ -52,6 +52,7 @@ FOLLOWING = {  # problem → findings that merely follow from it
     ),
     "lr-too-low": ("barely-above-guessing", "never-predicted"),
     "barely-above-guessing": _EMPTY,
+    "train-test-gap": ("suspicious-labels",),  # most are mistakes of its own
     "loss-above-chance": ("overconfident",),
 }
 

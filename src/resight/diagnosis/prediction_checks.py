@@ -46,7 +46,12 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
         evidence=f"no {predictions.split} image is predicted as {names}{more}",
         threshold=f"1 class; a problem if it has {THRESHOLDS.never_support} images or more, and "
         f"classes have {THRESHOLDS.never_images} or more on average",
-        advice="look at its row in the confusion matrix; check its labels, or add images of it"
+        advice=(
+            "look at its row in the confusion matrix; check its labels, or add images of it"
+            if len(never) == 1
+            else "look at their rows in the confusion matrix; check their labels, or add images of "
+            "them"
+        )
         + " (with so few test images it may be chance)" * (not enough)
         + f"; or {BALANCE}" * bool(evidence.cure),
         command=evidence.cure,
@@ -66,7 +71,8 @@ def barely_above_guessing(evidence: Evidence) -> Iterator[Finding]:
     knows = balanced - even > THRESHOLDS.guess_standard_errors * _balanced_error(predictions)
     cure = None if knows else evidence.cure
     train = evidence.train_accuracy
-    if train is not None and train > THRESHOLDS.guess_memorised:
+    few = evidence.step < THRESHOLDS.guess_steps
+    if train is not None and train > THRESHOLDS.guess_memorised and not few:
         advice = (
             f"more steps won't help, since train accuracy is {train:.1%}: train on more images, "
             "and check that the labels are right"

@@ -46,7 +46,8 @@ class Thresholds:
     dead_problem: float = 0.50  # share of the whole net's channels
     # classes, labels, images
     guess_standard_errors: float = 3.0  # of balanced accuracy above chance: it knows something
-    guess_memorised: float = 0.9  # train accuracy: above, more steps teach nothing more
+    guess_memorised: float = 0.9  # train accuracy: above, more steps teach nothing more,
+    guess_steps: int = 100  # if there were as many
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
     unequal_ratio: float = 2.0  # the same, from which balancing the classes is advised
     # training images that are mistaken / those not of the largest class: below, balancing is vain

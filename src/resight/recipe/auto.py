@@ -70,7 +70,10 @@ def choose(
     epochs = epochs or _epochs(images.train, narrow=narrow)
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
-    small = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
+    small_px = round(side * (1 / 2 if narrow else 3 / 4))
+    small_epochs = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
+    if small_px < NETS[base.model.net].smallest_px:
+        small_px, small_epochs = 0, 0.0
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
     augment |= {"flip": "none"} if of_symbols(images.classes) else {}
     changes = {
@@ -86,8 +89,8 @@ def choose(
         changes |= {
             "model.width": NARROW_WIDTH if narrow else base.model.width,
             "schedule.lr_max": AUTO_LR,
-            "schedule.small_px": round(side * (1 / 2 if narrow else 3 / 4)),
-            "schedule.small_epochs": small,
+            "schedule.small_px": small_px,
+            "schedule.small_epochs": small_epochs,
             # of larger images a machine may have to cut smaller pieces
             "train.norm_batch": 0 if batch == piece or batch % piece or side > LARGE_PX else piece,
         }
@@ -149,7 +152,7 @@ def augmentation(images: Images, side_px: int) -> Augment:
 
 def _base(side_px: int) -> Recipe:
     """The recipe that is changed to fit."""
-    return fast() if side_px >= 2 * NETS["fastnet"].smallest_px else digits()
+    return fast() if side_px >= NETS["fastnet"].smallest_px else digits()
 
 
 def of_symbols(classes: Sequence[str]) -> bool:

@@ -201,8 +201,17 @@ class Run:
     def done(self, *, report: bool) -> bool:
         """Whether it has finished and was diagnosed, and, if wanted, its report written: a training
         may be killed between these."""
-        page = self.path / "report" / "index.html"
-        return self.complete and self.diagnosis is not None and (page.is_file() or not report)
+        looked_at = self.complete and self.diagnosis is not None
+        return looked_at and (self.report_page is not None or not report)
+
+    @property
+    def report_page(self) -> Path | None:
+        """The report's page; None if there is none, or it is older than the result."""
+        page, result = self.path / "report" / "index.html", self.path / "result.json"
+        if not page.is_file():
+            return None
+        stale = result.is_file() and page.stat().st_mtime_ns < result.stat().st_mtime_ns
+        return None if stale else page
 
     @property
     def complete(self) -> bool:

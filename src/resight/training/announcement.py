@@ -71,10 +71,9 @@ def say(job: Job, minutes: float | None, choice: Choice, reporter: Reporter) -> 
 
 
 def other_sizes(job: Job, cost: Cost, others: Sequence[Recipe], most: float = math.inf) -> str:
-    """What trainings by `others`, which differ in the images' size, would take: in proportion to
-    their operations. most: seconds to which they would be shortened."""
-    each = cost.training(job) / costs.operations(job, job.recipe)
-    prices = {other.data.image_size: each * costs.operations(job, other) for other in others}
+    """What trainings by `others`, which differ in the images' size, would take. most: seconds to
+    which they would be shortened."""
+    prices = {other.data.image_size: costs.of_other(job, cost, other) for other in others}
     return "; ".join(
         f"with --image-size {px} about {duration(min(max(seconds, SHORTEST), most))}"
         for px, seconds in prices.items()
@@ -115,11 +114,8 @@ def lines(job: Job, cost: Cost, minutes: float | None) -> list[str]:
         )
     if recipe.schedule.needs_lr_test and (plan := plan_lr_test(job)):
         lines.append(f"LR test: {price(job, cost, plan)}")
-    if job.total_steps < FEW_STEPS and recipe.name != AUTO:
-        lines.append(
-            f"only {job.total_steps} step{'s' * (job.total_steps > 1)} in all, too few for most "
-            "nets: --recipe auto chooses batch and epochs for these images"
-        )
+    if few := few_steps_line(job):
+        lines.append(few)
     if data.val is not None and (patience := recipe.train.early_stop):
         lines.append(
             f"early stopping: after {patience} epoch{'s' * (patience > 1)} without a better "
@@ -132,6 +128,17 @@ def lines(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     if minutes is None and total > MIN_OFFER_SECONDS:
         line += _offer(job, cost, total)
     return [*lines, line]
+
+
+def few_steps_line(job: Job) -> str | None:
+    """That a training has too few steps, unless they were chosen for its images."""
+    steps = job.total_steps
+    if steps >= FEW_STEPS or job.recipe.name == AUTO:
+        return None
+    return (
+        f"only {steps} step{'s' * (steps > 1)} in all, too few for most nets: --recipe auto "
+        "chooses batch and epochs for these images"
+    )
 
 
 def busy_line(job: Job, cost: Cost) -> str | None:

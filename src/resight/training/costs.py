@@ -296,7 +296,15 @@ def check_minutes(minutes: float | None) -> None:
         raise ResightError(f"minutes = {minutes:g} must be a number above 0")
 
 
-def operations(job: Job, recipe: Recipe) -> float:
+def of_other(job: Job, cost: Cost, other: Recipe) -> float:
+    """Seconds of a training by `other` instead of `job`'s recipe: what its steps take whatever
+    their images, and the rest in proportion to the operations."""
+    rest = cost.training(job) - cost.update * job.total_steps
+    updates = cost.update * job.steps_per_epoch * other.schedule.epochs
+    return updates + rest * _operations(job, other) / _operations(job, job.recipe)
+
+
+def _operations(job: Job, recipe: Recipe) -> float:
     """Multiply-accumulates for one image in all epochs: of a smaller image by its pixels."""
     side, channels, schedule = recipe.data.image_size, job.data.channels, recipe.schedule
     with torch.random.fork_rng(devices=[]):  # whose numbers a training's weights are drawn from

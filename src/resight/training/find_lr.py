@@ -22,7 +22,7 @@ from resight.progress import Reporter, default_reporter
 from resight.recipe.catalog import own_lr
 from resight.recipe.recipe import Recipe
 from resight.runs.lr_test import LrTest, diverged, memory, method_for
-from resight.training.announcement import price
+from resight.training.announcement import few_steps_line, price
 from resight.training.costs import measure
 from resight.training.lr_test_plan import (
     LrTestPlan,
@@ -60,6 +60,8 @@ def find_lr(
         if few := plan is None and job.recipe.schedule.needs_lr_test:
             reporter.say(f"note: {too_few(job)}")
         plan = plan or smallest_plan(job)
+        if steps := few_steps_line(job):
+            reporter.say(f"note: a training has {steps}")
         reporter.say(f"LR test: {price(job, measure(job), plan)}")
         test = run_range_test(job, plan, progress=reporter.counting("LR test"))
         if test.recipe_lr is None and (few or not _readable(test)):

@@ -19,7 +19,7 @@ from resight.diagnosis.image_checks import split_statistics
 from resight.diagnosis.watch import Watch
 from resight.engine.job import Job
 from resight.engine.runtime import RuntimeOptions
-from resight.errors import ResightWarning, described
+from resight.errors import ResightError, ResightWarning, described
 from resight.look.open_run import OpenRun, open_run
 from resight.progress import Reporter, duration
 from resight.recipe.recipe import Recipe
@@ -213,9 +213,11 @@ def _look_into(
     except StopRequested:
         raise
     except Exception as error:
+        why = f": {error}"
+        if not isinstance(error, ResightError):
+            why = f" ({described(error)}); `{report_command(run.path)}` writes it"
         warnings.warn(
-            f"the report of {run.path} could not be written ({described(error)}); "
-            f"`{report_command(run.path)}` writes it",
+            f"the report of {run.path} could not be written{why}",
             ResightWarning,
             stacklevel=2,
         )
