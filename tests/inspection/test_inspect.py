@@ -24,7 +24,7 @@ from resight.data.table import Table
 from resight.errors import ResightError
 from resight.inspection import inspect as story
 from resight.inspection.checks import copies, light, nearest_of_each, odd_sizes
-from resight.inspection.inspect import inspect_data
+from resight.inspection.inspect import SIZE_UNKNOWN_PX, inspect_data
 from resight.inspection.result import Inspection
 from resight.inspection.seen import Seen
 from resight.inspection.sizes import file_facts
@@ -309,6 +309,10 @@ def test_what_a_training_would_refuse_is_shown_and_named(tmp_path: Path) -> None
     assert inspection.findings[0].evidence == str(refusal.value)
     assert inspection.counts["train"] == [6, 6]
     assert inspection.next_command == f"resight data {root} --image-size 8"
+    chosen = inspect_data(root)  # at the size that the images would have without the empty folder
+    (root / "train" / "owl").rmdir()
+    fine = inspect_data(root)
+    assert chosen.seen.image_size == fine.seen.image_size != SIZE_UNKNOWN_PX
 
 
 def test_a_class_whose_files_are_all_bad_is_shown_and_named(tmp_path: Path) -> None:
@@ -346,8 +350,11 @@ def test_a_mirrored_letter_is_not_a_wrong_label(tmp_path: Path) -> None:
                 Image.fromarray(mirrored).save(root / split / names[1] / f"{i}.png")
         return inspect_data(root, image_size=32)
 
-    assert "label-conflict" in severities(letters(("left", "right")))
+    assert "label-conflict" in severities(letters(("cat", "dog")))
     assert severities(letters(("b", "d"))) == {"symbols": "note"}
+    arrows = letters(("left", "right"))
+    assert severities(arrows) == {"symbols": "note"}
+    assert arrows.findings[0].title == "'left' and 'right' look like mirror images"
 
 
 def test_groups_are_advised_only_where_the_split_is_drawn(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from resight.recipe.auto import (
     augmentation,
     augmented_words,
     choose,
-    of_symbols,
+    not_mirrored,
     other_sizes,
     reasons,
 )
@@ -104,11 +104,14 @@ def test_its_own_lr_is_kept() -> None:
         (("one", "Two", "7"), True),
         (("cat", "dog"), False),
         (("b", "cat"), False),
+        (("A", "lower_b", "digit 7", "upper-c"), True),
+        (("class a", "class b"), False),
+        (("+", "-"), True),
         ((), False),
     ],
 )
 def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected: bool) -> None:
-    assert of_symbols(classes) is expected
+    assert (not_mirrored(classes) == "letters or digits") is expected
     if classes:
         images = Images(1000, classes, 28)
         recipe = choose(images)
@@ -119,6 +122,30 @@ def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected:
         strong = choose(Images(1000, classes, 28), policy="strong").augment
         assert (strong.flip == "none") is expected
         assert strong.trivialaugment
+
+
+@pytest.mark.parametrize(
+    ("classes", "which"),
+    [
+        (("up", "right", "down", "left"), "'left' and 'right'"),
+        (("Left hand", "cat", "right_hand"), "'Left hand' and 'right_hand'"),
+        (
+            ("turn-clockwise", "turn counterclockwise"),
+            "'turn-clockwise' and 'turn counterclockwise'",
+        ),
+        (("left hand", "right foot"), ""),
+        (("leftovers", "rightovers"), ""),
+        (("left", "middle"), ""),
+    ],
+)
+def test_left_and_right_are_not_mirrored(classes: tuple[str, ...], which: str) -> None:
+    images = Images(1000, classes, 100)
+    assert not_mirrored(classes) == which
+    recipe = choose(images)
+    assert (recipe.augment.flip == "none") is bool(which)
+    assert reasons(recipe, images)[1].endswith(
+        f"{which}, so never mirrored" if which else "about 100 px large"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def test_what_was_written_is_read_and_anything_else_refused(tmp_path: Path) -> N
         read_file(path)
     (tmp_path / MANIFEST).unlink()  # the way out that the line names
     assert read_file(path) == b"{ }"
+
+
+def test_predictions_that_are_damaged_are_said_to_be_written_again_by_a_command(
+    tmp_path: Path,
+) -> None:
+    write_files(tmp_path, {"predictions-val.npz": b"logits"})
+    (tmp_path / "predictions-val.npz").write_bytes(b"log")
+    again = f"`resight evaluate {tmp_path} --split val` writes it again"
+    with pytest.raises(ResightError, match=re.escape(again)):
+        read_file(tmp_path / "predictions-val.npz")
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())

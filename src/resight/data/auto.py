@@ -13,6 +13,7 @@ from typing import Any
 from resight.data import cifar, sources
 from resight.data.headers import read_header
 from resight.data.splits import held_count
+from resight.data.table import Found
 from resight.data.types import ImageData
 from resight.errors import ResightError
 from resight.recipe.auto import Choice, Images, augmentation, choose, other_sizes, reasons
@@ -101,8 +102,14 @@ def survey(data: str | Path | ImageData, *, val: float = 0.0) -> Images:
     found = sources.find(data)
     if found.counts is None:  # CIFAR's files
         return survey(found.name, val=val)
-    counts = found.counts.get("train")
-    if counts is None:
+    return survey_found(found, val=val)
+
+
+def survey_found(found: Found, *, val: float = 0.0) -> Images:
+    """The same of a folder of images, also of one that a training would refuse."""
+    assert found.counts is not None, found
+    counts = found.counts.get("train", [])
+    if "all" in found.counts:
         counts = [n - held_count(n, sources.TEST_FRACTION) for n in found.counts["all"]]
     paths = [f"{found.root}{os.sep}{stamp.path}" for stamp in found.stamps]
     return Images(_kept(sum(counts), val), found.classes, _median_side(paths))

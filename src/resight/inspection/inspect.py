@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resight.data import cache, cifar, digits, folder, sources
-from resight.data.auto import recipe_for, settled
+from resight.data.auto import recipe_for, settled, survey_found
 from resight.data.download import data_dir
 from resight.data.duplicates import Twins, find_twins
 from resight.data.headers import read_headers
@@ -26,7 +26,7 @@ from resight.inspection.seen import Rows, Seen
 from resight.inspection.sizes import file_facts
 from resight.inspection.thresholds import THRESHOLDS
 from resight.progress import Quiet, Reporter
-from resight.recipe.auto import Choice
+from resight.recipe.auto import Choice, choose
 from resight.recipe.overrides import SHORT, requested
 from resight.recipe.settings import Data
 
@@ -53,7 +53,7 @@ def inspect_data(
     recipe = DIGITS if source == DIGITS else None
     found, refused = _found(source)
     choice = None if refused else recipe_for(recipe, source, changes)
-    settings = choice.recipe.data if choice else _without_recipe(changes)
+    settings = choice.recipe.data if choice else _without_recipe(found, changes)
     table = _table(source, found, settings, reporter)
     try:
         data = None if refused else _as_trained(source, settings)
@@ -142,9 +142,11 @@ def _why(choice: Choice) -> tuple[str, ...]:
     return choice.why or (f"recipe: {choice.recipe.name}",)
 
 
-def _without_recipe(changes: Mapping[str, Any]) -> Data:
+def _without_recipe(found: Found | None, changes: Mapping[str, Any]) -> Data:
     """How images are looked at for which no recipe can be chosen."""
     size = {"image_size": SIZE_UNKNOWN_PX}
+    if found is not None and found.counts is not None:
+        size = {"image_size": choose(survey_found(found)).data.image_size}
     given = {key: value for key, value in changes.items() if value is not None}
     return requested(None, size | given).data
 

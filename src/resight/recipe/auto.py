@@ -5,6 +5,7 @@ The numbers were chosen by trials (`docs/log.md`) and are measured in `docs/smal
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,15 @@ STEPS_PER_EPOCH = 9  # about, of small data: batches as large as that allows
 BATCHES = (16, 32, 64, 125, 250, 500, 1000)
 PHOTO_PX = 48  # images whose shorter side is as long are photos rather than icons
 ROTATE_DEG, SCALE = 15.0, 0.25
+LETTER_WORDS = {"letter", "digit", "number", "char", "character"}  # beside it in a class's name
+LETTER_WORDS |= {"lower", "upper", "lowercase", "uppercase", "small", "capital", "big"}
+SIDES = (  # words of which a mirror image shows the other
+    ("left", "right"),
+    ("l", "r"),
+    ("east", "west"),
+    ("clockwise", "counterclockwise"),
+    ("clockwise", "anticlockwise"),
+)
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -75,7 +85,7 @@ def choose(
     if small_px < NETS[base.model.net].smallest_px:
         small_px, small_epochs = 0, 0.0
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
-    augment |= {"flip": "none"} if of_symbols(images.classes) else {}
+    augment |= {"flip": "none"} if not_mirrored(images.classes) else {}
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
@@ -109,8 +119,9 @@ def reasons(recipe: Recipe, images: Images) -> tuple[str, ...]:
     usual = _base(side).model
     if net == usual.net and recipe.model.width != usual.width:
         net += f" of width {recipe.model.width}"
-    symbols = of_symbols(images.classes) and recipe.augment.flip == "none"
-    what = "letters or digits, so never mirrored" if symbols else f"about {images.side_px} px large"
+    what = f"about {images.side_px} px large"
+    if recipe.augment.flip == "none" and (which := not_mirrored(images.classes)):
+        what = f"{which}, so never mirrored"
     return (
         f"auto: {net} at {side} px, batches of {recipe.train.batch_size}, {epochs} "
         f"epoch{'s' * (epochs > 1)}; images {augmented_words(recipe.augment)}",
@@ -143,7 +154,7 @@ def augmentation(images: Images, side_px: int) -> Augment:
     """The augmentation for `images`, scaled to `side_px`: what `auto` stands for as a policy."""
     photos, base = images.side_px >= PHOTO_PX, _base(side_px).augment
     changes: dict[str, Any] = {"crop_pad_px": crop_px(side_px, 8 if photos else 16)}
-    if of_symbols(images.classes):
+    if not_mirrored(images.classes):
         changes |= {"flip": "none"}
     if photos:  # that were scaled down: what they show has any size and is seldom level
         changes |= {"rotate_deg": ROTATE_DEG, "scale": SCALE}
@@ -155,10 +166,28 @@ def _base(side_px: int) -> Recipe:
     return fast() if side_px >= NETS["fastnet"].smallest_px else digits()
 
 
-def of_symbols(classes: Sequence[str]) -> bool:
-    """Whether the classes are letters or digits, of which a mirror image is another one or none."""
-    names = [name.strip().casefold() for name in classes]
-    return bool(names) and all(len(name) == 1 or name in NUMBER_WORDS for name in names)
+def not_mirrored(classes: Sequence[str]) -> str:
+    """Which classes must not be mirrored, in words; "" if all may be. Of letters and digits a
+    mirror image is another one or none, and what shows left shows right."""
+    if classes and all(_is_symbol(name) for name in classes):
+        return "letters or digits"
+    names = {tuple(_words(name)): name for name in classes}
+    for words, name in names.items():
+        for one, other in SIDES:
+            swapped = tuple(other if word == one else word for word in words)
+            if swapped != words and swapped in names:
+                return f"'{name}' and '{names[swapped]}'"
+    return ""
+
+
+def _is_symbol(name: str) -> bool:
+    """Whether a class is a letter or a digit."""
+    rest = [word for word in _words(name) if word not in LETTER_WORDS] or [name.strip()]
+    return len(rest) == 1 and (len(rest[0]) == 1 or rest[0] in NUMBER_WORDS)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W_]+", name.casefold())
 
 
 def _side(images: Images) -> int:

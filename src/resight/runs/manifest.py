@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resight.errors import ResightError
 from resight.files import in_one_line, json_bytes, write_atomically
 from resight.formats import FORMAT, NewerFormat, check_format
+from resight.runs.commands import rewrite_command
 from resight.validation import fault
 
 MANIFEST = "manifest.json"
@@ -98,9 +99,11 @@ def read_file(path: Path) -> bytes:
     differs = f"{size:,} bytes, {written:,} were written"
     if size == written:
         differs = "same size, different content"
+    mend = f"restore it, or remove {MANIFEST} to use the run's files as they are"
+    if path.suffix == ".npz":  # predictions, which a command makes again
+        mend = f"`{rewrite_command(path)}` writes it again"
     raise ResightError(
-        f"{path} is not what the run wrote ({differs}): it was damaged, edited or replaced; "
-        f"restore it, or remove {MANIFEST} to use the run's files as they are"
+        f"{path} is not what the run wrote ({differs}): it was damaged, edited or replaced; {mend}"
     )
 
 
