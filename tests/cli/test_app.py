@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 import resight
 from helpers import folder
 from resight.cli.app import app
-from resight.cli.output import print_classes
+from resight.cli.output import print_classes, print_findings
+from resight.findings import Diagnosis, Finding
 from resight.recipe.catalog import find_recipe
 from resight.recipe.recipe import Recipe
 from resight.runs.predictions import Predictions
 from resight.runs.run import load_run
+from run_folders import make_run
 
 runner = CliRunner()
 SMALL = ["--recipe", "digits", "--set", "model.width=4", "--batch-size", "128", "--lr", "0.02"]
@@ -380,3 +382,21 @@ def test_names_of_double_width_keep_the_classes_aligned(capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("1/1")[0].split()[0] for line in lines] == ["日本語", "cat", "plain"]
     assert len({cell_len(line.split("1/1")[0]) for line in lines}) == 1
+
+
+def test_a_command_that_several_findings_advise_is_printed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (
+        Finding(name, "note", name, "seen", "1", "balance the classes", "resight train --set a=b")
+        for name in ("first", "second")
+    )
+    path = make_run(tmp_path / "run", "cccd").path
+    (path / "diagnosis.json").write_text(json.dumps(Diagnosis.of([one, other], []).to_dict()))
+    print_findings(load_run(path))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in said if "balance" in line or "resight" in line] == [
+        "balance the classes:",
+        "resight train --set a=b",
+        "balance the classes",
+    ]

@@ -16,7 +16,8 @@ from resight.recipe.auto import (
     augmentation,
     augmented_words,
     choose,
-    not_mirrored,
+    left_and_right,
+    of_symbols,
     other_sizes,
     reasons,
 )
@@ -111,7 +112,7 @@ def test_its_own_lr_is_kept() -> None:
     ],
 )
 def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected: bool) -> None:
-    assert (not_mirrored(classes) == "letters or digits") is expected
+    assert of_symbols(classes) is expected
     if classes:
         images = Images(1000, classes, 28)
         recipe = choose(images)
@@ -125,27 +126,27 @@ def test_letters_and_digits_are_not_mirrored(classes: tuple[str, ...], expected:
 
 
 @pytest.mark.parametrize(
-    ("classes", "which"),
+    ("classes", "sides"),
     [
-        (("up", "right", "down", "left"), "'left' and 'right'"),
-        (("Left hand", "cat", "right_hand"), "'Left hand' and 'right_hand'"),
-        (
-            ("turn-clockwise", "turn counterclockwise"),
-            "'turn-clockwise' and 'turn counterclockwise'",
-        ),
-        (("left hand", "right foot"), ""),
-        (("leftovers", "rightovers"), ""),
-        (("left", "middle"), ""),
+        (("up", "right", "down", "left"), ("left", "right")),
+        (("Left hand", "cat", "right_hand"), ("Left hand", "right_hand")),
+        (("a clockwise", "a_Anticlockwise"), ("a clockwise", "a_Anticlockwise")),
+        (("left hand", "right foot"), None),
+        (("leftovers", "rightovers"), None),
+        (("left", "middle"), None),
     ],
 )
-def test_left_and_right_are_not_mirrored(classes: tuple[str, ...], which: str) -> None:
+def test_left_and_right_are_not_mirrored(
+    classes: tuple[str, ...], sides: tuple[str, str] | None
+) -> None:
     images = Images(1000, classes, 100)
-    assert not_mirrored(classes) == which
+    assert left_and_right(classes) == sides
     recipe = choose(images)
-    assert (recipe.augment.flip == "none") is bool(which)
-    assert reasons(recipe, images)[1].endswith(
-        f"{which}, so never mirrored" if which else "about 100 px large"
-    )
+    assert (recipe.augment.flip == "none") is bool(sides)
+    end = ", about 100 px large"
+    if sides:
+        end = f" classes, among them '{sides[0]}' and '{sides[1]}', so never mirrored"
+    assert reasons(recipe, images)[1].endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,8 @@ def test_a_report_from_before_the_end_is_not_the_runs(out: Path) -> None:
     page = report(run, reporter=Quiet())
     assert run.report_page == page
     assert run.done(report=True)
-    finished = (run.path / "result.json").stat().st_mtime_ns
-    os.utime(page, ns=(finished, finished - 1))
+    last = (run.path / "metrics.jsonl").stat().st_mtime_ns
+    os.utime(page, ns=(last, last - 1))
     assert run.report_page is None
     assert run.done(report=False)
     assert not run.done(report=True)

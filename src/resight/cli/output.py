@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import math
@@ -209,13 +210,15 @@ def print_timings(values: Mapping[str, Any]) -> None:
 
 
 def print_findings(run: Run) -> None:
-    """A few lines per finding, problems first."""
+    """A few lines per finding, problems first; a command that several advise is printed once."""
     diagnosis = run.diagnosis
     if diagnosis is None:
         return
     if diagnosis.verdict:
         print(diagnosis.verdict)
+    told: set[str | None] = set()
     for finding in diagnosis.findings:
-        print(finding)
+        print(dataclasses.replace(finding, command=None) if finding.command in told else finding)
+        told.add(finding.command)
     for reason in diagnosis.skipped:
         print("\n".join(folded(reason, "not checked: ")))

@@ -16,7 +16,7 @@ from resight.inspection.cases import Case, DataFinding
 from resight.inspection.seen import Seen
 from resight.inspection.sizes import ratio
 from resight.inspection.thresholds import THRESHOLDS
-from resight.recipe.auto import not_mirrored
+from resight.recipe.auto import left_and_right, may_be_mirrored, of_symbols
 
 SQUARE = {  # what happens to a thin image
     "crop": "a square cut out of it shows a part; --set data.fit=pad shows all",
@@ -81,7 +81,7 @@ def outside_classes(paths: Sequence[str]) -> Iterator[DataFinding]:
 def copies(seen: Seen, twins: Sequence[Twins]) -> Iterator[DataFinding]:
     """The same picture under two labels, in two splits, or twice in one class of one split."""
     labels, splits = seen.table.labels, seen.split_of
-    if not_mirrored(seen.table.classes):  # a mirrored b is a d
+    if not may_be_mirrored(seen.table.classes):  # a mirrored b is a d
         twins = [t for t in twins if not t.mirrored]
     conflicts = [t for t in twins if labels[t.first] != labels[t.second]]
     across = [t for t in twins if splits[t.first] != splits[t.second]]
@@ -220,13 +220,14 @@ def odd_sizes(seen: Seen) -> Iterator[DataFinding]:
 
 def symbols(classes: Sequence[str]) -> Iterator[DataFinding]:
     """Classes of which a mirrored image is another one or none."""
-    if which := not_mirrored(classes):
+    sides = left_and_right(classes)
+    if sides or of_symbols(classes):
         yield DataFinding(
             name="symbols",
             severity="note",
-            title=f"the classes look like {which}"
-            if which[0] != "'"
-            else f"{which} look like mirror images",
+            title="'{}' and '{}' look like mirror images".format(*sides)
+            if sides
+            else "the classes look like letters or digits",
             evidence=f"{len(classes)} classes, {classes[0]} to {classes[-1]}",
             threshold="all names are single characters or digits in words, or two differ by left "
             "and right",

@@ -85,7 +85,7 @@ def choose(
     if small_px < NETS[base.model.net].smallest_px:
         small_px, small_epochs = 0, 0.0
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
-    augment |= {"flip": "none"} if not_mirrored(images.classes) else {}
+    augment |= {} if may_be_mirrored(images.classes) else {"flip": "none"}
     changes = {
         "name": AUTO,
         "data.source": Recipe().data.source,
@@ -120,8 +120,11 @@ def reasons(recipe: Recipe, images: Images) -> tuple[str, ...]:
     if net == usual.net and recipe.model.width != usual.width:
         net += f" of width {recipe.model.width}"
     what = f"about {images.side_px} px large"
-    if recipe.augment.flip == "none" and (which := not_mirrored(images.classes)):
-        what = f"{which}, so never mirrored"
+    if recipe.augment.flip == "none":
+        if of_symbols(images.classes):
+            what = "letters or digits, so never mirrored"
+        elif sides := left_and_right(images.classes):
+            what = "among them '{}' and '{}', so never mirrored".format(*sides)
     return (
         f"auto: {net} at {side} px, batches of {recipe.train.batch_size}, {epochs} "
         f"epoch{'s' * (epochs > 1)}; images {augmented_words(recipe.augment)}",
@@ -154,7 +157,7 @@ def augmentation(images: Images, side_px: int) -> Augment:
     """The augmentation for `images`, scaled to `side_px`: what `auto` stands for as a policy."""
     photos, base = images.side_px >= PHOTO_PX, _base(side_px).augment
     changes: dict[str, Any] = {"crop_pad_px": crop_px(side_px, 8 if photos else 16)}
-    if not_mirrored(images.classes):
+    if not may_be_mirrored(images.classes):
         changes |= {"flip": "none"}
     if photos:  # that were scaled down: what they show has any size and is seldom level
         changes |= {"rotate_deg": ROTATE_DEG, "scale": SCALE}
@@ -166,18 +169,25 @@ def _base(side_px: int) -> Recipe:
     return fast() if side_px >= NETS["fastnet"].smallest_px else digits()
 
 
-def not_mirrored(classes: Sequence[str]) -> str:
-    """Which classes must not be mirrored, in words; "" if all may be. Of letters and digits a
-    mirror image is another one or none, and what shows left shows right."""
-    if classes and all(_is_symbol(name) for name in classes):
-        return "letters or digits"
+def may_be_mirrored(classes: Sequence[str]) -> bool:
+    """Whether a mirror image of one of `classes` belongs to it, too."""
+    return not of_symbols(classes) and left_and_right(classes) is None
+
+
+def of_symbols(classes: Sequence[str]) -> bool:
+    """Whether the classes are letters or digits, of which a mirror image is another one or none."""
+    return bool(classes) and all(_is_symbol(name) for name in classes)
+
+
+def left_and_right(classes: Sequence[str]) -> tuple[str, str] | None:
+    """Two classes of which, by their names, a mirror image of one shows the other."""
     names = {tuple(_words(name)): name for name in classes}
     for words, name in names.items():
         for one, other in SIDES:
             swapped = tuple(other if word == one else word for word in words)
             if swapped != words and swapped in names:
-                return f"'{name}' and '{names[swapped]}'"
-    return ""
+                return name, names[swapped]
+    return None
 
 
 def _is_symbol(name: str) -> bool:

@@ -206,11 +206,11 @@ class Run:
 
     @property
     def report_page(self) -> Path | None:
-        """The report's page; None if there is none, or it is older than the result."""
-        page, result = self.path / "report" / "index.html", self.path / "result.json"
+        """The report's page; None if there is none, or it is older than the last epoch."""
+        page, metrics = self.path / "report" / "index.html", self.path / "metrics.jsonl"
         if not page.is_file():
             return None
-        stale = result.is_file() and page.stat().st_mtime_ns < result.stat().st_mtime_ns
+        stale = metrics.is_file() and page.stat().st_mtime_ns < metrics.stat().st_mtime_ns
         return None if stale else page
 
     @property
