@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resight.errors import listed
 from resight.recipe.catalog import AUTO, AUTO_LR, digits, fast
 from resight.recipe.nets import NETS
 from resight.recipe.policies import crop_px
@@ -80,10 +81,6 @@ def choose(
     epochs = epochs or _epochs(images.train, narrow=narrow)
     base = _base(side)
     base, piece = base.with_epochs(epochs), base.train.norm_batch
-    small_px = round(side * (1 / 2 if narrow else 3 / 4))
-    small_epochs = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
-    if small_px < NETS[base.model.net].smallest_px:
-        small_px, small_epochs = 0, 0.0
     augment = augmentation(images, side).model_dump() if policy == AUTO else {"policy": policy}
     augment |= {} if may_be_mirrored(images.classes) else {"flip": "none"}
     changes = {
@@ -96,6 +93,10 @@ def choose(
         **{f"augment.{key}": value for key, value in augment.items()},
     }
     if isinstance(base.optimizer, Muon):
+        small_px = round(side * (1 / 2 if narrow else 3 / 4))
+        small_epochs = NARROW_SMALL * epochs if narrow else base.schedule.small_epochs
+        if small_px < NETS[base.model.net].smallest_px:
+            small_px, small_epochs = 0, 0.0
         changes |= {
             "model.width": NARROW_WIDTH if narrow else base.model.width,
             "schedule.lr_max": AUTO_LR,
@@ -147,10 +148,7 @@ def augmented_words(augment: Augment) -> str:
         "covered in part": augment.cutout_px or augment.erase,
         "mixed": augment.mixes,
     }
-    words = [word for word, is_done in done.items() if is_done]
-    if len(words) > 1:
-        words[-2:] = [f"{words[-2]} and {words[-1]}"]
-    return ", ".join(words) or "not augmented"
+    return listed([word for word, is_done in done.items() if is_done] or ["not augmented"])
 
 
 def augmentation(images: Images, side_px: int) -> Augment:
