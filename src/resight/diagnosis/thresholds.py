@@ -50,7 +50,7 @@ class Thresholds:
     guess_steps: int = 100  # if there were as many
     imbalance_ratio: float = 5.0  # images of the largest class / of the smallest
     unequal_ratio: float = 2.0  # the same, from which balancing the classes is advised
-    # training images that are mistaken / those not of the largest class: below, balancing is vain
+    # mistakes on train / images outside the largest class: below, balancing gains nothing
     rare_mistakes: float = 0.1
     never_support: int = 5  # test images of a class that is never predicted
     never_images: int = 20  # test images per class on average: a problem
