@@ -52,7 +52,7 @@ def never_predicted(evidence: Evidence) -> Iterator[Finding]:
             else "look at their rows in the confusion matrix; check their labels, or add images of "
             "them"
         )
-        + " (with so few test images it may be chance)" * (not enough)
+        + "; with so few test images it may be chance" * (not enough)
         + f"; or {BALANCE}" * bool(evidence.cure),
         command=evidence.cure,
     )

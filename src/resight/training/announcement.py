@@ -89,45 +89,45 @@ def lines(job: Job, cost: Cost, minutes: float | None) -> list[str]:
     splits = f"{len(data.train):,} train"
     splits += f" / {len(data.val):,} val" if data.val is not None else ""
     where = "this CPU" if job.runtime.on_cpu else job.runtime.name
-    lines = [
+    said = [
         f"{recipe.name} on {data.name}: {splits} / {len(data.test):,} test, {len(data.classes)} "
         f"classes, {data.image_size}×{data.image_size} px",
         device_line(job),
     ]
     reasons = job.runtime.reasons
     if (why := reasons.get("threads", STORED)) not in (TORCHS_DEFAULT, STORED):
-        lines.append(why)
-    lines.append(_schedule_line(recipe))
+        said.append(why)
+    said.append(_schedule_line(recipe))
     if "micro_batch" in reasons:
-        lines.append(reasons["micro_batch"])
+        said.append(reasons["micro_batch"])
     if not job.runtime.on_cpu and job.runtime.executor == "eager":
-        lines.append(f"eager execution, no CUDA graphs: {reasons['executor']}")
+        said.append(f"eager execution, no CUDA graphs: {reasons['executor']}")
     if not job.train.resident:
-        lines.append("the images need more than half of the free memory: streamed from disk")
+        said.append("the images need more than half of the free memory: streamed from disk")
     if recipe.train.sampling == "balanced":
-        lines.append(_balanced_line(job))
+        said.append(_balanced_line(job))
     elif dropped := len(data.train) - job.epoch_images():
-        lines.append(
+        said.append(
             f"each epoch leaves out {dropped:,} of the {len(data.train):,} training images, "
             "different ones each time: the recipe drops the last, smaller batch (--set "
             "train.last_batch=keep uses them)"
         )
     if recipe.schedule.needs_lr_test and (plan := plan_lr_test(job)):
-        lines.append(f"LR test: {price(job, cost, plan)}")
+        said.append(f"LR test: {price(job, cost, plan)}")
     if few := few_steps_line(job):
-        lines.append(few)
+        said.append(few)
     if data.val is not None and (patience := recipe.train.early_stop):
-        lines.append(
+        said.append(
             f"early stopping: after {patience} epoch{'s' * (patience > 1)} without a better "
             f"accuracy on {len(data.val):,} validation images (one is {1 / len(data.val):.1%})"
         )
     elif data.val is not None:
-        lines.append(_validation_line(job, cost))
+        said.append(_validation_line(job, cost))
     line = f"{epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, about "
     line += f"{duration(total)} in total on {where} ({rate:,.0f} images/s)"
     if minutes is None and total > MIN_OFFER_SECONDS:
         line += _offer(job, cost, total)
-    return [*lines, line]
+    return [*said, line]
 
 
 def few_steps_line(job: Job) -> str | None:

@@ -13,11 +13,10 @@ import torch
 from resight.engine.fitting import piece_size
 from resight.engine.forward import VIEWS, eager, images_at_once
 from resight.engine.job import Job
+from resight.engine.needs import step_needs
 from resight.engine.norms import MAX_IMAGES
 from resight.engine.rates import given_rates
 from resight.errors import ResightError
-from resight.models.build import build_net
-from resight.models.summary import summarize
 from resight.progress import duration
 from resight.recipe.recipe import Recipe
 from resight.recipe.schedule import px_at
@@ -305,15 +304,14 @@ def of_other(job: Job, cost: Cost, other: Recipe) -> float:
 
 
 def _operations(job: Job, recipe: Recipe) -> float:
-    """Multiply-accumulates for one image in all epochs: of a smaller image by its pixels."""
-    side, channels, schedule = recipe.data.image_size, job.data.channels, recipe.schedule
-    with torch.random.fork_rng(devices=[]):  # whose numbers a training's weights are drawn from
-        net = build_net(
-            recipe.model, classes=len(job.data.classes), channels=channels, image_size=side
-        )
+    """Of one image in all epochs; of a smaller image in proportion to its pixels."""
+    side, schedule = recipe.data.image_size, recipe.schedule
+    each = step_needs(
+        recipe, classes=len(job.data.classes), channels=job.data.channels, half=False
+    ).flop
     smaller = (
         (schedule.small_px, schedule.small_epochs),
         (schedule.medium_px, schedule.medium_epochs),
     )
     saved = sum(epochs * (1 - (px / side) ** 2) for px, epochs in smaller if px)
-    return summarize(net, (channels, side, side)).total_macs * (schedule.epochs - saved)
+    return each * (schedule.epochs - saved)
